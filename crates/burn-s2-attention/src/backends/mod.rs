@@ -1,0 +1,6 @@
+//! The operation on each backend: the only place that names one.
+
+#[cfg(feature = "autodiff")]
+mod autodiff;
+#[cfg(feature = "flex")]
+mod flex;

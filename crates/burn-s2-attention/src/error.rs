@@ -1,0 +1,62 @@
+//! What can be wrong with a call of the operation, found before anything runs.
+
+use burn::tensor::DType;
+use s2_attention_kernels::ProblemError;
+use thiserror::Error;
+
+/// A call that cannot be honoured. Every message names the values seen and what would be accepted.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum S2AttentionError {
+    /// Shapes, pattern, scale and positions do not fit together.
+    #[error(transparent)]
+    Problem(#[from] ProblemError),
+    /// Two tensors disagree about an axis.
+    #[error("{tensor} has {axis} = {seen}, but {other} has {accepted}")]
+    AxisMismatch {
+        /// The tensor.
+        tensor: &'static str,
+        /// The axis.
+        axis: &'static str,
+        /// Its size.
+        seen: usize,
+        /// The tensor it is compared with.
+        other: &'static str,
+        /// The size there.
+        accepted: usize,
+    },
+    /// The tensors have different dtypes, or one that is not a float of 16, 32 or 64 bits.
+    #[error("{tensor} has dtype {seen:?}; accepted: {accepted}")]
+    DType {
+        /// The tensor.
+        tensor: &'static str,
+        /// Its dtype.
+        seen: DType,
+        /// What would be accepted.
+        accepted: String,
+    },
+    /// The tensors live on different devices.
+    #[error("{tensor} is on {seen}, but {other} is on {accepted}; move them to one device")]
+    DeviceMismatch {
+        /// The tensor.
+        tensor: &'static str,
+        /// Its device.
+        seen: String,
+        /// The tensor it is compared with.
+        other: &'static str,
+        /// The device there.
+        accepted: String,
+    },
+    /// No kernels exist yet for this device.
+    #[error(
+        "S2 attention has no kernels for {device} yet; supported: the Flex backend \
+         (feature `flex` of burn-s2-attention, `Device::flex()`)"
+    )]
+    UnsupportedDevice {
+        /// The device of the tensors.
+        device: String,
+    },
+    /// `combine` needs something to combine.
+    #[error("combine was given no parts; it needs at least one (out, lse) pair")]
+    NoParts,
+}

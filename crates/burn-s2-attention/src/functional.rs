@@ -1,0 +1,295 @@
+//! The operation on tensors.
+
+use std::sync::Arc;
+
+use burn::backend::{Dispatch, DispatchDevice};
+use burn::tensor::{DType, Device, Tensor};
+use s2_attention_kernels::{AttentionProblem, AttentionShape};
+use s2_attention_pattern::Pattern;
+
+use crate::ops::{AttentionCall, S2AttentionOps};
+use crate::{Layout, S2AttentionError, S2AttentionOptions};
+
+const DTYPES: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F64];
+
+/// S2 attention: `softmax(scale * q k^T) v` over the blocks that `pattern` keeps, without ever building the scores.
+///
+/// Gradients of `q`, `k` and `v` are computed where they are asked for; time and memory follow the kept blocks, and
+/// two runs give the same bits.
+///
+/// # Shapes
+/// With [`Layout::Bhsd`] (the default; [`Layout::Bshd`] swaps heads and tokens):
+/// - q: `[batch, num_heads, seq_q, head_dim]`
+/// - k: `[batch, num_kv_heads, seq_kv, head_dim]`; `num_kv_heads` divides `num_heads` and nothing is repeated
+/// - v: `[batch, num_kv_heads, seq_kv, value_dim]`
+/// - output: `[batch, num_heads, seq_q, value_dim]`, of the inputs' dtype (f32, f16, bf16 or f64; sums are kept in f32,
+///   or f64 for f64). A query that attends nothing gets 0.
+///
+/// # Panics
+/// With the text of the error that [`try_s2_attention`] returns.
+///
+/// # Example
+#[cfg_attr(feature = "flex", doc = "```")]
+#[cfg_attr(not(feature = "flex"), doc = "```no_run")]
+/// use burn::tensor::{Device, Distribution, Tensor};
+/// use burn_s2_attention::{PatternConfig, S2AttentionOptions, s2_attention};
+///
+/// // Blocks of 16 tokens, 4 heads: each attends 2 local blocks and every 4th block before them.
+/// let pattern = PatternConfig::local_stride(2, 4, 16, 4).build()?;
+/// let device = Device::default();
+/// let [q, k, v] = [(); 3].map(|_| Tensor::random([1, 4, 100, 32], Distribution::Default, &device));
+/// let out = s2_attention(q, k, v, &pattern, &S2AttentionOptions::default());
+/// assert_eq!(out.dims(), [1, 4, 100, 32]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn s2_attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    pattern: &Pattern,
+    options: &S2AttentionOptions,
+) -> Tensor<4> {
+    s2_attention_with_lse(q, k, v, pattern, options).0
+}
+
+/// [`s2_attention`], with a typed error in place of a panic.
+///
+/// # Errors
+/// For shapes, dtypes, devices, head counts or positions that cannot be honoured; nothing has run then.
+pub fn try_s2_attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    pattern: &Pattern,
+    options: &S2AttentionOptions,
+) -> Result<Tensor<4>, S2AttentionError> {
+    try_s2_attention_with_lse(q, k, v, pattern, options).map(|(out, _)| out)
+}
+
+/// [`s2_attention`] and the log-sum-exp of each query's scores: f32 `[batch, num_heads, seq_q]` (in either layout),
+/// natural logarithm, `-inf` where a query attends nothing. Both carry gradients.
+///
+/// # Panics
+/// With the text of the error that [`try_s2_attention_with_lse`] returns.
+pub fn s2_attention_with_lse(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    pattern: &Pattern,
+    options: &S2AttentionOptions,
+) -> (Tensor<4>, Tensor<3>) {
+    try_s2_attention_with_lse(q, k, v, pattern, options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// [`s2_attention_with_lse`], with a typed error in place of a panic.
+///
+/// # Errors
+/// As [`try_s2_attention`].
+pub fn try_s2_attention_with_lse(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    pattern: &Pattern,
+    options: &S2AttentionOptions,
+) -> Result<(Tensor<4>, Tensor<3>), S2AttentionError> {
+    let shape = attention_shape(
+        options.layout.sizes(q.dims()),
+        options.layout.sizes(k.dims()),
+        options.layout.sizes(v.dims()),
+    )?;
+    check_dtypes([("q", q.dtype()), ("k", k.dtype()), ("v", v.dtype())])?;
+    check_devices([("q", q.device()), ("k", k.device()), ("v", v.device())])?;
+    let problem = AttentionProblem::new(shape, pattern, options.scale, options.positions.clone())?;
+    let call = AttentionCall {
+        problem: Arc::new(problem),
+        layout: options.layout,
+    };
+    let (out, lse) = Dispatch::s2_attention_forward(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        call,
+    );
+    Ok((Tensor::from_dispatch(out), Tensor::from_dispatch(lse)))
+}
+
+fn attention_shape(
+    q: [usize; 4],
+    k: [usize; 4],
+    v: [usize; 4],
+) -> Result<AttentionShape, S2AttentionError> {
+    let same = |tensor, axis, seen, other, accepted| {
+        if seen == accepted {
+            Ok(())
+        } else {
+            Err(S2AttentionError::AxisMismatch {
+                tensor,
+                axis,
+                seen,
+                other,
+                accepted,
+            })
+        }
+    };
+    same("k", "batch", k[0], "q", q[0])?;
+    same("v", "batch", v[0], "q", q[0])?;
+    same("v", "num_kv_heads", v[1], "k", k[1])?;
+    same("v", "seq_kv", v[2], "k", k[2])?;
+    same("k", "head_dim", k[3], "q", q[3])?;
+    Ok(AttentionShape {
+        batch: q[0],
+        num_heads: q[1],
+        num_kv_heads: k[1],
+        seq_q: q[2],
+        seq_kv: k[2],
+        head_dim: q[3],
+        value_dim: v[3],
+    })
+}
+
+fn check_dtypes(tensors: [(&'static str, DType); 3]) -> Result<(), S2AttentionError> {
+    let (_, first) = tensors[0];
+    if !DTYPES.contains(&first) {
+        return Err(S2AttentionError::DType {
+            tensor: tensors[0].0,
+            seen: first,
+            accepted: format!("{DTYPES:?}"),
+        });
+    }
+    match tensors.into_iter().find(|(_, dtype)| *dtype != first) {
+        Some((tensor, seen)) => Err(S2AttentionError::DType {
+            tensor,
+            seen,
+            accepted: format!("{first:?}, the dtype of q"),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check_devices(tensors: [(&'static str, Device); 3]) -> Result<(), S2AttentionError> {
+    let (first_name, first) = &tensors[0];
+    if let Some((tensor, device)) = tensors.iter().find(|(_, device)| device != first) {
+        return Err(S2AttentionError::DeviceMismatch {
+            tensor,
+            seen: format!("{device:?}"),
+            other: first_name,
+            accepted: format!("{first:?}"),
+        });
+    }
+    match first.clone().inner().as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => Ok(()),
+        #[allow(unreachable_patterns)]
+        device => Err(S2AttentionError::UnsupportedDevice {
+            device: format!("{device:?}"),
+        }),
+    }
+}
+
+/// Merges attention over parts of the keys: `(out, lse)` of each part gives that of the whole.
+///
+/// `lse = log sum exp(lse_i)` and `out = sum exp(lse_i - lse) out_i` (Dao et al., arXiv 2205.14135, section 3.1). The
+/// order of the parts matters to rounding only; a part in which a query attends nothing (`out = 0`, `lse = -inf`) leaves
+/// the others as they are. Differentiable.
+///
+/// # Shapes
+/// - out: `[batch, num_heads, seq_q, value_dim]` in the order of `layout`
+/// - lse: `[batch, num_heads, seq_q]`
+///
+/// # Panics
+/// With the text of the error that [`try_combine`] returns.
+pub fn combine(parts: Vec<(Tensor<4>, Tensor<3>)>, layout: Layout) -> (Tensor<4>, Tensor<3>) {
+    try_combine(parts, layout).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// [`combine`], with a typed error in place of a panic.
+///
+/// # Errors
+/// If there are no parts, or parts have different shapes or dtypes.
+pub fn try_combine(
+    parts: Vec<(Tensor<4>, Tensor<3>)>,
+    layout: Layout,
+) -> Result<(Tensor<4>, Tensor<3>), S2AttentionError> {
+    let Some((first_out, _)) = parts.first() else {
+        return Err(S2AttentionError::NoParts);
+    };
+    let (dtype, sizes) = (first_out.dtype(), layout.sizes(first_out.dims()));
+    check_parts(&parts, dtype, sizes, layout)?;
+    // Weights are kept in at least the precision of lse.
+    let wide = if dtype == DType::F64 {
+        DType::F64
+    } else {
+        DType::F32
+    };
+
+    let (outs, lses): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    let lses = Tensor::stack::<4>(lses, 0).cast(wide);
+    let max = lses.clone().detach().max_dim(0);
+    let nothing = max.clone().equal_elem(f64::NEG_INFINITY);
+    // Where no part attends anything there is no maximum to subtract, and the logarithm of 0 is not taken.
+    let shift = max.mask_fill(nothing.clone(), 0.0);
+    let weights = (lses - shift.clone()).exp();
+    let sum = weights.clone().sum_dim(0).mask_fill(nothing.clone(), 1.0);
+    let lse = (shift + sum.clone().log()).mask_fill(nothing, f64::NEG_INFINITY);
+    let weights = weights / sum;
+
+    let mut out: Option<Tensor<4>> = None;
+    for (index, part) in outs.into_iter().enumerate() {
+        let weight: Tensor<3> = weights.clone().narrow(0, index, 1).squeeze_dim(0);
+        let weight: Tensor<4> = match layout {
+            Layout::Bhsd => weight.unsqueeze_dim(3),
+            Layout::Bshd => weight.swap_dims(1, 2).unsqueeze_dim(3),
+        };
+        let term = part.cast(wide) * weight;
+        out = Some(match out {
+            Some(out) => out + term,
+            None => term,
+        });
+    }
+    let out = out.ok_or(S2AttentionError::NoParts)?;
+    Ok((out.cast(dtype), lse.squeeze_dim(0).cast(DType::F32)))
+}
+
+fn check_parts(
+    parts: &[(Tensor<4>, Tensor<3>)],
+    dtype: DType,
+    sizes: [usize; 4],
+    layout: Layout,
+) -> Result<(), S2AttentionError> {
+    const AXES: [&str; 4] = ["batch", "num_heads", "seq_q", "value_dim"];
+    let first = "the first part's out";
+    for (out, lse) in parts {
+        let lse_sizes = lse.dims();
+        let seen = [
+            ("out", layout.sizes(out.dims()).to_vec()),
+            ("lse", lse_sizes.to_vec()),
+        ];
+        for (tensor, seen) in seen {
+            for ((axis, seen), accepted) in AXES.into_iter().zip(seen).zip(sizes) {
+                if seen != accepted {
+                    return Err(S2AttentionError::AxisMismatch {
+                        tensor,
+                        axis,
+                        seen,
+                        other: first,
+                        accepted,
+                    });
+                }
+            }
+        }
+        let dtypes = [
+            ("out", out.dtype(), dtype),
+            ("lse", lse.dtype(), DType::F32),
+        ];
+        for (tensor, seen, accepted) in dtypes {
+            if seen != accepted {
+                return Err(S2AttentionError::DType {
+                    tensor,
+                    seen,
+                    accepted: format!("{accepted:?}"),
+                });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! S2-Attention for the [Burn](https://burn.dev) deep learning framework: attention that is block-sparse in a different
+//! way in each head, so that it costs a fraction of dense attention and its heads together still see everything.
+//!
+//! Each head attends a local window and every V-th block before it; neighbouring heads take different blocks
+//! (S2-Attention: Hardware-Aware Context Sharding Among Attention Heads, arXiv 2407.17678).
+//!
+//! No backend is enabled by default. Select `flex` (CPU, pure Rust) or a GPU backend by Burn's feature names.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`functional`] | the operation on tensors: [`s2_attention`], [`s2_attention_with_lse`], [`combine`] |
+//! | [`module`] | [`module::S2Attention`] and the other layers of a transformer |
+//! | [`model`] | [`model::HybridTransformer`]: a language model of sparse and dense layers |
+//! | [`ops`] | the backend extension trait |
+//!
+//! Patterns come from [`s2_attention_pattern`], whose types are re-exported here.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `autodiff` (default) | gradients |
+//! | `flex` | Burn's pure Rust CPU backend, with a fused multi-threaded kernel |
+//! | `wgpu`, `vulkan`, `metal`, `cuda`, `cuda-cpp`, `rocm` | Burn's GPU backends; S2 attention has no kernels there yet and says so |
+
+mod backends;
+pub mod error;
+pub mod functional;
+pub mod model;
+pub mod module;
+pub mod ops;
+mod options;
+
+pub use error::S2AttentionError;
+pub use functional::{
+    combine, s2_attention, s2_attention_with_lse, try_combine, try_s2_attention,
+    try_s2_attention_with_lse,
+};
+pub use ops::Layout;
+pub use options::S2AttentionOptions;
+pub use s2_attention_kernels::{ProblemError, SequenceSpan};
+pub use s2_attention_pattern::*;

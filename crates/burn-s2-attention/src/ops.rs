@@ -1,0 +1,86 @@
+//! The backend extension trait: what a backend provides so that S2 attention runs on it.
+
+use std::sync::Arc;
+
+use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
+use s2_attention_kernels::AttentionProblem;
+use serde::{Deserialize, Serialize};
+
+/// The order of a tensor's axes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Layout {
+    /// `[batch, heads, seq, head_dim]`: the order of Burn's own `attention`.
+    #[default]
+    Bhsd,
+    /// `[batch, seq, heads, head_dim]`: what a projection gives before heads and tokens are swapped.
+    Bshd,
+}
+
+impl Layout {
+    /// The shape of a tensor with these sizes.
+    pub(crate) fn shape(self, [batch, heads, seq, width]: [usize; 4]) -> [usize; 4] {
+        match self {
+            Self::Bhsd => [batch, heads, seq, width],
+            Self::Bshd => [batch, seq, heads, width],
+        }
+    }
+
+    /// The inverse of [`Layout::shape`]: `[batch, heads, seq, width]`.
+    pub(crate) fn sizes(self, shape: [usize; 4]) -> [usize; 4] {
+        // Swapping the middle axes is its own inverse.
+        self.shape(shape)
+    }
+}
+
+/// A checked call: the problem and how its tensors lie.
+#[derive(Debug, Clone)]
+pub struct AttentionCall {
+    /// Shapes, pattern, scale and positions.
+    pub problem: Arc<AttentionProblem>,
+    /// The axes of `q`, `k`, `v`, `out` and their gradients.
+    pub layout: Layout,
+}
+
+/// Which gradients a backward call is to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedGradients {
+    /// The gradient of `q`.
+    pub q: bool,
+    /// The gradient of `k`.
+    pub k: bool,
+    /// The gradient of `v`.
+    pub v: bool,
+}
+
+/// S2 attention on a backend. Users call [`s2_attention`](crate::s2_attention), which checks its inputs first.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Autodiff: cfg(feature = "autodiff"),
+)]
+pub trait S2AttentionOps: Backend {
+    /// Returns `out` (the shape of `q` with the value dim, the dtype of `q`) and `lse`, f32 `[batch, heads, seq_q]`.
+    ///
+    /// The inputs have the shapes of `call.problem` in the order of `call.layout`, and one dtype.
+    fn s2_attention_forward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        call: AttentionCall,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Returns the gradients of `q`, `k` and `v`, given those of `out` and `lse`.
+    ///
+    /// A gradient that is not `wanted` is not computed; a tensor of one element stands in its place.
+    #[allow(clippy::too_many_arguments)]
+    fn s2_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        d_out: FloatTensor<Self>,
+        d_lse: FloatTensor<Self>,
+        call: AttentionCall,
+        wanted: WantedGradients,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}

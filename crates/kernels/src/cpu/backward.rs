@@ -1,0 +1,409 @@
+//! The backward pass: one sweep over a key/value head's tiles gives dQ, dK and dV with five products.
+//!
+//! The work is split by (sequence, key/value head) and, where these are few, further into a number of parts that
+//! depends on the shapes alone. Each part sums dK and dV in buffers of its own; the parts are then added in order. No
+//! thread ever waits for or adds to another's rows, so the result is the same for any number of threads.
+
+use std::f64::consts::LOG2_E;
+
+use rayon::prelude::*;
+
+use super::chunk::{Chunk, Chunks, Operand, Segment};
+use super::forward::{sequence_tiles, transpose};
+use super::real::{Matrix, product};
+use super::softmax::{RowStatistics, differentiate};
+use super::tile::{QueryTile, RunBuilder};
+use super::{CHUNK_KEYS, Real, Rows, RowsMut, TILE_QUERIES};
+use crate::AttentionProblem;
+
+/// Heads are split until there are about this many parts: enough for the cores of a large machine, and few enough
+/// that the partial sums stay small.
+const PARTS: usize = 32;
+
+/// What the forward pass saw and left, and the gradients of its results.
+#[derive(Debug, Clone, Copy)]
+pub struct Saved<'a, F> {
+    /// `[b, h, s_q, d]`.
+    pub q: Rows<'a, F>,
+    /// `[b, h_kv, s_kv, d]`.
+    pub k: Rows<'a, F>,
+    /// `[b, h_kv, s_kv, dv]`.
+    pub v: Rows<'a, F>,
+    /// `[b, h, s_q, dv]`: the forward pass's output.
+    pub out: Rows<'a, F>,
+    /// `[b, h, s_q]`, contiguous: the forward pass's lse.
+    pub lse: &'a [f32],
+    /// `[b, h, s_q, dv]`: the gradient of `out`.
+    pub d_out: Rows<'a, F>,
+    /// `[b, h, s_q]`, contiguous: the gradient of `lse`; `None` stands for 0.
+    pub d_lse: Option<&'a [f32]>,
+}
+
+/// Where to write the gradients. Those that are `None` are not computed.
+#[derive(Debug, Clone, Copy)]
+pub struct Gradients<'a, F> {
+    /// `[b, h, s_q, d]`.
+    pub dq: Option<RowsMut<'a, F>>,
+    /// `[b, h_kv, s_kv, d]`.
+    pub dk: Option<RowsMut<'a, F>>,
+    /// `[b, h_kv, s_kv, dv]`.
+    pub dv: Option<RowsMut<'a, F>>,
+}
+
+/// Writes the gradients of a call; each row of them is written exactly once.
+///
+/// With `P = exp(S - lse)`: `dV = P^T dO`, `dS = P * (dO V^T - D)` with `D = rowsum(dO * O) - d_lse`,
+/// `dQ = scale * dS K`, `dK = scale * dS^T Q` (Dao et al., arXiv 2205.14135, with the `d_lse` term).
+///
+/// # Panics
+/// If a view is smaller than the shapes of `problem`.
+pub fn backward<F: Real>(
+    problem: &AttentionProblem,
+    saved: Saved<'_, F>,
+    gradients: Gradients<'_, F>,
+) {
+    let shape = problem.shape();
+    let tiles = sequence_tiles(problem);
+    let kv_heads = shape.batch * shape.num_kv_heads;
+    (0..kv_heads).into_par_iter().for_each(|index| {
+        let pass = HeadPass {
+            problem,
+            saved,
+            gradients,
+            batch: index / shape.num_kv_heads,
+            kv_head: index % shape.num_kv_heads,
+        };
+        let tiles: Vec<QueryTile> = tiles
+            .iter()
+            .filter(|(batch, _)| *batch == pass.batch)
+            .map(|(_, tile)| *tile)
+            .collect();
+        let group = problem.pattern().group_size();
+        let parts = PARTS.div_ceil(kv_heads).min((tiles.len() * group).max(1));
+        // Neighbouring tiles go to different parts: later rows of a causal pattern are longer.
+        let mut sums: Vec<KeyValueSums<F>> = (0..parts)
+            .into_par_iter()
+            .map(|part| pass.sum_tiles(&tiles, (part..tiles.len() * group).step_by(parts)))
+            .collect();
+        let (total, rest) = sums.split_at_mut(1);
+        for part in rest {
+            total[0].add(part);
+        }
+        // SAFETY: this key/value head belongs to this iteration alone.
+        unsafe { pass.write(&total[0]) };
+    });
+}
+
+/// dK and dV of one head, summed over the tiles of a part; empty where not wanted.
+struct KeyValueSums<F> {
+    dk: Vec<F>,
+    dv: Vec<F>,
+}
+
+impl<F: Real> KeyValueSums<F> {
+    fn add(&mut self, other: &Self) {
+        let pairs = [(&mut self.dk, &other.dk), (&mut self.dv, &other.dv)];
+        for (sum, part) in pairs {
+            for (sum, part) in sum.iter_mut().zip(part) {
+                *sum += *part;
+            }
+        }
+    }
+}
+
+/// The backward pass of one key/value head of one sequence.
+struct HeadPass<'a, F> {
+    problem: &'a AttentionProblem,
+    saved: Saved<'a, F>,
+    gradients: Gradients<'a, F>,
+    batch: usize,
+    kv_head: usize,
+}
+
+impl<F: Real> HeadPass<'_, F> {
+    /// Handles some of the head's units; unit `u` is tile `u % tiles` of the group's query head `u / tiles`.
+    fn sum_tiles(
+        &self,
+        tiles: &[QueryTile],
+        units: impl Iterator<Item = usize>,
+    ) -> KeyValueSums<F> {
+        let shape = self.problem.shape();
+        let kv_len = self.problem.spans()[self.batch].kv_len;
+        let buffer =
+            |wanted: bool, width: usize| vec![F::ZERO; if wanted { kv_len * width } else { 0 }];
+        let mut sums = KeyValueSums {
+            dk: buffer(self.gradients.dk.is_some(), shape.head_dim),
+            dv: buffer(self.gradients.dv.is_some(), shape.value_dim),
+        };
+        let mut scratch = Scratch::new(self.problem);
+        let group = self.problem.pattern().group_size();
+        for unit in units {
+            let head = self.kv_head * group + unit / tiles.len();
+            let tile = &tiles[unit % tiles.len()];
+            scratch.differentiate_tile(self, head, tile, &mut sums);
+            if let Some(dq) = self.gradients.dq {
+                let rows = scratch.dq.chunks_exact(shape.head_dim).take(tile.len);
+                for (lane, row) in rows.enumerate() {
+                    // SAFETY: each query of the group's heads belongs to one unit, and each unit to one part.
+                    let target =
+                        unsafe { dq.row_mut(self.batch, head, tile.first + lane, shape.head_dim) };
+                    target.copy_from_slice(row);
+                }
+            }
+        }
+        sums
+    }
+
+    /// Writes the head's dK and dV, and zeros to padding.
+    ///
+    /// # Safety
+    /// No other reference to the head's gradients may be alive.
+    unsafe fn write(&self, sums: &KeyValueSums<F>) {
+        let shape = self.problem.shape();
+        let span = &self.problem.spans()[self.batch];
+        let sides = [
+            (self.gradients.dk, &sums.dk, shape.head_dim),
+            (self.gradients.dv, &sums.dv, shape.value_dim),
+        ];
+        for (target, sums, width) in sides {
+            let Some(target) = target else { continue };
+            for token in 0..shape.seq_kv {
+                // SAFETY: the caller's promise.
+                let row = unsafe { target.row_mut(self.batch, self.kv_head, token, width) };
+                match sums.get(token * width..(token + 1) * width) {
+                    Some(sum) => row.copy_from_slice(sum),
+                    None => row.fill(F::ZERO),
+                }
+            }
+        }
+        if let Some(dq) = self.gradients.dq {
+            let group = self.problem.pattern().group_size();
+            for head in self.kv_head * group..(self.kv_head + 1) * group {
+                for query in span.q_len..shape.seq_q {
+                    // SAFETY: the caller's promise.
+                    unsafe { dq.row_mut(self.batch, head, query, shape.head_dim) }.fill(F::ZERO);
+                }
+            }
+        }
+    }
+}
+
+/// What one part works with.
+struct Scratch<F> {
+    runs: RunBuilder,
+    chunk: Chunk,
+    statistics: RowStatistics<F>,
+    /// `[d, lanes]`: the tile's queries, times scale and log2(e).
+    queries: Vec<F>,
+    /// `[dv, lanes]`: the gradient of the tile's output.
+    d_out: Vec<F>,
+    /// `[keys, lanes]`: scores, then P.
+    scores: Vec<F>,
+    /// `[keys, lanes]`: dP, then dS.
+    d_scores: Vec<F>,
+    keys: Vec<F>,
+    values: Vec<F>,
+    /// `[lanes, d]`.
+    dq: Vec<F>,
+    /// A segment's gradient, before it is added to rows that are not neighbours.
+    scattered: Vec<F>,
+}
+
+impl<F: Real> Scratch<F> {
+    fn new(problem: &AttentionProblem) -> Self {
+        let (d, dv) = (problem.shape().head_dim, problem.shape().value_dim);
+        let buffer = |len: usize| vec![F::ZERO; len];
+        Self {
+            runs: RunBuilder::default(),
+            chunk: Chunk::default(),
+            statistics: RowStatistics {
+                lse: [F::INFINITY; TILE_QUERIES],
+                delta: [F::ZERO; TILE_QUERIES],
+            },
+            queries: buffer(d * TILE_QUERIES),
+            d_out: buffer(dv * TILE_QUERIES),
+            scores: buffer(CHUNK_KEYS * TILE_QUERIES),
+            d_scores: buffer(CHUNK_KEYS * TILE_QUERIES),
+            keys: buffer(CHUNK_KEYS * d),
+            values: buffer(CHUNK_KEYS * dv),
+            dq: buffer(TILE_QUERIES * d),
+            scattered: buffer(CHUNK_KEYS * d.max(dv)),
+        }
+    }
+
+    /// Adds the tile's dK and dV to `sums` and leaves its dQ in `self.dq`.
+    fn differentiate_tile(
+        &mut self,
+        pass: &HeadPass<'_, F>,
+        head: usize,
+        tile: &QueryTile,
+        sums: &mut KeyValueSums<F>,
+    ) {
+        let (problem, saved) = (pass.problem, &pass.saved);
+        let (d, dv) = (problem.shape().head_dim, problem.shape().value_dim);
+        let pattern = problem.pattern();
+        let (block, span) = (pattern.block_size(), &problem.spans()[pass.batch]);
+        let kv_head = (pass.batch, pass.kv_head);
+        let scale = F::from_f64(problem.scale());
+
+        self.prepare(pass, head, tile);
+        let queries = Matrix::rows(
+            saved.q.from(pass.batch, head, tile.first),
+            saved.q.row_stride(),
+        );
+        let d_out = Matrix::rows(
+            saved.d_out.from(pass.batch, head, tile.first),
+            saved.d_out.row_stride(),
+        );
+
+        let mut chunks = Chunks::new(self.runs.runs(tile, pattern.head(head), span, block));
+        while chunks.next(&mut self.chunk) {
+            let chunk = &self.chunk;
+            let scores = &mut self.scores[..chunk.keys * TILE_QUERIES];
+            let d_scores = &mut self.d_scores[..chunk.keys * TILE_QUERIES];
+            let keys = Operand::gather(chunk, &saved.k, kv_head, d, &mut self.keys);
+            let values = Operand::gather(chunk, &saved.v, kv_head, dv, &mut self.values);
+            for &segment in &chunk.segments {
+                let lanes = segment.row * TILE_QUERIES;
+                let sides = [
+                    (&keys, &self.queries, d, &mut *scores),
+                    (&values, &self.d_out, dv, &mut *d_scores),
+                ];
+                for (operand, transposed, width, target) in sides {
+                    product(
+                        [segment.len, tile.len, width],
+                        operand.segment(segment),
+                        Matrix::rows(transposed, TILE_QUERIES),
+                        &mut target[lanes..],
+                        TILE_QUERIES,
+                        F::ONE,
+                        None,
+                    );
+                }
+            }
+            chunk.mask(scores, tile, span.kv_start, block);
+            differentiate(&self.statistics, scores, d_scores, tile.len);
+            for &segment in &chunk.segments {
+                let lanes = segment.row * TILE_QUERIES;
+                let (p, ds) = (&scores[lanes..], &d_scores[lanes..]);
+                let scattered = &mut self.scattered;
+                let sides = [
+                    (
+                        pass.gradients.dv.is_some(),
+                        p,
+                        d_out,
+                        dv,
+                        F::ONE,
+                        &mut sums.dv,
+                    ),
+                    (
+                        pass.gradients.dk.is_some(),
+                        ds,
+                        queries,
+                        d,
+                        scale,
+                        &mut sums.dk,
+                    ),
+                ];
+                for (wanted, scores, rows, width, factor, sum) in sides {
+                    if wanted {
+                        let scores = Matrix::rows(scores, TILE_QUERIES);
+                        let sizes = [segment.len, width, tile.len];
+                        add_to_keys(
+                            chunk,
+                            segment,
+                            sizes,
+                            (scores, rows, factor),
+                            sum,
+                            scattered,
+                        );
+                    }
+                }
+                if pass.gradients.dq.is_some() {
+                    product(
+                        [tile.len, d, segment.len],
+                        Matrix::columns(ds, TILE_QUERIES),
+                        keys.segment(segment),
+                        &mut self.dq,
+                        d,
+                        scale,
+                        Some(F::ONE),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Loads what the tile's queries need, and clears dQ.
+    fn prepare(&mut self, pass: &HeadPass<'_, F>, head: usize, tile: &QueryTile) {
+        let (problem, saved) = (pass.problem, &pass.saved);
+        let shape = problem.shape();
+        let (d, dv) = (shape.head_dim, shape.value_dim);
+        let rows_of = |rows: &Rows<'_, F>| rows.row_stride();
+        let query_rows = saved.q.from(pass.batch, head, tile.first);
+        let d_out_rows = saved.d_out.from(pass.batch, head, tile.first);
+        let out_rows = saved.out.from(pass.batch, head, tile.first);
+        let factor = F::from_f64(problem.scale() * LOG2_E);
+        transpose(
+            query_rows,
+            rows_of(&saved.q),
+            tile.len,
+            d,
+            factor,
+            &mut self.queries,
+        );
+        transpose(
+            d_out_rows,
+            rows_of(&saved.d_out),
+            tile.len,
+            dv,
+            F::ONE,
+            &mut self.d_out,
+        );
+        self.dq.fill(F::ZERO);
+
+        let first = (pass.batch * shape.num_heads + head) * shape.seq_q + tile.first;
+        for lane in 0..tile.len {
+            let lse = saved.lse[first + lane];
+            let d_lse = saved.d_lse.map_or(0.0, |d_lse| d_lse[first + lane]);
+            let d_out = &d_out_rows[lane * rows_of(&saved.d_out)..][..dv];
+            let out = &out_rows[lane * rows_of(&saved.out)..][..dv];
+            self.statistics.lse[lane] = if lse == f32::NEG_INFINITY {
+                F::INFINITY
+            } else {
+                F::from_f64(f64::from(lse) * LOG2_E)
+            };
+            let dot: f64 = d_out
+                .iter()
+                .zip(out)
+                .map(|(g, o)| g.to_f64() * o.to_f64())
+                .sum();
+            self.statistics.delta[lane] = F::from_f64(dot - f64::from(d_lse));
+        }
+    }
+}
+
+/// `sum[keys of the segment] += factor * scores rows`, through `scattered` where the keys are not neighbours.
+fn add_to_keys<F: Real>(
+    chunk: &Chunk,
+    segment: Segment,
+    sizes: [usize; 3],
+    (scores, rows, factor): (Matrix<'_, F>, Matrix<'_, F>, F),
+    sum: &mut [F],
+    scattered: &mut [F],
+) {
+    let width = sizes[1];
+    if let Some(key) = segment.key {
+        let target = &mut sum[key * width..];
+        product(sizes, scores, rows, target, width, factor, Some(F::ONE));
+        return;
+    }
+    product(sizes, scores, rows, scattered, width, factor, None);
+    for copy in chunk.copies_of(segment) {
+        let source = &scattered[(copy.row - segment.row) * width..][..copy.len * width];
+        let target = &mut sum[copy.key * width..][..copy.len * width];
+        for (target, source) in target.iter_mut().zip(source) {
+            *target += *source;
+        }
+    }
+}

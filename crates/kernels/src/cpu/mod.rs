@@ -1,0 +1,36 @@
+//! The CPU engine: fused, multi-threaded attention over kept blocks only, forward and backward.
+//!
+//! A *query tile* is up to [`TILE_QUERIES`] neighbouring queries of one head (several pattern blocks where blocks
+//! are small). It walks the union of its rows' key blocks in chunks of up to [`CHUNK_KEYS`] keys. Scores are kept
+//! *key-major*: row = key, lane = query. A SIMD vector then holds one score of several queries, so the online
+//! softmax needs no horizontal step, and every product of both passes is a plain `A B` or `A^T B` for `gemm`.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `tensors` | strided views of the inputs and outputs |
+//! | `tile` | query tiles and the runs of keys that they attend |
+//! | `chunk` | runs cut into chunks and segments, masks on the edges |
+//! | `real` | f32 and f64: matrix product and `exp2` |
+//! | `softmax` | the vectorised passes over a chunk of scores |
+//! | `forward`, `backward` | the two passes |
+//!
+//! Memory beyond inputs and outputs is O(threads) in the forward pass and O(S) in the backward pass. Results do not
+//! depend on the number of threads: two runs give the same bits.
+
+mod backward;
+mod chunk;
+mod forward;
+mod real;
+mod softmax;
+mod tensors;
+mod tile;
+
+pub use backward::{Gradients, Saved, backward};
+pub use forward::forward;
+pub use real::Real;
+pub use tensors::{Rows, RowsMut};
+
+/// Lanes of a score row: the most queries in a tile.
+const TILE_QUERIES: usize = 64;
+/// The most keys in a chunk: a chunk of f32 scores stays in the first-level cache with its operands beside it.
+const CHUNK_KEYS: usize = 128;

@@ -1,0 +1,102 @@
+//! What can be wrong with an attention call, found before anything runs.
+
+use thiserror::Error;
+
+/// A call that cannot be honoured. Every message names the values seen and what would be accepted.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ProblemError {
+    /// An axis is empty.
+    #[error("{axis} is 0; every axis of q, k and v must hold at least one element")]
+    EmptyAxis {
+        /// The name of the axis.
+        axis: &'static str,
+    },
+    /// The tensors and the pattern disagree about the number of query heads.
+    #[error("q has {seen} heads, but the pattern is built for {accepted} query heads")]
+    QueryHeads {
+        /// Heads of `q`.
+        seen: usize,
+        /// Query heads of the pattern.
+        accepted: usize,
+    },
+    /// The tensors and the pattern disagree about the number of key/value heads.
+    #[error(
+        "k and v have {seen} heads, but the pattern is built for {accepted} key/value heads \
+         (`PatternConfig::with_num_kv_heads` sets them)"
+    )]
+    KeyValueHeads {
+        /// Heads of `k` and `v`.
+        seen: usize,
+        /// Key/value heads of the pattern.
+        accepted: usize,
+    },
+    /// The softmax scale is not a finite number.
+    #[error("the softmax scale is {seen}; it must be finite (the default is 1/sqrt(head_dim))")]
+    Scale {
+        /// The scale given.
+        seen: f64,
+    },
+    /// Default positions need at least as many keys as queries.
+    #[error(
+        "seq_q = {seq_q} is longer than seq_kv = {seq_kv}: by default the last query sits on the last key; \
+         give a `SequenceSpan` per sequence to place the queries elsewhere"
+    )]
+    MoreQueriesThanKeys {
+        /// Query tokens.
+        seq_q: usize,
+        /// Key tokens.
+        seq_kv: usize,
+    },
+    /// Positions were given for another number of sequences.
+    #[error("positions are given for {seen} sequences, but the batch holds {accepted}")]
+    SpanCount {
+        /// Spans given.
+        seen: usize,
+        /// The batch size.
+        accepted: usize,
+    },
+    /// A span is longer than the tensor that holds it.
+    #[error(
+        "sequence {sequence}: {name} = {seen} is longer than the tensor, which holds {accepted} tokens"
+    )]
+    SpanLength {
+        /// Index in the batch.
+        sequence: usize,
+        /// `q_len` or `kv_len`.
+        name: &'static str,
+        /// The length given, in tokens.
+        seen: usize,
+        /// The longest length, in tokens.
+        accepted: usize,
+    },
+    /// A span ends beyond the largest position.
+    #[error(
+        "sequence {sequence}: {name} = {seen} does not fit; positions must end at or below {accepted} tokens"
+    )]
+    SpanPosition {
+        /// Index in the batch.
+        sequence: usize,
+        /// `q_start` or `kv_start`.
+        name: &'static str,
+        /// The position given, in tokens.
+        seen: usize,
+        /// The largest end position, in tokens.
+        accepted: usize,
+    },
+    /// The call reaches beyond a tabulated pattern.
+    #[error(
+        "sequence {sequence}: {name} blocks reach {seen}, but the pattern's table covers {accepted}; \
+         build the mask for at least {seen} blocks"
+    )]
+    TableTooSmall {
+        /// Index in the batch.
+        sequence: usize,
+        /// `query` or `key`.
+        name: &'static str,
+        /// Blocks the call needs.
+        seen: usize,
+        /// Blocks the table covers.
+        accepted: usize,
+    },
+}
