@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::MAX_HEADS;
 use crate::error::PatternError;
 use crate::rule::check_size;
 
@@ -28,18 +29,14 @@ impl BlockMask {
     /// From `kept`, row-major values of shape `[heads, q_blocks, kv_blocks]`.
     ///
     /// # Errors
-    /// A shape with a zero in it, or another number of values than the shape holds.
+    /// A shape with a zero in it or above 2^32 blocks a head, or another number of values than the shape holds.
     pub fn new(
         [heads, q_blocks, kv_blocks]: [usize; 3],
         kept: &[bool],
         causal: bool,
     ) -> Result<Self, PatternError> {
         check_shape(heads, q_blocks, kv_blocks)?;
-        if heads
-            .checked_mul(q_blocks)
-            .and_then(|n| n.checked_mul(kv_blocks))
-            != Some(kept.len())
-        {
+        if heads * q_blocks * kv_blocks != kept.len() {
             return Err(PatternError::MaskSize {
                 heads,
                 q_blocks,
@@ -55,7 +52,7 @@ impl BlockMask {
     /// From a predicate `kept(head, i, j)` over the shape `[heads, q_blocks, kv_blocks]`.
     ///
     /// # Errors
-    /// A shape with a zero in it.
+    /// A shape with a zero in it or above 2^32 blocks a head.
     pub fn from_fn(
         [heads, q_blocks, kv_blocks]: [usize; 3],
         causal: bool,
@@ -129,10 +126,28 @@ impl fmt::Debug for BlockMask {
     }
 }
 
+/// At most `u32::MAX` blocks a head, so that index lists hold 32-bit numbers.
 fn check_shape(heads: usize, q_blocks: usize, kv_blocks: usize) -> Result<(), PatternError> {
     check_size("heads", heads)?;
     check_size("q_blocks", q_blocks)?;
-    check_size("kv_blocks", kv_blocks)
+    check_size("kv_blocks", kv_blocks)?;
+    for (name, value, max) in [
+        ("heads", heads, MAX_HEADS),
+        (
+            "q_blocks * kv_blocks",
+            q_blocks * kv_blocks,
+            u32::MAX as usize,
+        ),
+    ] {
+        if value > max {
+            return Err(PatternError::TooLarge {
+                name,
+                value: value as i128,
+                max,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A mask as data: `rows[head][i]` lists the kept key blocks, ascending.
@@ -175,14 +190,11 @@ impl TryFrom<Rows> for BlockMask {
         let q_blocks = rows.first().map_or(0, Vec::len);
         for (head, of_head) in rows.iter().enumerate() {
             if of_head.len() != q_blocks {
-                let problem = format!(
-                    "is the last but one of {} rows; every head must have {q_blocks}",
-                    of_head.len()
-                );
-                return Err(PatternError::MaskRow {
+                let (rows, expected) = (of_head.len(), q_blocks);
+                return Err(PatternError::MaskRagged {
                     head,
-                    row: of_head.len().saturating_sub(1),
-                    problem,
+                    rows,
+                    expected,
                 });
             }
             for (row, kept) in of_head.iter().enumerate() {

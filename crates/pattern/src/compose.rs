@@ -83,7 +83,7 @@ pub(crate) fn intersection(a: &[Band], b: &[Band]) -> Result<Vec<Band>, Interlea
 }
 
 /// Sorted, without repeats.
-fn cuts(bounds: impl Iterator<Item = i64>) -> Vec<i64> {
+pub(crate) fn cuts(bounds: impl Iterator<Item = i64>) -> Vec<i64> {
     let mut cuts: Vec<i64> = bounds.collect();
     cuts.sort_unstable();
     cuts.dedup();

@@ -14,6 +14,9 @@ pub const MAX_BLOCKS: usize = i32::MAX as usize;
 /// Largest number of query heads.
 pub const MAX_HEADS: usize = 1 << 16;
 
+/// Largest `table_blocks`: the index lists of a head hold 32-bit numbers.
+const MAX_TABLE_BLOCKS: usize = u16::MAX as usize;
+
 /// A pattern as plain data: a [`Rule`] and the heads that it is spread over.
 ///
 /// ```
@@ -238,6 +241,13 @@ impl PatternConfig {
         }
         if let Some(table_blocks) = self.table_blocks {
             check_size("table_blocks", table_blocks)?;
+            if table_blocks > MAX_TABLE_BLOCKS {
+                return Err(PatternError::TooLarge {
+                    name: "table_blocks",
+                    value: table_blocks as i128,
+                    max: MAX_TABLE_BLOCKS,
+                });
+            }
         }
         self.rule.check(pattern_heads)
     }

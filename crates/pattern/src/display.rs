@@ -65,7 +65,7 @@ impl Display for Rule {
             Rule::Strided {
                 vert_stride,
                 causal,
-            } => write!(f, "{} stride {vert_stride}", side(causal)),
+            } => write!(f, "{} diagonal + stride {vert_stride}", side(causal)),
             Rule::Dense { causal } => write!(f, "dense {}", side(causal)),
             Rule::PerHead(rules) => {
                 let mut distinct: Vec<&Rule> = rules.iter().collect();

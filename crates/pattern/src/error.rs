@@ -124,7 +124,9 @@ pub enum PatternError {
     },
 
     /// Mask data that do not fill the shape.
-    #[error("a block mask of {heads} x {q_blocks} x {kv_blocks} blocks needs {} values, but {given} were given", heads * q_blocks * kv_blocks)]
+    #[error(
+        "a block mask of {heads} x {q_blocks} x {kv_blocks} blocks has another number of values than the {given} given"
+    )]
     MaskSize {
         /// Heads of the mask.
         heads: usize,
@@ -136,7 +138,20 @@ pub enum PatternError {
         given: usize,
     },
 
-    /// Mask rows that are ragged, unsorted or out of range.
+    /// Mask heads with different numbers of rows.
+    #[error(
+        "head {head} of a block mask has {rows} rows, but head 0 has {expected}; all must have as many"
+    )]
+    MaskRagged {
+        /// Head of the mask.
+        head: usize,
+        /// Its rows.
+        rows: usize,
+        /// Rows of head 0.
+        expected: usize,
+    },
+
+    /// A mask row that is unsorted or out of range.
     #[error("row {row} of head {head} of a block mask {problem}")]
     MaskRow {
         /// Head of the mask.

@@ -86,6 +86,7 @@ impl LayerSchedule {
     /// without a single vertical stride.
     pub fn patterns(&self, num_layers: usize) -> Result<Vec<Pattern>, PatternError> {
         self.check(num_layers)?;
+        self.sparse.check()?;
         let mut built: Vec<Pattern> = Vec::new();
         for layer in 0..num_layers {
             let config = self.layer(layer)?;
@@ -126,13 +127,11 @@ impl LayerSchedule {
 
     /// The configuration of one layer.
     fn layer(&self, layer: usize) -> Result<PatternConfig, PatternError> {
-        let mut config = self.sparse.clone();
         if self.dense_layers.contains(layer) {
-            config.rule = Rule::Dense {
-                causal: config.build()?.is_causal(),
-            };
-            config.dense_heads = 0;
-        } else if let Some(strides) = &self.vert_strides {
+            return self.dense();
+        }
+        let mut config = self.sparse.clone();
+        if let Some(strides) = &self.vert_strides {
             let given = config.rule.to_string();
             match &mut config.rule {
                 Rule::LocalStride { vert_stride, .. }
@@ -143,5 +142,26 @@ impl LayerSchedule {
             }
         }
         Ok(config)
+    }
+
+    /// The configuration of a dense layer.
+    fn dense(&self) -> Result<PatternConfig, PatternError> {
+        let sparse = &self.sparse;
+        let causal = (0..sparse.pattern_heads()).map(|g| sparse.rule.is_causal(g));
+        let mut rules: Vec<Rule> = causal
+            .map(|causal| Ok(Rule::Dense { causal: causal? }))
+            .collect::<Result<_, PatternError>>()?;
+        let alike = rules.iter().all(|rule| *rule == rules[0]);
+        let rule = if alike {
+            rules.swap_remove(0)
+        } else {
+            Rule::PerHead(rules)
+        };
+        Ok(PatternConfig {
+            num_kv_heads: sparse.num_kv_heads,
+            per_kv_head: sparse.per_kv_head,
+            active_heads: sparse.active_heads.clone(),
+            ..PatternConfig::new(rule, sparse.block_size, sparse.num_heads)
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! The written rule, read literally: the oracle of every test, and of host reference computations.
 //!
-//! It reads the configuration alone and shares no code with the closed forms of [`bands`](crate::bands).
+//! It reads the configuration alone and shares no code with the closed forms of
+//! [`HeadSchedule`](crate::HeadSchedule).
 
 use crate::config::PatternConfig;
 use crate::rule::Rule;
