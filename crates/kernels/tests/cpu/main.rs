@@ -1,0 +1,13 @@
+//! The CPU engine against the golden data and the host oracle.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod determinism;
+mod edges;
+mod golden;
+mod large;
+mod mutations;
+mod needle;
+mod poison;
+mod random;

@@ -1,0 +1,124 @@
+//! What a call does not attend is never read: NaN there changes nothing, in the results or in the gradients.
+
+use s2_attention_kernels::AttentionProblem;
+use s2_attention_kernels::cpu::Real;
+
+use crate::support::engine::{self, Layout};
+use crate::support::{Tensors, compare, golden, random};
+
+/// NaN in K and V blocks that no query of the key/value head attends and beyond `kv_len`, and in the padding of the
+/// query side. Returns the key rows poisoned.
+fn poison(problem: &AttentionProblem, tensors: &mut Tensors) -> usize {
+    let (shape, pattern) = (problem.shape(), problem.pattern());
+    let (block, group) = (pattern.block_size(), pattern.group_size());
+    let fill = |rows: &mut [f32], row: usize, width: usize| {
+        rows[row * width..][..width].fill(f32::NAN);
+    };
+    let mut poisoned = 0;
+    for (batch, span) in problem.spans().iter().enumerate() {
+        for kv_head in 0..shape.num_kv_heads {
+            let attended = |key_block: usize| {
+                (kv_head * group..(kv_head + 1) * group).any(|head| {
+                    (span.q_start..span.q_start + span.q_len)
+                        .any(|query| pattern.attends(head, query / block, key_block))
+                })
+            };
+            for token in 0..shape.seq_kv {
+                if token >= span.kv_len || !attended((span.kv_start + token) / block) {
+                    let row = (batch * shape.num_kv_heads + kv_head) * shape.seq_kv + token;
+                    fill(&mut tensors.k, row, shape.head_dim);
+                    fill(&mut tensors.v, row, shape.value_dim);
+                    poisoned += 1;
+                }
+            }
+        }
+        for head in 0..shape.num_heads {
+            for token in span.q_len..shape.seq_q {
+                let row = (batch * shape.num_heads + head) * shape.seq_q + token;
+                fill(&mut tensors.q, row, shape.head_dim);
+                fill(&mut tensors.d_out, row, shape.value_dim);
+                if let Some(d_lse) = &mut tensors.d_lse {
+                    fill(d_lse, row, 1);
+                }
+            }
+        }
+    }
+    poisoned
+}
+
+fn poison_changes_nothing<F: Real>(
+    name: &str,
+    problem: &AttentionProblem,
+    mut tensors: Tensors,
+) -> usize {
+    for layout in Layout::ALL {
+        let clean = engine::run::<F>(problem, &tensors, layout);
+        let mut tensors = tensors.clone();
+        poison(problem, &mut tensors);
+        let poisoned = engine::run::<F>(problem, &tensors, layout);
+        let difference = compare::difference(&poisoned, &clean);
+        assert_eq!(difference, None, "{name} as {layout:?}");
+    }
+    poison(problem, &mut tensors)
+}
+
+#[test]
+fn of_the_golden_calls() {
+    let count = golden::all().into_iter().map(|golden| {
+        poison_changes_nothing::<f32>(&golden.name, &golden.problem(), golden.tensors)
+    });
+    // Decode, parts of K/V and custom masks leave many keys unattended.
+    let poisoned: usize = count.sum();
+    println!("{poisoned} keys poisoned");
+    assert!(poisoned > 500);
+}
+
+#[test]
+fn of_random_calls() {
+    let mut poisoned = 0;
+    for seed in 1000..1150 {
+        let random::Case { problem, tensors } = random::case(seed);
+        poisoned += match seed % 3 {
+            0 => poison_changes_nothing::<f64>(&format!("seed {seed}"), &problem, tensors),
+            _ => poison_changes_nothing::<f32>(&format!("seed {seed}"), &problem, tensors),
+        };
+    }
+    println!("{poisoned} keys poisoned");
+    assert!(poisoned > 5000);
+}
+
+/// The other side of the promise: a NaN that is attended shows, and only where it is attended.
+#[test]
+fn an_attended_nan_reaches_the_output() {
+    let golden = golden::named("mha_basic");
+    let (problem, shape) = (golden.problem(), golden.shape);
+    let (heads, seq, d) = (shape.num_heads, shape.seq_q, shape.head_dim);
+    let block = golden.config.block_size;
+    // Of the first sequence and head: a key in the middle of a chunk.
+    let key = 21;
+    for of_values in [false, true] {
+        let mut tensors = golden.tensors.clone();
+        let rows = if of_values {
+            &mut tensors.v
+        } else {
+            &mut tensors.k
+        };
+        rows[key * d..][..d].fill(f32::NAN);
+        let (out, lse) = engine::forward::<f32>(&problem, &tensors, Layout::Bhsd);
+        for query in 0..seq {
+            let attended = key <= query && problem.pattern().attends(0, query / block, key / block);
+            let row = &out[query * d..][..d];
+            if attended {
+                assert!(
+                    row.iter().all(|x| x.is_nan()),
+                    "query {query} hides a NaN: {row:?}"
+                );
+                assert_eq!(lse[query].is_nan(), !of_values, "lse of query {query}");
+            }
+        }
+        assert!(
+            out[seq * d..].iter().all(|x| x.is_finite()),
+            "of other heads, {heads} in all"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! The tolerances of f32 results, and how they are held.
+
+use super::Results;
+
+/// Bars on `|actual - expected| / (1 + |expected|)`.
+#[derive(Debug, Clone, Copy)]
+pub struct Tolerance {
+    pub out: f64,
+    pub lse: f64,
+    pub gradients: f64,
+}
+
+/// f32 against f64, for inputs of a standard deviation of at most 1.5.
+pub const F32: Tolerance = Tolerance {
+    out: 8e-6,
+    lse: 8e-6,
+    gradients: 1e-4,
+};
+
+impl Tolerance {
+    fn of(&self, tensor: &str) -> f64 {
+        match tensor {
+            "out" => self.out,
+            "lse" => self.lse,
+            _ => self.gradients,
+        }
+    }
+}
+
+/// Holds every tensor of `actual` to `expected`.
+///
+/// # Errors
+/// The first tensor that misses its bar, with its worst element.
+pub fn results(actual: &Results, expected: &Results, tolerance: Tolerance) -> Result<(), String> {
+    for ((name, actual), (_, expected)) in actual.named().into_iter().zip(expected.named()) {
+        tensor(name, actual, expected, tolerance.of(name))?;
+    }
+    Ok(())
+}
+
+/// Holds one tensor to its bar and returns the worst error, `|actual - expected| / (1 + |expected|)`.
+///
+/// # Errors
+/// The worst element, where it misses the bar.
+pub fn tensor(name: &str, actual: &[f64], expected: &[f64], bar: f64) -> Result<f64, String> {
+    if actual.len() != expected.len() {
+        return Err(format!(
+            "{name} has {} elements instead of {}",
+            actual.len(),
+            expected.len()
+        ));
+    }
+    let errors = actual.iter().zip(expected).map(|(&a, &e)| error(a, e));
+    let (at, worst) =
+        errors.enumerate().fold(
+            (0, 0.0),
+            |worst, (at, error)| {
+                if error > worst.1 { (at, error) } else { worst }
+            },
+        );
+    if worst <= bar {
+        return Ok(worst);
+    }
+    Err(format!(
+        "{name}[{at}] is {:e} instead of {:e}: error {worst:e} above {bar:e}",
+        actual[at], expected[at]
+    ))
+}
+
+fn error(actual: f64, expected: f64) -> f64 {
+    if actual == expected {
+        return 0.0; // Also where both are -inf.
+    }
+    let error = (actual - expected).abs() / (1.0 + expected.abs());
+    // NaN, or infinite where the other is not.
+    if error.is_nan() { f64::INFINITY } else { error }
+}
+
+/// The first tensor whose bits differ, if any. NaNs are never equal.
+pub fn difference(a: &Results, b: &Results) -> Option<String> {
+    let pairs = a.named().into_iter().zip(b.named());
+    pairs
+        .filter_map(|((name, a), (_, b))| difference_in(name, a, b))
+        .next()
+}
+
+/// The first element whose bits differ, if any. NaNs are never equal.
+pub fn difference_in(name: &str, a: &[f64], b: &[f64]) -> Option<String> {
+    if a.len() != b.len() {
+        return Some(format!("{name} has {} and {} elements", a.len(), b.len()));
+    }
+    let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits() && !a.is_nan();
+    let at = a.iter().zip(b).position(|pair| !same(pair))?;
+    Some(format!("{name}[{at}] is {:e} and {:e}", a[at], b[at]))
+}
