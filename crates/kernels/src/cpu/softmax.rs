@@ -65,7 +65,7 @@ fn online_update<S: Simd, F: Real>(state: &mut OnlineSoftmax<F>, scores: &mut [F
         let mut sum = [load(&state.sum, first) * rescale, F::ZERO.splat()];
         for key in 0..column.keys {
             let probability = F::exp2(column.load::<S>(key) - shift);
-            sum[key % 2] = sum[key % 2] + probability;
+            sum[key % 2] += probability;
             column.store(key, probability);
         }
         store(&mut state.max, first, max);
