@@ -16,9 +16,10 @@ use super::tile::{QueryTile, RunBuilder};
 use super::{CHUNK_KEYS, Real, Rows, RowsMut, TILE_QUERIES};
 use crate::AttentionProblem;
 
-/// Heads are split until there are about this many parts: enough for the cores of a large machine, and few enough
-/// that the partial sums stay small.
-const PARTS: usize = 32;
+/// Heads are split until there are this many parts: enough for the cores of a large machine.
+const PARTS: usize = 8;
+/// A part has at least this many tiles, so that adding up its sums is little beside computing them.
+const PART_TILES: usize = 16;
 
 /// What the forward pass saw and left, and the gradients of its results.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +80,7 @@ pub fn backward<F: Real>(
             .map(|(_, tile)| *tile)
             .collect();
         let group = problem.pattern().group_size();
-        let parts = PARTS.div_ceil(kv_heads).min((tiles.len() * group).max(1));
+        let parts = PARTS.div_ceil(kv_heads).min(tiles.len() * group / PART_TILES).max(1);
         // Neighbouring tiles go to different parts: later rows of a causal pattern are longer.
         let mut sums: Vec<KeyValueSums<F>> = (0..parts)
             .into_par_iter()
