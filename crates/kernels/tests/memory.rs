@@ -1,0 +1,120 @@
+//! Memory beyond inputs and outputs grows with the sequence, not with its square.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use s2_attention_kernels::cpu::{Gradients, Rows, RowsMut, Saved, backward, forward};
+use s2_attention_kernels::{AttentionProblem, AttentionShape};
+use s2_attention_pattern::PatternConfig;
+
+/// Counts the bytes alive and their peak.
+struct Counting;
+
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let alive = ALIVE.fetch_add(layout.size(), SeqCst) + layout.size();
+        PEAK.fetch_max(alive, SeqCst);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALIVE.fetch_sub(layout.size(), SeqCst);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most bytes that the call held beyond what was alive before it.
+fn peak_of(call: impl FnOnce()) -> usize {
+    let before = ALIVE.load(SeqCst);
+    PEAK.store(before, SeqCst);
+    call();
+    PEAK.load(SeqCst) - before
+}
+
+#[test]
+fn working_memory_is_linear_in_the_sequence() {
+    const HEADS: usize = 2;
+    const DIM: usize = 32;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(2)
+        .build()
+        .unwrap();
+    let mut peaks = Vec::new();
+    for seq in [8192, 32768] {
+        // Wide local windows: 64 of every row's blocks are kept.
+        let pattern = PatternConfig::local_stride(64, 8, 16, HEADS)
+            .build()
+            .unwrap();
+        let shape = AttentionShape {
+            batch: 1,
+            num_heads: HEADS,
+            num_kv_heads: HEADS,
+            seq_q: seq,
+            seq_kv: seq,
+            head_dim: DIM,
+            value_dim: DIM,
+        };
+        let problem = AttentionProblem::new(shape, &pattern, None, None).unwrap();
+        let input = vec![0.1_f32; HEADS * seq * DIM];
+        let [mut out, mut dq, mut dk, mut dv] = [(); 4].map(|_| vec![0.0_f32; input.len()]);
+        let mut lse = vec![0.0; HEADS * seq];
+        let strides = [0, seq * DIM, DIM];
+        let rows = || Rows::new(&input, strides);
+        let forward_peak = peak_of(|| {
+            let out = RowsMut::new(&mut out, strides);
+            pool.install(|| forward(&problem, rows(), rows(), rows(), out, &mut lse));
+        });
+        let backward_peak = peak_of(|| {
+            let saved = Saved {
+                q: rows(),
+                k: rows(),
+                v: rows(),
+                out: Rows::new(&out, strides),
+                lse: &lse,
+                d_out: rows(),
+                d_lse: None,
+            };
+            let gradients = Gradients {
+                dq: Some(RowsMut::new(&mut dq, strides)),
+                dk: Some(RowsMut::new(&mut dk, strides)),
+                dv: Some(RowsMut::new(&mut dv, strides)),
+            };
+            pool.install(|| backward(&problem, saved, gradients));
+        });
+        // The scores of one head alone would be seq * seq numbers.
+        assert!(
+            forward_peak < 8 << 20,
+            "forward pass held {forward_peak} bytes at {seq}"
+        );
+        assert!(
+            backward_peak < seq * seq / 2,
+            "backward pass held {backward_peak} bytes at {seq}"
+        );
+        peaks.push((forward_peak, backward_peak));
+    }
+    let [
+        (forward_short, backward_short),
+        (forward_long, backward_long),
+    ] = peaks[..]
+    else {
+        unreachable!("two lengths")
+    };
+    // Four times the tokens: at most four times the memory.
+    assert!(
+        forward_long <= 4 * forward_short,
+        "{forward_short} -> {forward_long}"
+    );
+    assert!(
+        backward_long <= 4 * backward_short,
+        "{backward_short} -> {backward_long}"
+    );
+}
