@@ -80,7 +80,10 @@ pub fn backward<F: Real>(
             .map(|(_, tile)| *tile)
             .collect();
         let group = problem.pattern().group_size();
-        let parts = PARTS.div_ceil(kv_heads).min(tiles.len() * group / PART_TILES).max(1);
+        let parts = PARTS
+            .div_ceil(kv_heads)
+            .min(tiles.len() * group / PART_TILES)
+            .max(1);
         // Neighbouring tiles go to different parts: later rows of a causal pattern are longer.
         let mut sums: Vec<KeyValueSums<F>> = (0..parts)
             .into_par_iter()
@@ -248,15 +251,6 @@ impl<F: Real> Scratch<F> {
         let scale = F::from_f64(problem.scale());
 
         self.prepare(pass, head, tile);
-        let queries = Matrix::rows(
-            saved.q.from(pass.batch, head, tile.first),
-            saved.q.row_stride(),
-        );
-        let d_out = Matrix::rows(
-            saved.d_out.from(pass.batch, head, tile.first),
-            saved.d_out.row_stride(),
-        );
-
         let mut chunks = Chunks::new(self.runs.runs(tile, pattern.head(head), span, block));
         while chunks.next(&mut self.chunk) {
             let chunk = &self.chunk;
@@ -265,17 +259,18 @@ impl<F: Real> Scratch<F> {
             let keys = Operand::gather(chunk, &saved.k, kv_head, d, &mut self.keys);
             let values = Operand::gather(chunk, &saved.v, kv_head, dv, &mut self.values);
             for &segment in &chunk.segments {
-                let lanes = segment.row * TILE_QUERIES;
+                let lane = segment.first_lane;
+                let start = segment.row * TILE_QUERIES + lane;
                 let sides = [
                     (&keys, &self.queries, d, &mut *scores),
                     (&values, &self.d_out, dv, &mut *d_scores),
                 ];
                 for (operand, transposed, width, target) in sides {
                     product(
-                        [segment.len, tile.len, width],
+                        [segment.len, tile.len - lane, width],
                         operand.segment(segment),
-                        Matrix::rows(transposed, TILE_QUERIES),
-                        &mut target[lanes..],
+                        Matrix::rows(&transposed[lane..], TILE_QUERIES),
+                        &mut target[start..],
                         TILE_QUERIES,
                         F::ONE,
                         None,
@@ -285,14 +280,15 @@ impl<F: Real> Scratch<F> {
             chunk.mask(scores, tile, span.kv_start, block);
             differentiate(&self.statistics, scores, d_scores, tile.len);
             for &segment in &chunk.segments {
-                let lanes = segment.row * TILE_QUERIES;
-                let (p, ds) = (&scores[lanes..], &d_scores[lanes..]);
+                let lane = segment.first_lane;
+                let start = segment.row * TILE_QUERIES + lane;
+                let (p, ds) = (&scores[start..], &d_scores[start..]);
                 let scattered = &mut self.scattered;
                 let sides = [
                     (
                         pass.gradients.dv.is_some(),
                         p,
-                        d_out,
+                        rows_from(saved.d_out, pass.batch, head, tile.first + lane),
                         dv,
                         F::ONE,
                         &mut sums.dv,
@@ -300,7 +296,7 @@ impl<F: Real> Scratch<F> {
                     (
                         pass.gradients.dk.is_some(),
                         ds,
-                        queries,
+                        rows_from(saved.q, pass.batch, head, tile.first + lane),
                         d,
                         scale,
                         &mut sums.dk,
@@ -309,7 +305,7 @@ impl<F: Real> Scratch<F> {
                 for (wanted, scores, rows, width, factor, sum) in sides {
                     if wanted {
                         let scores = Matrix::rows(scores, TILE_QUERIES);
-                        let sizes = [segment.len, width, tile.len];
+                        let sizes = [segment.len, width, tile.len - lane];
                         add_to_keys(
                             chunk,
                             segment,
@@ -322,10 +318,10 @@ impl<F: Real> Scratch<F> {
                 }
                 if pass.gradients.dq.is_some() {
                     product(
-                        [tile.len, d, segment.len],
+                        [tile.len - lane, d, segment.len],
                         Matrix::columns(ds, TILE_QUERIES),
                         keys.segment(segment),
-                        &mut self.dq,
+                        &mut self.dq[lane * d..],
                         d,
                         scale,
                         Some(F::ONE),
@@ -382,6 +378,16 @@ impl<F: Real> Scratch<F> {
             self.statistics.delta[lane] = F::from_f64(dot - f64::from(d_lse));
         }
     }
+}
+
+/// The rows of one head from `token` on, as a matrix.
+fn rows_from<'a, F: Real>(
+    rows: Rows<'a, F>,
+    batch: usize,
+    head: usize,
+    token: usize,
+) -> Matrix<'a, F> {
+    Matrix::rows(rows.from(batch, head, token), rows.row_stride())
 }
 
 /// `sum[keys of the segment] += factor * scores rows`, through `scattered` where the keys are not neighbours.

@@ -28,6 +28,8 @@ pub(super) struct Segment {
     pub len: usize,
     /// Index of the first key in its sequence, or `None` if the keys were copied to the chunk's buffer.
     pub key: Option<usize>,
+    /// Lanes before this one attend none of the keys, and their scores are not computed.
+    pub first_lane: usize,
 }
 
 /// A short run copied to score row `row` of the chunk's buffer.
@@ -66,7 +68,7 @@ impl<'a> Chunks<'a> {
         {
             let key = run.key + self.taken;
             let len = (run.len - self.taken).min(CHUNK_KEYS - chunk.keys);
-            chunk.push(key, len, run.mask);
+            chunk.push(KeyRun { key, len, ..*run });
             self.taken += len;
             if self.taken == run.len {
                 self.runs = &self.runs[1..];
@@ -85,7 +87,13 @@ impl Chunk {
         self.edges.clear();
     }
 
-    fn push(&mut self, key: usize, len: usize, mask: Option<EdgeMask>) {
+    fn push(&mut self, run: KeyRun) {
+        let KeyRun {
+            key,
+            len,
+            first_lane,
+            mask,
+        } = run;
         let row = self.keys;
         self.keys += len;
         if let Some(mask) = mask {
@@ -96,11 +104,12 @@ impl Chunk {
                 mask,
             });
         }
-        if len >= DIRECT_KEYS {
+        if len >= DIRECT_KEYS || first_lane > 0 {
             self.segments.push(Segment {
                 row,
                 len,
                 key: Some(key),
+                first_lane,
             });
             return;
         }
@@ -111,6 +120,7 @@ impl Chunk {
                 row,
                 len,
                 key: None,
+                first_lane,
             }),
         }
     }

@@ -144,11 +144,12 @@ impl<F: Real> Scratch<F> {
             let scores = &mut self.scores[..chunk.keys * TILE_QUERIES];
             let keys = Operand::gather(chunk, &k, kv_head, d, &mut self.keys);
             for &segment in &chunk.segments {
+                let lane = segment.first_lane;
                 product(
-                    [segment.len, tile.len, d],
+                    [segment.len, tile.len - lane, d],
                     keys.segment(segment),
-                    Matrix::rows(&self.queries, TILE_QUERIES),
-                    &mut scores[segment.row * TILE_QUERIES..],
+                    Matrix::rows(&self.queries[lane..], TILE_QUERIES),
+                    &mut scores[segment.row * TILE_QUERIES + lane..],
                     TILE_QUERIES,
                     F::ONE,
                     None,
@@ -159,11 +160,12 @@ impl<F: Real> Scratch<F> {
             rescale(&mut self.accumulator, dv, &self.softmax.rescale[..tile.len]);
             let values = Operand::gather(chunk, &v, kv_head, dv, &mut self.values);
             for &segment in &chunk.segments {
+                let lane = segment.first_lane;
                 product(
-                    [tile.len, dv, segment.len],
-                    Matrix::columns(&scores[segment.row * TILE_QUERIES..], TILE_QUERIES),
+                    [tile.len - lane, dv, segment.len],
+                    Matrix::columns(&scores[segment.row * TILE_QUERIES + lane..], TILE_QUERIES),
                     values.segment(segment),
-                    &mut self.accumulator,
+                    &mut self.accumulator[lane * dv..],
                     dv,
                     F::ONE,
                     Some(F::ONE),

@@ -68,9 +68,14 @@ pub(super) struct KeyRun {
     pub key: usize,
     /// Number of keys.
     pub len: usize,
+    /// The first lane that attends any of the keys; above 0 on the causal diagonal only.
+    pub first_lane: usize,
     /// What not every query of the tile attends; `None` inside the pattern.
     pub mask: Option<EdgeMask>,
 }
+
+/// The causal diagonal is cut into steps of this many keys, each with a first lane of its own.
+const DIAGONAL_STEP: usize = 16;
 
 /// Which queries attend a run on the edge of the pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,27 +120,38 @@ impl RunBuilder {
         } else {
             kv_end
         };
-        for &(key_block, kept_by) in &self.kept {
+        for &(key_block, rows) in &self.kept {
             let start = (key_block * block).max(span.kv_start);
             let end = ((key_block + 1) * block).min(visible_end);
             if start >= end {
                 continue;
             }
-            let mask = EdgeMask {
-                rows: kept_by,
-                causal: causal && end > tile.position + 1,
+            let diagonal = if causal {
+                tile.position.clamp(start, end)
+            } else {
+                end
             };
-            let inside = mask.rows == all_rows && !mask.causal;
-            let key = start - span.kv_start;
-            match self.runs.last_mut() {
-                Some(last) if inside && last.mask.is_none() && last.key + last.len == key => {
-                    last.len += end - start;
-                }
-                _ => self.runs.push(KeyRun {
-                    key,
-                    len: end - start,
-                    mask: (!inside).then_some(mask),
-                }),
+            let mask = (rows != all_rows).then_some(EdgeMask {
+                rows,
+                causal: false,
+            });
+            push(
+                &mut self.runs,
+                start - span.kv_start,
+                diagonal - start,
+                0,
+                mask,
+            );
+            for step in (diagonal..end).step_by(DIAGONAL_STEP) {
+                let len = DIAGONAL_STEP.min(end - step);
+                let mask = Some(EdgeMask { rows, causal: true });
+                push(
+                    &mut self.runs,
+                    step - span.kv_start,
+                    len,
+                    step - tile.position,
+                    mask,
+                );
             }
         }
         &self.runs
@@ -160,5 +176,21 @@ impl RunBuilder {
                 same
             });
         }
+    }
+}
+
+/// Adds a run, to the last one where both are inside the pattern.
+fn push(runs: &mut Vec<KeyRun>, key: usize, len: usize, first_lane: usize, mask: Option<EdgeMask>) {
+    match runs.last_mut() {
+        _ if len == 0 => {}
+        Some(last) if mask.is_none() && last.mask.is_none() && last.key + last.len == key => {
+            last.len += len;
+        }
+        _ => runs.push(KeyRun {
+            key,
+            len,
+            first_lane,
+            mask,
+        }),
     }
 }
