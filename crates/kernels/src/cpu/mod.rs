@@ -32,5 +32,5 @@ pub use tensors::{Rows, RowsMut};
 
 /// Lanes of a score row: the most queries in a tile.
 const TILE_QUERIES: usize = 64;
-/// The most keys in a chunk: a chunk of f32 scores stays in the first-level cache with its operands beside it.
-const CHUNK_KEYS: usize = 128;
+/// The most keys in a chunk: f32 scores of 48 KiB, beside their operands in the second-level cache.
+const CHUNK_KEYS: usize = 192;
