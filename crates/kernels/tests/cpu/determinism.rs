@@ -4,7 +4,7 @@ use rayon::ThreadPoolBuilder;
 use s2_attention_kernels::AttentionProblem;
 use s2_attention_kernels::cpu::Real;
 
-use crate::support::engine::{self, Layout};
+use crate::engine::{self, Layout};
 use crate::support::{Tensors, compare, golden, random};
 
 fn repeats<F: Real>(name: &str, problem: &AttentionProblem, tensors: &Tensors) {

@@ -5,8 +5,8 @@ use rand::rngs::StdRng;
 use s2_attention_kernels::{AttentionProblem, AttentionShape, SequenceSpan};
 use s2_attention_pattern::{BlockMask, PatternConfig, Rule};
 
+use crate::engine::{self, Layout};
 use crate::support::compare::{self, F32};
-use crate::support::engine::{self, Layout};
 use crate::support::{golden, oracle, random};
 
 #[test]

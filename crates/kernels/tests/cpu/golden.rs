@@ -2,8 +2,8 @@
 
 use s2_attention_kernels::cpu::Real;
 
+use crate::engine::{self, Layout};
 use crate::support::compare::{self, F32, Tolerance};
-use crate::support::engine::{self, Layout};
 use crate::support::golden;
 
 /// What f64 leaves of f32: `lse` is stored as f32, and so are the golden data.

@@ -5,8 +5,8 @@ use rand::rngs::StdRng;
 use s2_attention_kernels::{AttentionProblem, AttentionShape};
 use s2_attention_pattern::{PatternConfig, Rule};
 
+use crate::engine::{self, Layout};
 use crate::support::compare::{self, F32};
-use crate::support::engine::{self, Layout};
 use crate::support::{Tensors, oracle, random};
 
 const SEQ: usize = 1999;

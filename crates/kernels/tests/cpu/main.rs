@@ -5,6 +5,7 @@ mod support;
 
 mod determinism;
 mod edges;
+mod engine;
 mod golden;
 mod large;
 mod mutations;

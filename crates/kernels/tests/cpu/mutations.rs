@@ -3,8 +3,8 @@
 
 use s2_attention_pattern::{PatternConfig, Rule};
 
+use crate::engine::{self, Layout};
 use crate::support::compare::{self, F32};
-use crate::support::engine::{self, Layout};
 use crate::support::golden::{self, Golden};
 use crate::support::{Results, Tensors};
 

@@ -1,6 +1,6 @@
 //! A huge logit in a block that a query drops must not move its output; in one that it keeps, it must.
 
-use crate::support::engine::{self, Layout};
+use crate::engine::{self, Layout};
 use crate::support::golden::{self, Golden};
 
 /// Plants a key that every query of a key/value head agrees with, and holds every query to the pattern's word.

@@ -3,7 +3,7 @@
 use s2_attention_kernels::AttentionProblem;
 use s2_attention_kernels::cpu::Real;
 
-use crate::support::engine::{self, Layout};
+use crate::engine::{self, Layout};
 use crate::support::{Tensors, compare, golden, random};
 
 /// NaN in K and V blocks that no query of the key/value head attends and beyond `kv_len`, and in the padding of the

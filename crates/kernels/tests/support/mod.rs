@@ -5,8 +5,6 @@
 mod pattern_config;
 
 pub mod compare;
-#[cfg(feature = "cpu")]
-pub mod engine;
 pub mod golden;
 pub mod random;
 

@@ -3,7 +3,7 @@
 use s2_attention_kernels::AttentionProblem;
 use s2_attention_kernels::cpu::{self, Gradients, Real, Rows, RowsMut, Saved};
 
-use super::{Results, Tensors, rows};
+use crate::support::{self, Results, Tensors, rows};
 
 /// How the engine sees a `[b, h, s, width]` tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +178,7 @@ pub fn run<F: Real>(problem: &AttentionProblem, tensors: &Tensors, layout: Layou
     let (out, lse) = forward;
     Results {
         out,
-        lse: super::widen(&lse),
+        lse: support::widen(&lse),
         dq,
         dk,
         dv,
