@@ -1,0 +1,215 @@
+//! Multi-head attention with an S2 pattern, as a module with weights.
+
+use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
+use burn::nn::{Linear, RmsNorm};
+use burn::tensor::{Tensor, assert_shape};
+
+use super::projection::{Qkv, QkvProjection};
+use super::rope::{Rope, assert_starts};
+use crate::{Layout, Pattern, S2AttentionOptions, SequenceSpan, s2_attention};
+
+/// Multi-head attention with an S2 pattern: projections, optional query/key norm, rotary positions, block-sparse attention, output
+/// projection. Created by [`S2AttentionConfig`](super::S2AttentionConfig).
+///
+/// [`forward`](Self::forward) is [`project`](Self::project), [`rotate`](Self::rotate), [`attend`](Self::attend) and the output
+/// projection in a row. Decoding with a cache keeps what `rotate` gives and calls `attend` with the spans of queries and cache.
+///
+/// There is no dropout of attention weights: the sparse operation never holds them.
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct S2Attention {
+    /// Projections to queries, keys and values.
+    pub qkv: QkvProjection,
+    /// Norm of the queries over `head_dim`.
+    pub q_norm: Option<RmsNorm>,
+    /// Norm of the keys over `head_dim`.
+    pub k_norm: Option<RmsNorm>,
+    /// Output projection, `[num_heads * head_dim, d_model]`.
+    pub output: Linear,
+    pub(super) num_heads: usize,
+    pub(super) num_kv_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) scale: Option<f64>,
+    #[module(skip)]
+    pub(super) rope: Option<Rope>,
+    #[module(skip)]
+    pub(super) pattern: Pattern,
+}
+
+impl S2Attention {
+    /// Attends from every token of `x`, whose first token is at position 0.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[batch, seq, d_model]`
+    /// - output: `[batch, seq, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// If the last axis of `x` is not `d_model`, or if [`s2_attention`] refuses the call.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.forward_from(x, &[0])
+    }
+
+    /// [`forward`](Self::forward) of sequences that start at other positions. Nothing before the start is attended.
+    ///
+    /// `starts` are positions in tokens: one entry for all batch items, or one per item.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[batch, seq, d_model]`
+    /// - output: `[batch, seq, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward), and if `starts` has neither one entry nor one per batch item.
+    pub fn forward_from(&self, x: Tensor<3>, starts: &[usize]) -> Tensor<3> {
+        let [batch, seq, _] = x.dims();
+        let spans = spans_from(starts, batch, seq);
+        let qkv = self.rotate(self.project(x), starts);
+        self.project_output(self.attend(qkv, spans))
+    }
+
+    /// Queries, keys and values of `x` before rotation, normalised where the module has query/key norms.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[batch, seq, d_model]`
+    /// - output: see [`Qkv`]
+    ///
+    /// # Panics
+    ///
+    /// If the last axis of `x` is not `d_model`.
+    pub fn project(&self, x: Tensor<3>) -> Qkv {
+        let d_model = self.d_model();
+        assert_shape!(x, [_, _, d_model]);
+        let Qkv { q, k, v } = self
+            .qkv
+            .forward(x, self.num_heads, self.num_kv_heads, self.head_dim);
+        let normalise = |norm: &Option<RmsNorm>, x: Tensor<4>| match norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        Qkv {
+            q: normalise(&self.q_norm, q),
+            k: normalise(&self.k_norm, k),
+            v,
+        }
+    }
+
+    /// Rotates queries and keys whose first token is at position `starts` (one entry, or one per batch item); without rope they
+    /// stay as they are.
+    pub fn rotate(&self, qkv: Qkv, starts: &[usize]) -> Qkv {
+        let Some(rope) = &self.rope else { return qkv };
+        Qkv {
+            q: rope.forward(qkv.q, Layout::Bshd, starts),
+            k: rope.forward(qkv.k, Layout::Bshd, starts),
+            v: qkv.v,
+        }
+    }
+
+    /// The sparse attention itself. Keys and values may be longer than the queries, as those of a cache are.
+    ///
+    /// `positions` are the absolute spans of queries and keys, one per batch item; the default aligns the ends of the two.
+    ///
+    /// # Shapes
+    ///
+    /// - `qkv`: see [`Qkv`]; `k` and `v` may have another `seq` than `q`
+    /// - output: `[batch, seq, num_heads, head_dim]`
+    ///
+    /// # Panics
+    ///
+    /// If [`s2_attention`] refuses the call.
+    pub fn attend(&self, qkv: Qkv, positions: Option<Vec<SequenceSpan>>) -> Tensor<4> {
+        let options = S2AttentionOptions {
+            scale: self.scale,
+            layout: Layout::Bshd,
+            positions,
+        };
+        s2_attention(qkv.q, qkv.k, qkv.v, &self.pattern, &options)
+    }
+
+    /// Joins the heads and applies the output projection.
+    ///
+    /// # Shapes
+    ///
+    /// - `heads`: `[batch, seq, num_heads, head_dim]`
+    /// - output: `[batch, seq, d_model]`
+    pub fn project_output(&self, heads: Tensor<4>) -> Tensor<3> {
+        let [batch, seq, num_heads, head_dim] = heads.dims();
+        self.output
+            .forward(heads.reshape([batch, seq, num_heads * head_dim]))
+    }
+
+    /// Width of the residual stream.
+    pub fn d_model(&self) -> usize {
+        self.output.weight.lazy_shape()[1]
+    }
+
+    /// Query heads.
+    pub fn num_heads(&self) -> usize {
+        self.num_heads
+    }
+
+    /// Key/value heads.
+    pub fn num_kv_heads(&self) -> usize {
+        self.num_kv_heads
+    }
+
+    /// Elements per head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// The pattern of this layer.
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
+    /// The rotary embedding of this layer.
+    pub fn rope(&self) -> Option<&Rope> {
+        self.rope.as_ref()
+    }
+
+    /// Takes the rotary tables of another layer with the same rope, so that both keep one copy.
+    pub(crate) fn share_rope(&mut self, other: &Self) {
+        self.rope.clone_from(&other.rope);
+    }
+}
+
+/// Spans of sequences that attend only themselves; starts of zero are the default and need none.
+fn spans_from(starts: &[usize], batch: usize, seq: usize) -> Option<Vec<SequenceSpan>> {
+    assert_starts(starts, batch);
+    if starts.iter().all(|&start| start == 0) {
+        return None;
+    }
+    let span = |&start| SequenceSpan {
+        q_start: start,
+        q_len: seq,
+        kv_start: start,
+        kv_len: seq,
+    };
+    // One start stands for all items.
+    Some(starts.iter().cycle().take(batch).map(span).collect())
+}
+
+impl ModuleDisplay for S2Attention {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        content
+            .add("d_model", &self.d_model())
+            .add("num_heads", &self.num_heads)
+            .add("num_kv_heads", &self.num_kv_heads)
+            .add("head_dim", &self.head_dim)
+            .add("rope", &self.rope.is_some())
+            .add("qk_norm", &self.q_norm.is_some())
+            .add("bias", &self.output.bias.is_some())
+            .add("pattern", &self.pattern.to_string())
+            .optional()
+    }
+}

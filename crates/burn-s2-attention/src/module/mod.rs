@@ -1,0 +1,30 @@
+//! Layers with weights, in Burn's `Config` / `init` / `Module` idiom.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `attention`, `config` | [`S2Attention`]: projections, rotary positions and the sparse operation |
+//! | `projection` | fused or separate query, key and value projections |
+//! | `rope`, `rope_scaling` | rotary position embedding in the rotate-half convention |
+//! | `mlp` | SwiGLU and GELU feed-forward networks |
+//! | `norm` | the choice between Burn's RMS norm and layer norm |
+//! | `error` | what a configuration can be refused for |
+
+mod attention;
+mod config;
+mod error;
+mod init;
+mod mlp;
+mod norm;
+mod projection;
+mod rope;
+mod rope_scaling;
+
+pub use attention::S2Attention;
+pub use config::S2AttentionConfig;
+pub use error::ModuleConfigError;
+pub(crate) use init::linear;
+pub use mlp::{Mlp, MlpConfig, MlpKind};
+pub use norm::NormKind;
+pub use projection::{Qkv, QkvProjection, SeparateQkv};
+pub use rope::{Rope, RopeConfig};
+pub use rope_scaling::RopeScaling;
