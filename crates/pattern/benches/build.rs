@@ -1,4 +1,5 @@
-//! Build time and size of patterns for 1M tokens and 64 heads, and the time of rows, columns and the report.
+//! Build time and size of patterns for 1M tokens and 64 heads, and the time of rows, columns and
+//! the report.
 //!
 //! `cargo bench -p s2-attention-pattern`
 

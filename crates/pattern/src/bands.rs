@@ -1,4 +1,5 @@
-//! The closed form: every named head is a few bands of blocks, each one arithmetic piece in a row and in a column.
+//! The closed form: every named head is a few bands of blocks, each one arithmetic piece in a row
+//! and in a column.
 
 use std::ops::Range;
 
@@ -13,12 +14,14 @@ pub enum Anchor {
     Diagonal,
 }
 
-/// The blocks `(i, j)` with `i - j` in `min_distance..=max_distance`, `j` in `column_start..column_end`, and `j` (or
-/// `i - j`, see [`Anchor`]) congruent to `residue` modulo `stride`.
+/// The blocks `(i, j)` with `i - j` in `min_distance..=max_distance`, `j` in
+/// `column_start..column_end`, and `j` (or `i - j`, see [`Anchor`]) congruent to `residue` modulo
+/// `stride`.
 ///
-/// `i` is the absolute query block and `j` the absolute key block. [`Band::OPEN_START`] and [`Band::OPEN_END`] mark a
-/// bound that is not there. The bands of a head are disjoint and in order: in any row the pieces of later bands lie after
-/// those of earlier ones, in any column before them.
+/// `i` is the absolute query block and `j` the absolute key block. [`Band::OPEN_START`] and
+/// [`Band::OPEN_END`] mark a bound that is not there. The bands of a head are disjoint and in
+/// order: in any row the pieces of later bands lie after those of earlier ones, in any column
+/// before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Band {
     /// Smallest `i - j`, negative for keys after the query.
@@ -107,8 +110,8 @@ impl Band {
         }
     }
 
-    /// The last query block that attends key block `j`: `None` where there is none, `Some(OPEN_END)` where there is no
-    /// last one.
+    /// The last query block that attends key block `j`: `None` where there is none,
+    /// `Some(OPEN_END)` where there is no last one.
     pub(crate) fn last_row(&self, j: usize) -> Option<i64> {
         let j = j as i64;
         let in_columns = (self.column_start..self.column_end).contains(&j);

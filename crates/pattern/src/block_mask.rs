@@ -9,11 +9,13 @@ use crate::config::MAX_HEADS;
 use crate::error::PatternError;
 use crate::rule::check_size;
 
-/// A boolean mask `[heads or 1, q_blocks, kv_blocks]` over absolute blocks, and whether it is causal.
+/// A boolean mask `[heads or 1, q_blocks, kv_blocks]` over absolute blocks, and whether it is
+/// causal.
 ///
-/// A causal mask attends nothing after the query: its blocks with `j > i` are cleared, and in the diagonal block a key is
-/// attended when its position is at most the query's. Cheap to clone. As data it is the list of kept key blocks of each
-/// row: `{"causal": true, "kv_blocks": 3, "rows": [[[0], [0, 1], [1, 2]]]}`.
+/// A causal mask attends nothing after the query: its blocks with `j > i` are cleared, and in the
+/// diagonal block a key is attended when its position is at most the query's. Cheap to clone. As
+/// data it is the list of kept key blocks of each row: `{"causal": true, "kv_blocks": 3, "rows":
+/// [[[0], [0, 1], [1, 2]]]}`.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Rows", into = "Rows")]
 pub struct BlockMask {
@@ -29,7 +31,8 @@ impl BlockMask {
     /// From `kept`, row-major values of shape `[heads, q_blocks, kv_blocks]`.
     ///
     /// # Errors
-    /// A shape with a zero in it or above 2^32 blocks a head, or another number of values than the shape holds.
+    /// A shape with a zero in it or above 2^32 blocks a head, or another number of values than the
+    /// shape holds.
     pub fn new(
         [heads, q_blocks, kv_blocks]: [usize; 3],
         kept: &[bool],
@@ -103,8 +106,8 @@ impl BlockMask {
         self.causal
     }
 
-    /// Whether pattern head `g` keeps key block `j` in row `i`. Nothing is kept outside the mask. A mask of one head
-    /// serves every `g`.
+    /// Whether pattern head `g` keeps key block `j` in row `i`. Nothing is kept outside the mask. A
+    /// mask of one head serves every `g`.
     pub fn keeps(&self, g: usize, i: usize, j: usize) -> bool {
         if i >= self.q_blocks || j >= self.kv_blocks {
             return false;

@@ -20,7 +20,8 @@ impl Piece {
         count: 0,
     };
 
-    /// The numbers of `first..=last` that are congruent to `to` modulo `step`; `first` is not negative.
+    /// The numbers of `first..=last` that are congruent to `to` modulo `step`; `first` is not
+    /// negative.
     pub(crate) fn within(first: i64, last: i64, step: i64, to: i64) -> Self {
         if step == 1 {
             let count = (last - first + 1).max(0) as usize;

@@ -11,9 +11,10 @@ const MAX_EXPANDED: i64 = 1 << 12;
 
 /// The same blocks as disjoint bands in the order that [`Band`] promises.
 ///
-/// Columns are cut into slabs and each slab into intervals of distance, so that in every cell of that grid each band holds
-/// everywhere or nowhere. What holds in a cell must be one congruence. Within a slab bands go from far to near, and slabs
-/// ascend: in a row, key blocks ascend with both.
+/// Columns are cut into slabs and each slab into intervals of distance, so that in every cell of
+/// that grid each band holds everywhere or nowhere. What holds in a cell must be one congruence.
+/// Within a slab bands go from far to near, and slabs ascend: in a row, key blocks ascend with
+/// both.
 ///
 /// # Errors
 /// Two congruences of one cell that interleave.

@@ -44,7 +44,8 @@ pub struct PatternConfig {
     /// `max(1, vert_stride / num_heads)`, for [`Rule::Ranges`] 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_step: Option<i64>,
-    /// Blocks by which the stride columns of all heads are moved: 0 in `dkernel`, 1 in Phi-3-small, vLLM and TensorRT-LLM.
+    /// Blocks by which the stride columns of all heads are moved: 0 in `dkernel`, 1 in Phi-3-small,
+    /// vLLM and TensorRT-LLM.
     #[serde(default, skip_serializing_if = "is_default")]
     pub head_offset: i64,
     /// Whether all heads have the same stride columns (head step 0).
@@ -56,10 +57,12 @@ pub struct PatternConfig {
     /// Whether the query heads of one KV head share one pattern: the pattern head is the KV head.
     #[serde(default, skip_serializing_if = "is_default")]
     pub per_kv_head: bool,
-    /// The slice of query heads that is computed, with their global indices (tensor parallelism); `None` is all.
+    /// The slice of query heads that is computed, with their global indices (tensor parallelism);
+    /// `None` is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_heads: Option<Range<usize>>,
-    /// Query and key blocks over which a composition without a closed form is tabulated. Unused where there is one.
+    /// Query and key blocks over which a composition without a closed form is tabulated. Unused
+    /// where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table_blocks: Option<usize>,
 }
@@ -171,7 +174,8 @@ impl PatternConfig {
     /// Validates and compiles the pattern.
     ///
     /// # Errors
-    /// Any parameter that means nothing, and a composition that has neither closed form nor `table_blocks`.
+    /// Any parameter that means nothing, and a composition that has neither closed form nor
+    /// `table_blocks`.
     pub fn build(&self) -> Result<Pattern, PatternError> {
         Pattern::new(self.clone())
     }

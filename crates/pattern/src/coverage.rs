@@ -14,8 +14,8 @@ pub(crate) fn dense_pairs(causal: bool, blocks: usize) -> u128 {
     }
 }
 
-/// The fraction of the block pairs of a sequence of `blocks` blocks that some schedule attends; of those at or before the
-/// query, where all schedules are causal.
+/// The fraction of the block pairs of a sequence of `blocks` blocks that some schedule attends; of
+/// those at or before the query, where all schedules are causal.
 pub(crate) fn coverage(schedules: &[&HeadSchedule], blocks: usize) -> f64 {
     let causal = schedules.iter().all(|schedule| schedule.is_causal());
     union_pairs(schedules, blocks) as f64 / dense_pairs(causal, blocks) as f64
@@ -48,7 +48,8 @@ fn union_of_rows(schedules: &[&HeadSchedule], blocks: usize) -> u128 {
     pairs
 }
 
-/// By cells of columns and distances in which each band holds everywhere or nowhere: O(`blocks`) for each cell.
+/// By cells of columns and distances in which each band holds everywhere or nowhere: O(`blocks`)
+/// for each cell.
 fn union_of_bands(bands: &[Band], blocks: usize) -> u128 {
     let end = blocks as i64;
     // Distances of a sequence are above -end and below end.
@@ -88,8 +89,9 @@ fn union_of_bands(bands: &[Band], blocks: usize) -> u128 {
     pairs
 }
 
-/// Block pairs with `j` in `columns` and `i - j` in `distances` (exclusive ends) that some band holds, all of which reach
-/// over the whole cell: all rows of a column on a band's stride, else the distances on a band's stride.
+/// Block pairs with `j` in `columns` and `i - j` in `distances` (exclusive ends) that some band
+/// holds, all of which reach over the whole cell: all rows of a column on a band's stride, else the
+/// distances on a band's stride.
 fn union_of_cell(bands: &[&Band], columns: [i64; 2], distances: [i64; 2], end: i64) -> u128 {
     let marked = |[start, end]: [i64; 2], anchor: Anchor| {
         let mut marks = vec![false; (end - start) as usize];

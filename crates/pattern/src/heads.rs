@@ -58,8 +58,8 @@ impl HeadMap {
         self.first_head + head
     }
 
-    /// The global pattern head `g` of query head `head`: the query head itself, or its KV head where the pattern is per
-    /// KV head.
+    /// The global pattern head `g` of query head `head`: the query head itself, or its KV head
+    /// where the pattern is per KV head.
     pub fn pattern_head(&self, head: usize) -> usize {
         let global = self.global_head(head);
         if self.per_kv_head {

@@ -47,7 +47,8 @@ impl DenseLayers {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerSchedule {
-    /// The pattern of the sparse layers. A dense layer keeps its block size and heads, and its causality.
+    /// The pattern of the sparse layers. A dense layer keeps its block size and heads, and its
+    /// causality.
     pub sparse: PatternConfig,
     /// Which layers attend everything.
     #[serde(default)]
@@ -82,8 +83,8 @@ impl LayerSchedule {
     /// The pattern of each of `num_layers` layers. Equal layers share one.
     ///
     /// # Errors
-    /// A meaningless pattern, a dense layer that does not exist, or strides for another number of layers or for a rule
-    /// without a single vertical stride.
+    /// A meaningless pattern, a dense layer that does not exist, or strides for another number of
+    /// layers or for a rule without a single vertical stride.
     pub fn patterns(&self, num_layers: usize) -> Result<Vec<Pattern>, PatternError> {
         self.check(num_layers)?;
         self.sparse.check()?;

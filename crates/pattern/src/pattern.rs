@@ -17,8 +17,8 @@ use crate::schedule::HeadSchedule;
 
 /// Which key blocks every query block of every head attends.
 ///
-/// Cheap to clone. Two patterns are equal when their configurations are. As data a pattern is its [`PatternConfig`].
-/// Heads are those of the *active* slice, numbered from 0; see [`HeadMap`].
+/// Cheap to clone. Two patterns are equal when their configurations are. As data a pattern is its
+/// [`PatternConfig`]. Heads are those of the *active* slice, numbered from 0; see [`HeadMap`].
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "PatternConfig", into = "PatternConfig")]
 pub struct Pattern(Arc<Compiled>);
@@ -36,7 +36,8 @@ impl Pattern {
     /// Validates and compiles a configuration.
     ///
     /// # Errors
-    /// Any parameter that means nothing, and a composition that has neither closed form nor `table_blocks`.
+    /// Any parameter that means nothing, and a composition that has neither closed form nor
+    /// `table_blocks`.
     pub fn new(config: PatternConfig) -> Result<Self, PatternError> {
         config.check()?;
         let heads = HeadMap::new(&config);
@@ -138,8 +139,8 @@ impl Pattern {
         self.0.schedule_of_head[head]
     }
 
-    /// The written rule: whether query head `head` attends key block `j` from query block `i`. Reads the configuration
-    /// alone, never the closed form: for tests and reference computations.
+    /// The written rule: whether query head `head` attends key block `j` from query block `i`.
+    /// Reads the configuration alone, never the closed form: for tests and reference computations.
     pub fn attends(&self, head: usize, i: usize, j: usize) -> bool {
         predicate::attends(&self.0.config, self.0.heads.global_head(head), i, j)
     }
@@ -154,8 +155,8 @@ impl Pattern {
         self.0.schedules.iter().all(HeadSchedule::is_dense)
     }
 
-    /// The query and key blocks that the tables of this pattern cover; `None` where all heads have a closed form, which
-    /// covers any length.
+    /// The query and key blocks that the tables of this pattern cover; `None` where all heads have
+    /// a closed form, which covers any length.
     pub fn max_blocks(&self) -> Option<(usize, usize)> {
         let tables = self.0.schedules.iter().filter_map(HeadSchedule::table);
         tables
@@ -199,7 +200,8 @@ fn compile(config: &PatternConfig, g: usize) -> Result<HeadSchedule, PatternErro
     }
 }
 
-/// Query and key blocks of the table of head `g`: at most `table_blocks`, and at most what its custom masks cover.
+/// Query and key blocks of the table of head `g`: at most `table_blocks`, and at most what its
+/// custom masks cover.
 fn table_extent(config: &PatternConfig, g: usize) -> Option<[usize; 2]> {
     let given = config.table_blocks.map(|blocks| [blocks, blocks]);
     smaller(given, custom_extent(&config.rule, g))

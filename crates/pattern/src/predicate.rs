@@ -6,9 +6,11 @@
 use crate::config::PatternConfig;
 use crate::rule::Rule;
 
-/// Whether query head `head` (global index) attends key block `j` from query block `i` (absolute blocks).
+/// Whether query head `head` (global index) attends key block `j` from query block `i` (absolute
+/// blocks).
 ///
-/// The configuration must be one that [`PatternConfig::build`] accepts. A custom mask attends nothing outside itself.
+/// The configuration must be one that [`PatternConfig::build`] accepts. A custom mask attends
+/// nothing outside itself.
 ///
 /// # Panics
 /// May panic or divide by zero for a configuration that `build` refuses.

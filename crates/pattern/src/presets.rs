@@ -21,14 +21,18 @@ use crate::layers::{DenseLayers, LayerSchedule};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
-    /// Phi-3-small: block 64, local 16, stride 8, head offset 1, a pattern per query head; every second layer is dense.
-    /// vLLM and TensorRT-LLM compute the same. The published model has 32 query and 8 KV heads.
+    /// Phi-3-small: block 64, local 16, stride 8, head offset 1, a pattern per query head; every
+    /// second layer is dense. vLLM and TensorRT-LLM compute the same. The published model has 32
+    /// query and 8 KV heads.
     Phi3Small,
-    /// The defaults of `dkernel`'s mask builder: block 64, local 4, stride 4, head offset 0, a pattern per query head.
+    /// The defaults of `dkernel`'s mask builder: block 64, local 4, stride 4, head offset 0, a
+    /// pattern per query head.
     Dkernel,
-    /// The paper's Head-Heterogeneous Strided Transformer: a pattern per query head and as many stride columns as
-    /// pattern heads (V = `num_heads`), so that the heads share the context out among them. Block 64, local 16, head
-    /// offset 0 and two dense first layers are this crate's defaults for it.
+    /// The paper's Head-Heterogeneous Strided Transformer: a pattern per query head and as many
+    /// stride columns as pattern heads (V = `num_heads`), so that the heads share the context out
+    /// among them. Block 64, local 16, head offset 0 and two dense first layers are this crate's
+    /// defaults for it.
+    /// Where the KV head is made the pattern head, set the stride to `num_kv_heads` as well.
     Hhst,
 }
 

@@ -9,9 +9,11 @@ use crate::error::PatternError;
 use crate::pattern::Pattern;
 use crate::schedule::HeadSchedule;
 
-/// Exact figures of a pattern for one sequence of tokens that attends itself, over the active heads.
+/// Exact figures of a pattern for one sequence of tokens that attends itself, over the active
+/// heads.
 ///
-/// "Dense" is what causality allows: the triangle for a causal head, the square for a bidirectional one.
+/// "Dense" is what causality allows: the triangle for a causal head, the square for a bidirectional
+/// one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PatternReport {
     /// The pattern in one line.
@@ -26,8 +28,8 @@ pub struct PatternReport {
     pub dense_pairs: u128,
     /// `attended_pairs / dense_pairs`.
     pub density: f64,
-    /// `dense_pairs / attended_pairs`: the speed-up over dense attention at equal speed per pair. `None` where nothing is
-    /// attended.
+    /// `dense_pairs / attended_pairs`: the speed-up over dense attention at equal speed per pair.
+    /// `None` where nothing is attended.
     pub ideal_speedup: Option<f64>,
     /// Each query head.
     pub heads: Vec<HeadReport>,
@@ -41,7 +43,8 @@ pub struct PatternReport {
     pub empty_rows: usize,
     /// Each KV head.
     pub kv_heads: Vec<KvHeadReport>,
-    /// Whether a block that has left a row never comes back: `P[h,i,j] => P[h,i-1,j]` for `i > j`, in every head.
+    /// Whether a block that has left a row never comes back: `P[h,i,j] => P[h,i-1,j]` for `i > j`,
+    /// in every head.
     pub kv_efficient: bool,
     /// A head, row and column that break this rule.
     pub kv_inefficient_at: Option<[usize; 3]>,
@@ -65,8 +68,8 @@ pub struct HeadReport {
 /// One KV head.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KvHeadReport {
-    /// Tokens of the sequence whose keys and values its last block of queries, or a later one, attends: what a cache
-    /// holds.
+    /// Tokens of the sequence whose keys and values its last block of queries, or a later one,
+    /// attends: what a cache holds.
     pub kept_tokens: usize,
     /// The fraction of dense block pairs that some query head of the group attends.
     pub coverage: f64,
@@ -84,7 +87,8 @@ pub struct Balance {
 }
 
 impl PatternReport {
-    /// The figures of `pattern` for a sequence of `tokens` tokens. Takes time in proportion to `blocks * schedules`.
+    /// The figures of `pattern` for a sequence of `tokens` tokens. Takes time in proportion to
+    /// `blocks * schedules`.
     ///
     /// # Errors
     /// No tokens, or more than the pattern's table covers.

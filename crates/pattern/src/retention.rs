@@ -1,16 +1,16 @@
 //! Which key blocks future queries still need: the eviction rule of a KV cache.
 //!
-//! With `N` blocks so far, the newest included, a KV head keeps `L + (N - L)/V` of them for local + stride with a pattern
-//! per KV head, `L + (N - L) * min(r, V)/V` for a pattern per query head with head step 1, and all `N` where a query head
-//! of its group is dense.
+//! With `N` blocks so far, the newest included, a KV head keeps `L + (N - L)/V` of them for local +
+//! stride with a pattern per KV head, `L + (N - L) * min(r, V)/V` for a pattern per query head with
+//! head step 1, and all `N` where a query head of its group is dense.
 
 use crate::bands::Band;
 use crate::pattern::Pattern;
 use crate::schedule::HeadSchedule;
 
 impl HeadSchedule {
-    /// The first query block from which key block `j` is never attended again: 0 where it never is, `None` where that
-    /// never ends. Nothing is attended beyond the end of a table.
+    /// The first query block from which key block `j` is never attended again: 0 where it never is,
+    /// `None` where that never ends. Nothing is attended beyond the end of a table.
     pub fn released_at(&self, j: usize) -> Option<usize> {
         match (self.bands(), self.table()) {
             (Some(bands), _) => {
@@ -29,8 +29,9 @@ impl HeadSchedule {
 }
 
 impl Pattern {
-    /// The first query block from which no query head of `kv_head` attends key block `j` again: from there on its keys and
-    /// values can be freed. 0 where none ever does, `None` where that never ends. In absolute blocks.
+    /// The first query block from which no query head of `kv_head` attends key block `j` again:
+    /// from there on its keys and values can be freed. 0 where none ever does, `None` where that
+    /// never ends. In absolute blocks.
     ///
     /// # Panics
     /// If `kv_head` is not below [`num_kv_heads`](Self::num_kv_heads).
@@ -41,8 +42,9 @@ impl Pattern {
             .try_fold(0, |last, at| Some(last.max(at?)))
     }
 
-    /// The key blocks before query block `n` that query blocks from `n` on still need of `kv_head`, ascending. A cache
-    /// holds these and block `n` itself while the queries of block `n` are computed.
+    /// The key blocks before query block `n` that query blocks from `n` on still need of `kv_head`,
+    /// ascending. A cache holds these and block `n` itself while the queries of block `n` are
+    /// computed.
     ///
     /// # Panics
     /// If `kv_head` is not below [`num_kv_heads`](Self::num_kv_heads).

@@ -6,8 +6,9 @@ use crate::block_mask::BlockMask;
 use crate::config::MAX_BLOCKS;
 use crate::error::PatternError;
 
-/// A block rule. `i` is the absolute query block, `j` the absolute key block, `g` the pattern head; `step` and `offset`
-/// are the head step and head offset of [`PatternConfig`](crate::PatternConfig). All sizes are in blocks.
+/// A block rule. `i` is the absolute query block, `j` the absolute key block, `g` the pattern head;
+/// `step` and `offset` are the head step and head offset of
+/// [`PatternConfig`](crate::PatternConfig). All sizes are in blocks.
 ///
 /// "Causal" rules attend a token pair only when the key position is at most the query position.
 /// Local sizes count the diagonal block.
@@ -24,9 +25,9 @@ pub enum Rule {
         /// `V`, at least 1.
         vert_stride: usize,
     },
-    /// Causal, a stride for each range of distances:
-    /// `j <= i && (j == i || (j - g*step - offset) mod v(i - j) == 0)`, where `v(d)` is the stride of the first range
-    /// whose exclusive end exceeds `d`; the last range is open. The default head step is 1.
+    /// Causal, a stride for each range of distances: `j <= i && (j == i || (j - g*step - offset)
+    /// mod v(i - j) == 0)`, where `v(d)` is the stride of the first range whose exclusive end
+    /// exceeds `d`; the last range is open. The default head step is 1.
     Ranges {
         /// Stride of each range, each at least 1.
         strides: Vec<usize>,
@@ -53,14 +54,16 @@ pub enum Rule {
         /// `V`, at least 1.
         vert_stride: usize,
     },
-    /// A sliding window: `i - j < left && j - i < right`, or causal without `right`: `0 <= i - j < left`.
+    /// A sliding window: `i - j < left && j - i < right`, or causal without `right`: `0 <= i - j <
+    /// left`.
     SlidingWindow {
         /// Blocks to the left, at least 1.
         left: usize,
         /// Blocks to the right, at least 1; `None` is causal.
         right: Option<usize>,
     },
-    /// A sliding window and the first blocks: `j < s || window`, with `j <= i` where causal (no `right`).
+    /// A sliding window and the first blocks: `j < s || window`, with `j <= i` where causal (no
+    /// `right`).
     SinkWindow {
         /// `s`, at least 1.
         sink_blocks: usize,
@@ -69,7 +72,8 @@ pub enum Rule {
         /// Blocks to the right, at least 1; `None` is causal.
         right: Option<usize>,
     },
-    /// Diagonal and vertical stride: `j == i || (j + g*step + offset) mod V == 0`, with `j <= i` where causal.
+    /// Diagonal and vertical stride: `j == i || (j + g*step + offset) mod V == 0`, with `j <= i`
+    /// where causal.
     Strided {
         /// `V`, at least 1.
         vert_stride: usize,

@@ -9,8 +9,8 @@ use crate::table::BlockTable;
 
 /// The rows and columns of one head. Heads with the same pattern share one schedule.
 ///
-/// Block indices are absolute. Causality *within* the diagonal block (key position at most query position) is left to the
-/// reader where [`is_causal`](Self::is_causal).
+/// Block indices are absolute. Causality *within* the diagonal block (key position at most query
+/// position) is left to the reader where [`is_causal`](Self::is_causal).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeadSchedule {
     causal: bool,

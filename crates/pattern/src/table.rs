@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-/// The kept blocks of one head in compressed sparse rows (CSR) and columns (CSC), in absolute blocks.
+/// The kept blocks of one head in compressed sparse rows (CSR) and columns (CSC), in absolute
+/// blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BlockTable {
     kv_blocks: usize,

@@ -1,4 +1,5 @@
-//! Masks made by other programs: dkernel's mask builder, PyTorch from the written formulas, a Phi-3-small reference.
+//! Masks made by other programs: dkernel's mask builder, PyTorch from the written formulas, a
+//! Phi-3-small reference.
 
 mod common;
 
@@ -72,7 +73,8 @@ const ONE_BLOCK: &str = "attention/shorter_than_block.safetensors";
 /// Two heads and stride 4: a step of 2 is a step of -2.
 const STEP_HALF_A_STRIDE: &str = "attention/block64_d128.safetensors";
 
-/// For every golden mask whose configuration `mutate` changes, whether the mask tells the mutant from the original.
+/// For every golden mask whose configuration `mutate` changes, whether the mask tells the mutant
+/// from the original.
 fn caught(mutate: impl Fn(&PatternConfig) -> Option<PatternConfig>) -> Vec<(String, bool)> {
     let mutants = golden::masks();
     let mutants = mutants

@@ -1,4 +1,5 @@
-//! What patterns look like from outside: closed forms of compositions, shared schedules, text, size.
+//! What patterns look like from outside: closed forms of compositions, shared schedules, text,
+//! size.
 
 use s2_attention_pattern::{Anchor, Band, BlockMask, Pattern, PatternConfig, Preset, Rule};
 
@@ -147,7 +148,8 @@ fn compositions_keep_a_closed_form_where_there_is_one() {
 
 #[test]
 fn residues_that_add_up_to_one_stride_are_joined() {
-    // Beyond distance 3 one rule keeps distances 0 mod 4, the other 2 mod 4; after the query both keep 0 mod 4.
+    // Beyond distance 3 one rule keeps distances 0 mod 4, the other 2 mod 4; after the query both
+    // keep 0 mod 4.
     let relative = |local_left| Rule::BidirectionalRelative {
         local_left,
         local_right: 1,
@@ -246,7 +248,8 @@ fn causality_and_density_are_told() {
     assert!(mixed.is_dense() && !mixed.is_causal());
     assert!(mixed.head(0).is_causal() && !mixed.head(1).is_causal());
     assert!(!pattern(window(1000)).is_dense());
-    // One block to the right is after the query for some tokens: this is not causal although j <= i.
+    // One block to the right is after the query for some tokens: this is not causal although j <=
+    // i.
     assert!(
         !pattern(Rule::SlidingWindow {
             left: 4,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use common::random::config;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use s2_attention_pattern::{Pattern, PatternConfig, PatternError, PatternReport, Preset};
+use s2_attention_pattern::{Pattern, PatternConfig, PatternError, PatternReport, Preset, Rule};
 
 /// Whether query head `head` attends key token `t` from query token `s`.
 fn attends_token(pattern: &Pattern, head: usize, s: usize, t: usize) -> bool {
@@ -188,7 +188,7 @@ fn heads_cover_the_context_when_there_are_enough_that_differ() {
 #[test]
 fn strides_that_divide_each_other_are_kv_efficient() {
     let efficient = |strides: &[usize]| {
-        let rule = s2_attention_pattern::Rule::Ranges {
+        let rule = Rule::Ranges {
             strides: strides.to_vec(),
             range_blocks: (1..strides.len()).map(|at| 4 * at).collect(),
         };
@@ -202,6 +202,25 @@ fn strides_that_divide_each_other_are_kv_efficient() {
     assert!(efficient(&[2, 4, 8, 8]));
     assert!(!efficient(&[1, 4, 6]));
     assert!(!efficient(&[1, 8, 4]));
+}
+
+#[test]
+fn distances_on_a_stride_are_not_kv_efficient() {
+    // Rows 0 to 4 attend block 0, then every fourth: it is gone in row 5 and back in row 8.
+    let relative = Rule::BidirectionalRelative {
+        local_left: 1,
+        local_right: 1,
+        vert_stride: 4,
+    };
+    let rule = Rule::SlidingWindow {
+        left: 4,
+        right: None,
+    }
+    .union(relative.causal_clamp());
+    let pattern = PatternConfig::new(rule, 16, 1).build().unwrap();
+    assert!(pattern.max_blocks().is_none());
+    let report = PatternReport::new(&pattern, 16 * 20).unwrap();
+    assert_eq!(report.kv_inefficient_at, Some([0, 8, 0]));
 }
 
 #[test]

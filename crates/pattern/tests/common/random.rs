@@ -6,7 +6,8 @@ use s2_attention_pattern::{BlockMask, PatternConfig, Rule};
 /// Query and key blocks that tables are given.
 pub const TABLE_BLOCKS: usize = 14;
 
-/// Any configuration: small sizes, so that every case of a formula occurs within a few dozen blocks.
+/// Any configuration: small sizes, so that every case of a formula occurs within a few dozen
+/// blocks.
 pub fn config() -> impl Strategy<Value = PatternConfig> {
     (1usize..=4, 1usize..=4, any::<bool>())
         .prop_flat_map(|(num_kv_heads, group_size, per_kv_head)| {
