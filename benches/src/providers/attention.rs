@@ -1,0 +1,191 @@
+//! Attention, forward and backward: this library's and Burn's own.
+
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Distribution, Tensor};
+use burn_s2_attention::{Pattern, PatternError, S2AttentionOptions, s2_attention};
+
+use super::{dtype, wait};
+use crate::harness::{Effort, Timing, TooSlow, measure};
+use crate::problems::{Problem, Shape};
+use crate::record::{Engine, Pass};
+use crate::summary::{BURN_ATTENTION, S2_ATTENTION};
+
+/// Who computes attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attention {
+    /// This library, over the blocks that the pattern keeps.
+    S2,
+    /// Burn's `attention`, dense and causal. Outside autodiff it is fused on the CPU; under autodiff it is Burn's
+    /// fallback, which keeps the scores.
+    Burn,
+}
+
+/// A point that is left out, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Skipped {
+    /// It would take too long.
+    #[error(transparent)]
+    TooSlow(#[from] TooSlow),
+    /// It would need more memory than is free.
+    #[error("scores and their gradients would take about {} GiB, {} GiB are free", need >> 30, free >> 30)]
+    TooLarge {
+        /// Bytes needed, about.
+        need: u64,
+        /// Bytes free at the start of the run.
+        free: u64,
+    },
+    /// The pass is not one of attention alone.
+    #[error(
+        "{0} is not a pass of attention alone: forward, backward and forward-backward are accepted"
+    )]
+    Pass(Pass),
+    /// The pattern means nothing.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+}
+
+/// Tensors of `[batch, heads, seq, seq]` that Burn's fallback holds at once when its gradients are computed.
+const SCORE_COPIES: u64 = 8;
+
+impl Attention {
+    /// The name in the rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Attention::S2 => S2_ATTENTION,
+            Attention::Burn => BURN_ATTENTION,
+        }
+    }
+
+    /// The engine in the rows.
+    pub fn engine(self) -> Option<Engine> {
+        match self {
+            Attention::S2 => Some(Engine::Flex),
+            Attention::Burn => None,
+        }
+    }
+
+    /// Whether it computes the problem itself rather than something larger.
+    pub fn computes(self, problem: &Problem) -> bool {
+        self == Attention::S2 || problem.is_dense()
+    }
+
+    /// Times one pass on normally distributed inputs (standard deviation 1). `free_bytes` is what it may hold.
+    ///
+    /// # Errors
+    /// A point that is left out.
+    pub fn time(
+        self,
+        problem: &Problem,
+        pass: Pass,
+        device: &Device,
+        effort: &Effort,
+        free_bytes: u64,
+    ) -> Result<Timing, Skipped> {
+        let shape = problem.shape;
+        let pattern = problem.pattern.build()?;
+        let need = (shape.batch * shape.heads * shape.seq * shape.seq * 4) as u64 * SCORE_COPIES;
+        if self == Attention::Burn && pass != Pass::Forward && need > free_bytes {
+            return Err(Skipped::TooLarge {
+                need,
+                free: free_bytes,
+            });
+        }
+
+        let device = if pass == Pass::Forward {
+            device.clone()
+        } else {
+            device.clone().autodiff()
+        };
+        device.seed(7);
+        let random = |heads| {
+            let sizes = [shape.batch, heads, shape.seq, shape.head_dim];
+            Tensor::<4>::random(
+                sizes,
+                Distribution::Normal(0.0, 1.0),
+                (&device, dtype(shape.dtype)),
+            )
+        };
+        let inputs = [
+            random(shape.heads),
+            random(shape.kv_heads),
+            random(shape.kv_heads),
+        ];
+        let d_out = random(shape.heads);
+        let tracked = || inputs.clone().map(|input| input.detach().require_grad());
+        // The gradient of `out` in the sum of its elements is `d_out`.
+        let objective =
+            |inputs: [Tensor<4>; 3]| self.attend(inputs, &pattern, shape) * d_out.clone();
+
+        let timing = match pass {
+            Pass::Forward => measure(
+                effort,
+                || inputs.clone(),
+                |inputs| {
+                    let out = self.attend(inputs, &pattern, shape);
+                    wait(&device);
+                    out
+                },
+            ),
+            Pass::Backward => measure(
+                effort,
+                || {
+                    let objective = objective(tracked());
+                    wait(&device);
+                    objective
+                },
+                |objective| {
+                    let gradients = objective.backward();
+                    wait(&device);
+                    gradients
+                },
+            ),
+            Pass::ForwardBackward => measure(effort, tracked, |inputs| {
+                let gradients = objective(inputs).backward();
+                wait(&device);
+                gradients
+            }),
+            Pass::Decode | Pass::Prefill | Pass::TrainStep => return Err(Skipped::Pass(pass)),
+        };
+        Ok(timing?)
+    }
+
+    fn attend(self, [q, k, v]: [Tensor<4>; 3], pattern: &Pattern, shape: Shape) -> Tensor<4> {
+        match self {
+            Attention::S2 => s2_attention(q, k, v, pattern, &S2AttentionOptions::default()),
+            Attention::Burn => {
+                // Burn's fallback multiplies matrices head by head and knows no groups.
+                let [k, v] = [k, v].map(|x| {
+                    if x.is_autodiff() {
+                        repeat_heads(x, shape)
+                    } else {
+                        x
+                    }
+                });
+                let options = AttentionModuleOptions {
+                    is_causal: true,
+                    ..Default::default()
+                };
+                attention(q, k, v, None, None, options)
+            }
+        }
+    }
+}
+
+/// `[batch, kv_heads, seq, head_dim]` with each head once for every query head of its group.
+fn repeat_heads(x: Tensor<4>, shape: Shape) -> Tensor<4> {
+    let Shape {
+        batch,
+        heads,
+        kv_heads,
+        seq,
+        head_dim,
+        ..
+    } = shape;
+    if heads == kv_heads {
+        return x;
+    }
+    let x: Tensor<5> = x.unsqueeze_dim(2);
+    x.repeat_dim(2, heads / kv_heads)
+        .reshape([batch, heads, seq, head_dim])
+}

@@ -1,0 +1,102 @@
+//! What follows from the rows of one run: speed-up over dense, share of the ideal, share of the matmul rate.
+
+use crate::record::Row;
+
+/// This library.
+pub const S2_ATTENTION: &str = "burn-s2-attention";
+/// Burn's own dense attention; with gradients, its fallback that keeps the scores.
+pub const BURN_ATTENTION: &str = "burn-attention";
+/// Burn's own matrix product, the yardstick of what the device computes.
+pub const BURN_MATMUL: &str = "burn-matmul";
+
+/// Rows that were not timed together: their times cannot be compared.
+#[derive(Debug, thiserror::Error)]
+#[error("rows of {} different runs cannot share a table: {}; name one of them", runs.len(), runs.join(", "))]
+pub struct MixedRuns {
+    /// The runs, in the order of the rows.
+    pub runs: Vec<String>,
+}
+
+/// A row beside those of its run that it is compared with.
+#[derive(Clone, Debug)]
+pub struct Line<'a> {
+    /// The row.
+    pub row: &'a Row,
+    /// The same shape and pass, dense, by the baseline.
+    pub baseline: Option<&'a Row>,
+    /// Time of the baseline over time of the row.
+    pub speedup: Option<f64>,
+    /// The time that the provider's own dense attention would take on as many pairs, over time of the row: 1 if time
+    /// follows density.
+    pub ideal_share: Option<f64>,
+    /// Useful FLOP/s over those of Burn's matrix product.
+    pub matmul_share: Option<f64>,
+}
+
+/// The attention rows of one run, compared.
+///
+/// `baseline` is the provider whose dense attention speed-ups are relative to.
+///
+/// # Errors
+/// Rows of more than one run.
+pub fn summarize<'a>(rows: &'a [Row], baseline: &str) -> Result<Vec<Line<'a>>, MixedRuns> {
+    one_run(rows)?;
+    let matmul = rows
+        .iter()
+        .filter(|row| row.provider == BURN_MATMUL)
+        .map(|row| row.useful_tflops);
+    let matmul = matmul.reduce(f64::max);
+    let attention = rows.iter().filter(|row| row.provider != BURN_MATMUL);
+    let lines = attention.map(|row| {
+        let dense_of = |provider: &str| {
+            rows.iter().find(|other| {
+                other.provider == provider && other.density == 1.0 && same_shape(other, row)
+            })
+        };
+        let baseline = dense_of(baseline);
+        let own_dense = dense_of(&row.provider);
+        Line {
+            row,
+            baseline,
+            speedup: baseline.map(|dense| dense.median_us / row.median_us),
+            ideal_share: own_dense.map(|dense| dense.median_us * row.density / row.median_us),
+            matmul_share: matmul.map(|matmul| row.useful_tflops / matmul),
+        }
+    });
+    Ok(lines.collect())
+}
+
+/// Whether the rows may share a table.
+///
+/// # Errors
+/// Rows of more than one run.
+pub fn one_run(rows: &[Row]) -> Result<(), MixedRuns> {
+    let mut runs: Vec<String> = Vec::new();
+    for row in rows {
+        if !runs.contains(&row.run) {
+            runs.push(row.run.clone());
+        }
+    }
+    if runs.len() > 1 {
+        Err(MixedRuns { runs })
+    } else {
+        Ok(())
+    }
+}
+
+fn same_shape(a: &Row, b: &Row) -> bool {
+    let key = |row: &Row| {
+        (
+            row.pass,
+            row.dtype,
+            row.batch,
+            row.heads,
+            row.kv_heads,
+            row.seq_q,
+            row.seq_kv,
+            row.head_dim,
+            row.causal,
+        )
+    };
+    key(a) == key(b)
+}

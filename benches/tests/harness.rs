@@ -1,0 +1,65 @@
+//! Timing.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use s2_bench::harness::{Effort, measure};
+
+const EFFORT: Effort = Effort {
+    runs: 5,
+    warm_up: Duration::ZERO,
+    measured: Duration::ZERO,
+    limit: Duration::from_secs(60),
+};
+
+#[test]
+fn only_the_call_itself_is_timed() {
+    struct SlowToDrop;
+    impl Drop for SlowToDrop {
+        fn drop(&mut self) {
+            sleep(Duration::from_millis(50));
+        }
+    }
+    let slow_input = || sleep(Duration::from_millis(50));
+    let timing = measure(&EFFORT, slow_input, |()| {
+        sleep(Duration::from_millis(2));
+        SlowToDrop
+    });
+    let timing = timing.unwrap();
+    assert_eq!(timing.runs, 5);
+    assert!(timing.min >= Duration::from_millis(2) && timing.median >= timing.min);
+    assert!(timing.min < Duration::from_millis(50), "{timing:?}");
+}
+
+#[test]
+fn short_calls_are_repeated_until_enough_is_measured() {
+    let effort = Effort {
+        measured: Duration::from_millis(30),
+        ..EFFORT
+    };
+    let timing = measure(&effort, || (), |()| sleep(Duration::from_millis(1))).unwrap();
+    assert!(timing.runs > 5, "{timing:?}");
+}
+
+#[test]
+fn a_call_that_would_take_too_long_is_refused_after_one_run() {
+    let effort = Effort {
+        limit: Duration::from_millis(20),
+        ..EFFORT
+    };
+    let mut calls = 0;
+    let error = measure(
+        &effort,
+        || (),
+        |()| {
+            calls += 1;
+            sleep(Duration::from_millis(10));
+        },
+    );
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("5 runs") && error.contains("--limit"),
+        "{error}"
+    );
+    assert_eq!(calls, 1);
+}

@@ -1,0 +1,61 @@
+//! What follows from the rows of one run.
+
+mod common;
+
+use common::{dense, matmul, sparse};
+use s2_bench::record::{Pass, Row};
+use s2_bench::summary::{BURN_ATTENTION, S2_ATTENTION, summarize};
+
+#[test]
+fn speed_ups_and_shares() {
+    let rows = [
+        matmul(0.2),
+        dense(BURN_ATTENTION, 8000.0),
+        dense(S2_ATTENTION, 2000.0),
+        sparse(625.0),
+    ];
+    let lines = summarize(&rows, BURN_ATTENTION).unwrap();
+    assert_eq!(lines.len(), 3, "the yardstick is no line of its own");
+    let line = &lines[2];
+    assert_eq!(line.speedup, Some(8000.0 / 625.0));
+    // Our own dense time is 2000: a quarter of the pairs ideally takes 500.
+    assert_eq!(line.ideal_share, Some(500.0 / 625.0));
+    assert_eq!(line.matmul_share, Some(0.5));
+    assert_eq!(lines[1].speedup, Some(4.0));
+    assert_eq!(lines[1].ideal_share, Some(1.0));
+}
+
+#[test]
+fn only_the_same_shape_and_pass_is_compared() {
+    let other = |change: fn(&mut Row)| {
+        let mut row = dense(BURN_ATTENTION, 8000.0);
+        change(&mut row);
+        row
+    };
+    let changes: [fn(&mut Row); 4] = [
+        |row| row.pass = Pass::Backward,
+        |row| row.seq_kv = 4096,
+        |row| row.kv_heads = 2,
+        |row| row.density = 0.5,
+    ];
+    for change in changes {
+        let rows = [other(change), sparse(625.0)];
+        let lines = summarize(&rows, BURN_ATTENTION).unwrap();
+        assert_eq!(lines[1].speedup, None, "{:?}", rows[0]);
+        assert!(lines[1].baseline.is_none() && lines[1].matmul_share.is_none());
+    }
+}
+
+#[test]
+fn rows_of_different_runs_are_refused() {
+    let rows = [
+        dense(BURN_ATTENTION, 8000.0),
+        Row {
+            run: "run-2".to_owned(),
+            ..sparse(625.0)
+        },
+    ];
+    let error = summarize(&rows, BURN_ATTENTION).unwrap_err();
+    assert_eq!(error.runs, ["run-1", "run-2"]);
+    assert!(error.to_string().contains("run-1, run-2"), "{error}");
+}

@@ -1,0 +1,183 @@
+//! Documents with markers, and the files that follow from them.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use s2_bench::record::Row;
+use s2_bench::summary::one_run;
+
+use super::views::View;
+
+const BEGIN: &str = "<!-- report:";
+const END: &str = "<!-- end of report -->";
+
+/// A Markdown file with reports in it.
+pub struct Document {
+    /// Where it is.
+    pub path: PathBuf,
+    text: String,
+}
+
+/// Rows that a report shows: a results file, relative to the root, and one of its runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    file: String,
+    run: Option<String>,
+}
+
+/// README and the pages of the book, those that hold reports.
+pub fn documents(root: &Path) -> anyhow::Result<Vec<Document>> {
+    let mut paths = vec![root.join("README.md")];
+    let pages = root.join("docs/src");
+    for entry in fs::read_dir(&pages).with_context(|| format!("{}", pages.display()))? {
+        paths.push(entry?.path());
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    paths.sort();
+    let mut documents = Vec::new();
+    for path in paths {
+        let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+        if text.contains(BEGIN) {
+            documents.push(Document { path, text });
+        }
+    }
+    Ok(documents)
+}
+
+impl Document {
+    /// The document and its pictures as they should be: paths and contents. Reports whose results have the file name of
+    /// `replacement` show it instead.
+    pub fn updated(
+        &self,
+        root: &Path,
+        replacement: Option<&Source>,
+    ) -> anyhow::Result<Vec<(PathBuf, String)>> {
+        let mut files = Vec::new();
+        let mut text = String::new();
+        let mut rest = self.text.as_str();
+        while let Some((before, after)) = rest.split_once(BEGIN) {
+            let (marker, after) = after
+                .split_once("-->")
+                .context("a report marker is not closed by -->")?;
+            ensure!(
+                !marker.contains('\n'),
+                "{}: a report marker is one line",
+                self.path.display()
+            );
+            let (_, after) = after
+                .split_once(END)
+                .with_context(|| format!("no {END} after {BEGIN}{marker}-->"))?;
+            let (view, source) = parse_marker(marker)
+                .with_context(|| format!("{}: {marker}", self.path.display()))?;
+            let source = match replacement {
+                Some(replacement) if replacement.file_name() == source.file_name() => {
+                    replacement.clone()
+                }
+                _ => source,
+            };
+            let rows = source
+                .rows(root)
+                .with_context(|| format!("{}", self.path.display()))?;
+            let body = match &view {
+                View::Table(table) => table.render(&rows)?,
+                View::Plot(plot) => {
+                    let picture = root.join("docs/src/images").join(plot.file_name());
+                    let link = relative_link(&self.path, &picture)?;
+                    files.push((picture, plot.render(&rows)?));
+                    format!("![{}]({link})", plot.title())
+                }
+            };
+            text += before;
+            text += &format!(
+                "{BEGIN} {} {source} -->\n{}\n{END}",
+                view.name(),
+                body.trim_end()
+            );
+            rest = after;
+        }
+        text += rest;
+        files.insert(0, (self.path.clone(), text));
+        Ok(files)
+    }
+}
+
+fn parse_marker(marker: &str) -> anyhow::Result<(View, Source)> {
+    let words: Vec<&str> = marker.split_whitespace().collect();
+    match words[..] {
+        [view, file] => Ok((
+            View::named(view)?,
+            Source {
+                file: file.to_owned(),
+                run: None,
+            },
+        )),
+        [view, file, run] => Ok((
+            View::named(view)?,
+            Source {
+                file: file.to_owned(),
+                run: Some(run.to_owned()),
+            },
+        )),
+        _ => bail!(
+            "a report marker names a view, a results file and, where the file holds several, a run"
+        ),
+    }
+}
+
+/// The link from a document to a file, with `/` on every system.
+fn relative_link(document: &Path, file: &Path) -> anyhow::Result<String> {
+    let folder = document.parent().context("a document lies in a folder")?;
+    let file = file
+        .strip_prefix(folder)
+        .with_context(|| format!("{} is not below {}", file.display(), folder.display()))?;
+    let names = file.components().map(|part| match part {
+        Component::Normal(name) => name.to_string_lossy(),
+        other => other.as_os_str().to_string_lossy(),
+    });
+    Ok(names.collect::<Vec<_>>().join("/"))
+}
+
+impl Source {
+    /// Results below `root`.
+    pub fn new(root: &Path, file: &Path, run: Option<String>) -> anyhow::Result<Self> {
+        let root = root.canonicalize()?;
+        let path = root
+            .join(file)
+            .canonicalize()
+            .with_context(|| format!("{}", file.display()))?;
+        let file = path
+            .strip_prefix(&root)
+            .with_context(|| format!("{} is outside the repository", path.display()))?;
+        let names: Vec<_> = file.iter().map(|name| name.to_string_lossy()).collect();
+        Ok(Self {
+            file: names.join("/"),
+            run,
+        })
+    }
+
+    fn file_name(&self) -> &str {
+        self.file.rsplit('/').next().unwrap_or(&self.file)
+    }
+
+    /// The rows of the one run that is named or held.
+    fn rows(&self, root: &Path) -> anyhow::Result<Vec<Row>> {
+        let mut rows = Row::read(&root.join(&self.file))?;
+        if let Some(run) = &self.run {
+            rows.retain(|row| row.run == *run);
+        }
+        ensure!(!rows.is_empty(), "{}: no rows of this run", self);
+        one_run(&rows).with_context(|| self.file.clone())?;
+        Ok(rows)
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.file)?;
+        match &self.run {
+            Some(run) => write!(f, " {run}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+use std::fs;
+use std::path::Path;
+
+use s2_bench::record::Row;
+use serde_json::json;
+
+use super::plots::Plot;
+use super::tables::Table;
+use super::{ReportArgs, run};
+
+/// What differs from row to row: the rest is one machine and one shape.
+fn row(run: &str, provider: &str, pass: &str, seq: usize, stride: Option<usize>, ms: f64) -> Row {
+    let problem = match stride {
+        Some(stride) => format!("s{seq}_v{stride}"),
+        None => format!("s{seq}_dense"),
+    };
+    let row = json!({
+        "run": run, "provider": provider, "engine": null, "backend": "flex", "problem": problem, "pass": pass,
+        "dtype": "f32", "batch": 1, "heads": 8, "kv_heads": 8, "seq_q": seq, "seq_kv": seq, "head_dim": 64,
+        "block": stride.map(|_| 64), "local_blocks": stride.map(|_| 4), "vert_stride": stride, "causal": true,
+        "pattern": "a pattern", "median_us": 1e3 * ms, "min_us": 1e3 * ms, "runs": 20, "peak_bytes": 3 << 20,
+        "density": stride.map_or(1.0, |stride| 1.0 / stride as f64), "useful_tflops": 0.05,
+        "device": "Test CPU, 2 threads", "driver": null, "date": "2026-01-02T03:04:05Z", "commit": "0123456789ab",
+        "versions": {"burn": "0.22.1"},
+    });
+    serde_json::from_value(row).unwrap()
+}
+
+const OURS: &str = "burn-s2-attention";
+const BURNS: &str = "burn-attention";
+
+fn rows(run: &str) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (pass, factor) in [("forward", 1.0), ("forward-backward", 4.0)] {
+        for seq in [1024, 2048] {
+            let ms = factor * (seq / 1024) as f64;
+            rows.push(row(run, BURNS, pass, seq, None, 10.0 * ms));
+            rows.push(row(run, OURS, pass, seq, None, 4.0 * ms));
+            rows.push(row(run, OURS, pass, seq, Some(4), 1.25 * ms));
+            rows.push(row(run, OURS, pass, seq, Some(8), 1.0 * ms));
+        }
+    }
+    rows
+}
+
+fn write(root: &Path, name: &str, rows: &[Row]) {
+    for row in rows {
+        row.append(&root.join("benches/results").join(name))
+            .unwrap();
+    }
+}
+
+fn repository(readme: &str) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("docs/src")).unwrap();
+    fs::write(root.path().join("README.md"), readme).unwrap();
+    root
+}
+
+const UNCHANGED: ReportArgs = ReportArgs {
+    results: None,
+    run: None,
+};
+
+#[test]
+fn the_short_table_shows_both_passes_of_each_sparse_problem() {
+    let table = Table::Speed.render(&rows("a")).unwrap();
+    let lines: Vec<&str> = table
+        .lines()
+        .filter(|line| line.starts_with("| 1024") || line.starts_with("| 2048"))
+        .collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    assert_eq!(
+        lines[0],
+        "| 1024 | block 64, local 4, stride 4; 8 heads of 64 | 25 % | 1.25 ms | 8.0x | 5.00 ms | 8.0x | 3 MiB | 3 MiB |"
+    );
+    assert!(
+        table.contains("Test CPU, 2 threads (2026-01-02, commit 0123456789ab, burn 0.22.1)"),
+        "{table}"
+    );
+}
+
+#[test]
+fn the_long_table_shows_every_point_of_this_library() {
+    let table = Table::Points.render(&rows("a")).unwrap();
+    assert_eq!(
+        table.lines().filter(|line| line.starts_with("| s")).count(),
+        12,
+        "{table}"
+    );
+    assert!(
+        table.contains(
+            "| s2048_v8 | forward | 0.125 | 2.00 ms | 20.00 ms | 10.0x | 50 % | 50.0 | - | 20 |"
+        ),
+        "{table}"
+    );
+}
+
+#[test]
+fn tables_and_plots_refuse_rows_of_different_runs() {
+    let mixed = [rows("a"), rows("b")].concat();
+    for view in [Table::Speed, Table::Points] {
+        assert!(
+            view.render(&mixed)
+                .unwrap_err()
+                .to_string()
+                .contains("a, b")
+        );
+    }
+    assert!(
+        Plot::SpeedupByDensity
+            .render(&mixed)
+            .unwrap_err()
+            .to_string()
+            .contains("a, b")
+    );
+    assert!(
+        Plot::TimeByLength
+            .render(&mixed)
+            .unwrap_err()
+            .to_string()
+            .contains("a, b")
+    );
+}
+
+#[test]
+fn plots_have_a_curve_for_each_provider_and_pattern() {
+    let svg = Plot::TimeByLength.render(&rows("a")).unwrap();
+    for text in [
+        "<svg",
+        "</svg>",
+        "forward + backward",
+        "Burn dense",
+        "S2 dense",
+        "S2 block 64, local 4, stride 8",
+    ] {
+        assert!(svg.contains(text), "{text} in {svg}");
+    }
+    let svg = Plot::SpeedupByDensity.render(&rows("a")).unwrap();
+    for text in [
+        "over Burn&apos;s dense",
+        "over our own dense",
+        "1 / density",
+    ] {
+        assert!(
+            svg.contains(text) || svg.contains(&text.replace("&apos;", "'")),
+            "{text} in {svg}"
+        );
+    }
+    assert!(
+        Plot::TimeByLength.render(&rows("a")[..1]).is_err(),
+        "nothing of this library"
+    );
+}
+
+#[test]
+fn documents_are_filled_between_their_markers_and_stay_as_they_are_after_that() {
+    let readme = "# Title\n\n<!-- report: speed benches/results/x/cpu.jsonl -->\nold\n<!-- end of report -->\n\n\
+                  <!-- report: time-by-length benches/results/x/cpu.jsonl -->\n<!-- end of report -->\nThe end.\n";
+    let root = repository(readme);
+    write(root.path(), "x/cpu.jsonl", &rows("a"));
+    run(root.path(), &UNCHANGED).unwrap();
+    let filled = fs::read_to_string(root.path().join("README.md")).unwrap();
+    assert!(
+        filled.starts_with(
+            "# Title\n\n<!-- report: speed benches/results/x/cpu.jsonl -->\n| length |"
+        ),
+        "{filled}"
+    );
+    assert!(
+        filled
+            .contains("](docs/src/images/time-by-length.svg)\n<!-- end of report -->\nThe end.\n"),
+        "{filled}"
+    );
+    assert!(
+        !filled.contains("old")
+            && root
+                .path()
+                .join("docs/src/images/time-by-length.svg")
+                .exists()
+    );
+
+    run(root.path(), &UNCHANGED).unwrap();
+    assert_eq!(
+        fs::read_to_string(root.path().join("README.md")).unwrap(),
+        filled
+    );
+}
+
+#[test]
+fn other_results_replace_those_of_the_same_name_only() {
+    let readme = "<!-- report: speed benches/results/x/cpu.jsonl -->\n<!-- end of report -->\n\
+                  <!-- report: speed benches/results/x/gpu.jsonl -->\n<!-- end of report -->\n";
+    let root = repository(readme);
+    write(root.path(), "x/cpu.jsonl", &rows("a"));
+    write(root.path(), "x/gpu.jsonl", &rows("g"));
+    write(root.path(), "y/cpu.jsonl", &[rows("b"), rows("c")].concat());
+    let results = Some("benches/results/y/cpu.jsonl".into());
+    let error = run(
+        root.path(),
+        &ReportArgs {
+            results: results.clone(),
+            run: None,
+        },
+    )
+    .unwrap_err();
+    assert!(format!("{error:#}").contains("b, c"), "{error:#}");
+    run(
+        root.path(),
+        &ReportArgs {
+            results,
+            run: Some("c".to_owned()),
+        },
+    )
+    .unwrap();
+    let filled = fs::read_to_string(root.path().join("README.md")).unwrap();
+    assert!(
+        filled.contains("report: speed benches/results/y/cpu.jsonl c -->"),
+        "{filled}"
+    );
+    assert!(
+        filled.contains("report: speed benches/results/x/gpu.jsonl -->"),
+        "{filled}"
+    );
+}
+
+#[test]
+fn markers_that_mean_nothing_are_errors() {
+    let broken = [
+        (
+            "<!-- report: speed benches/results/none.jsonl -->\n<!-- end of report -->",
+            "none.jsonl",
+        ),
+        (
+            "<!-- report: colour benches/results/x/cpu.jsonl -->\n<!-- end of report -->",
+            "time-by-length",
+        ),
+        (
+            "<!-- report: speed -->\n<!-- end of report -->",
+            "a results file",
+        ),
+        (
+            "<!-- report: speed benches/results/x/cpu.jsonl -->\n",
+            "end of report",
+        ),
+        (
+            "<!-- report: speed benches/results/x/cpu.jsonl z -->\n<!-- end of report -->",
+            "no rows",
+        ),
+    ];
+    for (readme, said) in broken {
+        let root = repository(readme);
+        write(root.path(), "x/cpu.jsonl", &rows("a"));
+        let error = format!("{:#}", run(root.path(), &UNCHANGED).unwrap_err());
+        assert!(error.contains(said), "{readme}: {error}");
+        assert_eq!(
+            fs::read_to_string(root.path().join("README.md")).unwrap(),
+            readme
+        );
+    }
+}

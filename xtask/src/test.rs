@@ -1,0 +1,142 @@
+//! `cargo xtask test`: everything that must hold before a change goes in.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use xshell::Shell;
+
+/// Options of `test`.
+#[derive(Debug, clap::Args)]
+pub struct TestArgs {
+    /// Also what is slow and rarely breaks: each feature alone, ignored tests, benchmarks as tests.
+    #[arg(long)]
+    all: bool,
+}
+
+/// The GPU backends. Their code is type-checked everywhere and needs no GPU for that.
+const GPU_FEATURES: [&str; 6] = ["wgpu", "vulkan", "metal", "cuda", "cuda-cpp", "rocm"];
+
+/// Runs the steps in order; the first that fails ends the run.
+///
+/// Building Burn is nearly all of the time, so it is built twice and no more: once as metadata with every feature on
+/// (clippy and docs share it), once as code (tests and programs share it). What keeps it at that: one profile (release
+/// everywhere, which the tests need anyway to be fast), the whole workspace selected in every command, so that Cargo
+/// unites the features of all packages in the same way, and no feature flags beyond the defaults where code is built.
+pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
+    let mut steps = vec![
+        Step::new("format", "cargo fmt --all --check"),
+        // DOCS_RS makes the build scripts of the CUDA and ROCm crates do without LLVM, which only linking needs.
+        Step::new(
+            "clippy, every feature on",
+            "cargo clippy --release --workspace --all-targets --all-features -- -D warnings",
+        )
+        .with("DOCS_RS", "1"),
+        Step::new(
+            "docs, every feature on",
+            "cargo doc --release --workspace --no-deps --all-features",
+        )
+        .with("DOCS_RS", "1")
+        .with("RUSTDOCFLAGS", "-Dwarnings"),
+    ];
+    if args.all {
+        steps.extend(slow_steps());
+    }
+    // Last, so that the run ends with the counts of the tests.
+    steps.push(Step::new("tests", "cargo test --release --workspace"));
+    run_steps(shell, &steps)
+}
+
+fn slow_steps() -> Vec<Step> {
+    let check = |package: &str, features: &str| {
+        let command = format!(
+            "cargo check --release --package {package} --no-default-features --features={features}"
+        );
+        Step::new(&format!("{package} with {features:?} alone"), &command).with("DOCS_RS", "1")
+    };
+    let mut steps = vec![
+        check("s2-attention-kernels", ""),
+        check("burn-s2-attention", ""),
+        check("burn-s2-attention", "flex"),
+    ];
+    steps.extend(
+        GPU_FEATURES.map(|feature| check("burn-s2-attention", &format!("{feature},autodiff"))),
+    );
+    steps.push(Step::new(
+        "benchmarks as tests",
+        "cargo test --release --package s2-attention-pattern --benches",
+    ));
+    steps.push(Step::new(
+        "ignored tests",
+        "cargo test --release --workspace -- --ignored",
+    ));
+    steps
+}
+
+struct Step {
+    name: String,
+    environment: Vec<(&'static str, &'static str)>,
+    command: String,
+}
+
+impl Step {
+    fn new(name: &str, command: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            environment: Vec::new(),
+            command: command.to_owned(),
+        }
+    }
+
+    fn with(mut self, variable: &'static str, value: &'static str) -> Self {
+        self.environment.push((variable, value));
+        self
+    }
+}
+
+/// As typed in a shell.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (variable, value) in &self.environment {
+            write!(f, "{variable}={value} ")?;
+        }
+        f.write_str(&self.command)
+    }
+}
+
+fn run_steps(shell: &Shell, steps: &[Step]) -> anyhow::Result<()> {
+    let mut times: Vec<String> = Vec::new();
+    let start = Instant::now();
+    for (index, step) in steps.iter().enumerate() {
+        println!(
+            "\n=== {}/{}  {}\n    {step}",
+            index + 1,
+            steps.len(),
+            step.name
+        );
+        let step_start = Instant::now();
+        let mut words = step.command.split(' ');
+        let program = words.next().unwrap_or_default();
+        let command = shell
+            .cmd(program)
+            .args(words)
+            .envs(step.environment.iter().copied());
+        if command.quiet().run().is_err() {
+            bail!(
+                "{} failed, as said above. To run it alone:\n\n    {step}\n",
+                step.name
+            );
+        }
+        times.push(format!("{} {}", step.name, seconds(step_start.elapsed())));
+    }
+    println!(
+        "\nAll passed in {} ({}).",
+        seconds(start.elapsed()),
+        times.join(", ")
+    );
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.0} s", time.as_secs_f64())
+}
