@@ -1,8 +1,9 @@
 //! Block-sparse attention patterns: which key blocks every query block of every head attends.
 //!
-//! The pattern of S2-Attention ([arXiv 2407.17678](https://arxiv.org/abs/2407.17678)) gives each head a local window and
-//! its own share of the columns before it, so that the heads together read the whole context at a fraction of the work.
-//! Four heads, local window 2 (`#`), vertical stride 4 (`o`); rows are query blocks, columns key blocks:
+//! The pattern of S2-Attention ([arXiv 2407.17678](https://arxiv.org/abs/2407.17678)) gives each
+//! head a local window and its own share of the columns before it, so that the heads together read
+//! the whole context at a fraction of the work. Four heads, local window 2 (`#`), vertical stride 4
+//! (`o`); rows are query blocks, columns key blocks:
 //!
 //! ```text
 //! head 0       head 1       head 2       head 3
@@ -18,17 +19,18 @@
 //! o...o...##   ...o...o##   ..o...o.##   .o...o..##
 //! ```
 //!
-//! Patterns of other kinds come in the same form: strides per range of distances, bidirectional windows and strides,
-//! sliding windows with or without sink blocks, any of these per head, any boolean mask, and their unions and
-//! intersections. See [`Rule`] for the formulas.
+//! Patterns of other kinds come in the same form: strides per range of distances, bidirectional
+//! windows and strides, sliding windows with or without sink blocks, any of these per head, any
+//! boolean mask, and their unions and intersections. See [`Rule`] for the formulas.
 //!
 //! # Example
 //!
 //! ```
 //! use s2_attention_pattern::{PatternConfig, PatternReport};
 //!
-//! // Local window of 16 blocks, every 8th block before it; 64 tokens a block, 32 query and 8 KV heads.
-//! let pattern = PatternConfig::local_stride(16, 8, 64, 32).with_num_kv_heads(8).with_head_offset(1).build()?;
+//! // A local window of 16 blocks, every 8th block before it; 64 tokens a block, 32 query heads.
+//! let config = PatternConfig::local_stride(16, 8, 64, 32).with_num_kv_heads(8);
+//! let pattern = config.with_head_offset(1).build()?;
 //!
 //! let head = pattern.head(3);
 //! let row = head.row(100, 0..128); // the key blocks of query block 100
@@ -36,27 +38,31 @@
 //! assert_eq!(row.iter().take(3).collect::<Vec<_>>(), [4, 12, 20]);
 //! assert_eq!(head.column(4, 0..128).count(), 124); // the query blocks that attend key block 4
 //!
-//! assert_eq!(pattern.released_at(0, 7), None); // some query head of KV head 0 always needs block 7,
-//! assert_eq!(pattern.released_at(0, 8), Some(24)); // and none needs block 8 from query block 24 on
+//! // Some query head of KV head 0 always needs block 7; none needs block 8 from query block 24 on.
+//! assert_eq!(pattern.released_at(0, 7), None);
+//! assert_eq!(pattern.released_at(0, 8), Some(24));
 //!
-//! println!("{}", PatternReport::new(&pattern, 8192)?); // density, balance, KV tokens kept, coverage
+//! // Density, balance, KV tokens kept, coverage.
+//! println!("{}", PatternReport::new(&pattern, 8192)?);
 //! # Ok::<(), s2_attention_pattern::PatternError>(())
 //! ```
 //!
 //! # How it works
 //!
-//! - A [`PatternConfig`] is plain data (serde); [`PatternConfig::build`] validates it and compiles it to a [`Pattern`].
-//!   [`Preset`] names published patterns, and [`LayerSchedule`] gives each layer of a model its own.
-//! - Each head has a [`HeadSchedule`]. Named rules compile to a few [`Band`]s, so that a row or a column is a few
-//!   arithmetic pieces whatever the length, and the pattern of 64 heads is a few kilobytes for a million tokens. Custom
-//!   masks, and compositions whose pieces interleave, become index lists ([`BlockTable`], CSR and CSC).
+//! - A [`PatternConfig`] is plain data (serde); [`PatternConfig::build`] validates it and compiles
+//!   it to a [`Pattern`]. [`Preset`] names published patterns, and [`LayerSchedule`] gives each
+//!   layer of a model its own.
+//! - Each head has a [`HeadSchedule`]. Named rules compile to a few [`Band`]s, so that a row or a
+//!   column is a few arithmetic pieces whatever the length, and the pattern of 64 heads is a few
+//!   kilobytes for a million tokens. Custom masks, and compositions whose pieces interleave, become
+//!   index lists ([`BlockTable`], CSR and CSC).
 //! - [`Pattern::released_at`] and [`Pattern::retained`] say which key blocks a cache can free.
-//! - [`predicate::attends`] reads the written rule literally and shares no code with the closed forms: tests and reference
-//!   computations use it.
+//! - [`predicate::attends`] reads the written rule literally and shares no code with the closed
+//!   forms: tests and reference computations use it.
 //!
-//! Block indices are absolute positions divided by the block size: a query block that comes after a cached past counts
-//! from the start of the sequence. Blocks decide which *blocks* are read; where a head is causal, keys after the query
-//! within the diagonal block are for the reader to mask.
+//! Block indices are absolute positions divided by the block size: a query block that comes after a
+//! cached past counts from the start of the sequence. Blocks decide which *blocks* are read; where
+//! a head is causal, keys after the query within the diagonal block are for the reader to mask.
 
 #![warn(missing_docs)]
 
@@ -74,6 +80,8 @@ mod layers;
 mod pattern;
 pub mod predicate;
 mod presets;
+#[cfg(feature = "render")]
+pub mod render;
 mod report;
 mod retention;
 mod rule;
