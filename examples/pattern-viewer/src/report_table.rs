@@ -36,7 +36,7 @@ fn rows(pattern: &Pattern, report: &PatternReport) -> Vec<(&'static str, String)
         None => "nothing is attended".to_owned(),
     };
     let kv_efficient = match report.kv_inefficient_at {
-        None => "yes: a block that has left the window stays out".to_owned(),
+        None => "yes: what a row drops, no later row needs".to_owned(),
         Some([head, i, j]) => {
             let head = pattern.heads().global_head(head);
             format!("no: head {head}, key block {j} comes back in row {i}")

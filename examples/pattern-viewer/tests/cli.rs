@@ -324,3 +324,17 @@ fn what_means_nothing_is_refused() {
         assert!(!said.contains("panicked"), "{said}");
     }
 }
+
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let readme = include_str!("../README.md");
+    let arguments = "local-stride --vert-stride 4 --num-heads 4 --seq-len 1024";
+    let text = shown(&arguments.split(' ').collect::<Vec<_>>());
+    assert!(readme.contains(&text), "{text}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let svg = folder.path().join("a.svg");
+    shown(&["--svg", &svg.to_string_lossy()]);
+    let picture = include_str!("../../../docs/images/s2-pattern.svg");
+    assert_eq!(fs::read_to_string(svg).expect("written"), picture);
+}

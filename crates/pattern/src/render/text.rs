@@ -137,7 +137,8 @@ fn character(cell: Cell, coarse: bool) -> char {
         Cell::Kept { kind, .. } => match kind {
             Kind::Stride => '┃',
             Kind::Sink => '▌',
-            Kind::Local | Kind::Dense | Kind::Mask | Kind::Union => '█',
+            Kind::Dense => '■',
+            Kind::Local | Kind::Mask | Kind::Union => '█',
         },
     }
 }

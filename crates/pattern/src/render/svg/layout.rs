@@ -23,13 +23,18 @@ const UNION_GAP: f64 = 48.0;
 /// From one line of a heading to the next.
 const LINE: f64 = 24.0;
 /// Headings are not broken below this width.
-const MIN_WIDTH: f64 = 640.0;
+const MIN_WIDTH: f64 = 720.0;
 
-pub(super) fn draw(section: &Section, rasters: &Rasters, shared: &mut Shared) -> Drawn {
+/// A section; its panel is large where it is `alone`.
+pub(super) fn draw(
+    section: &Section,
+    rasters: &Rasters,
+    alone: bool,
+    shared: &mut Shared,
+) -> Drawn {
     let cells = rasters.scale.cells() as f64;
     let heads = section.panels.len();
-    let lone = heads + usize::from(section.union.is_some()) == 1;
-    let preferred = if lone { LONE_SIDE } else { HEAD_SIDE };
+    let preferred = if alone { LONE_SIDE } else { HEAD_SIDE };
     let side = cells * (preferred / cells).round().max(MIN_CELL);
     let labels = section.panels.iter().map(|panel| &*panel.label);
     let widest = labels

@@ -28,7 +28,8 @@ pub(super) fn write(sections: &[Section]) -> String {
     let (mut width, mut y, mut coarse) = (0.0_f64, MARGIN, false);
     for section in sections {
         let rasters = section.rasters(MAX_CELLS);
-        let drawn = layout::draw(section, &rasters, &mut shared);
+        let alone = sections.len() == 1 && rasters.all().count() == 1;
+        let drawn = layout::draw(section, &rasters, alone, &mut shared);
         body = body.add(drawn.at(MARGIN, y));
         width = width.max(drawn.width);
         y += drawn.height + MARGIN;
