@@ -63,6 +63,11 @@
 //! Block indices are absolute positions divided by the block size: a query block that comes after a
 //! cached past counts from the start of the sequence. Blocks decide which *blocks* are read; where
 //! a head is causal, keys after the query within the diagonal block are for the reader to mask.
+//!
+//! # Features
+//!
+//! - `render`: pictures of patterns as terminal text and SVG (module `render`).
+//! - `render-png`: pictures as PNG too, with an embedded font.
 
 #![warn(missing_docs)]
 
