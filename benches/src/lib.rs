@@ -31,3 +31,16 @@ pub mod record;
 pub mod summary;
 #[cfg(feature = "timing")]
 pub mod table;
+
+/// The examples of README and book, as doc tests.
+#[cfg(all(doctest, feature = "flex"))]
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/src/introduction.md")]
+    struct Introduction;
+    #[doc = include_str!("../../docs/src/patterns.md")]
+    struct Patterns;
+    #[doc = include_str!("../../docs/src/training.md")]
+    struct Training;
+}

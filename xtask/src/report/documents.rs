@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use s2_bench::record::Row;
 use s2_bench::summary::one_run;
 
-use super::views::View;
+use super::views::{Shown, View};
 
 const BEGIN: &str = "<!-- report:";
 const END: &str = "<!-- end of report -->";
@@ -79,21 +79,21 @@ impl Document {
             let rows = source
                 .rows(root)
                 .with_context(|| format!("{}", self.path.display()))?;
-            let body = match &view {
-                View::Table(table) => table.render(&rows)?,
-                View::Plot(plot) => {
-                    let picture = root.join("docs/src/images").join(plot.file_name());
+            let body = match view.show(&rows)? {
+                Shown::Table(table) => table,
+                Shown::Picture { svg, words } => {
+                    let name = format!(
+                        "{view}-{}.svg",
+                        source.file_name().trim_end_matches(".jsonl")
+                    );
+                    let picture = root.join("docs/src/images").join(name);
                     let link = relative_link(&self.path, &picture)?;
-                    files.push((picture, plot.render(&rows)?));
-                    format!("![{}]({link})", plot.title())
+                    files.push((picture, svg));
+                    format!("![{words}]({link})")
                 }
             };
             text += before;
-            text += &format!(
-                "{BEGIN} {} {source} -->\n{}\n{END}",
-                view.name(),
-                body.trim_end()
-            );
+            text += &format!("{BEGIN} {view} {source} -->\n{}\n{END}", body.trim_end());
             rest = after;
         }
         text += rest;

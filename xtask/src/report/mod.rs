@@ -10,6 +10,7 @@
 
 mod documents;
 mod plots;
+mod series;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -3,18 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use plotters::prelude::*;
-use s2_bench::record::{Dtype, Pass, Row};
+use s2_bench::record::{Pass, Row};
 use s2_bench::summary::{BURN_ATTENTION, S2_ATTENTION, one_run, summarize};
 
-/// A plot of one run.
-pub enum Plot {
-    /// Time against length, sparse and dense.
-    TimeByLength,
-    /// Speed-up over dense against density, at one length.
-    SpeedupByDensity,
-}
+use super::series::{Family, family, pattern, widest};
 
 /// Shown side by side.
 const PASSES: [(Pass, &str); 2] = [
@@ -33,97 +27,36 @@ const COLOURS: [RGBColor; 4] = [
 /// Points of each series by its label.
 type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 
-impl Plot {
-    /// The file in `docs/src/images`.
-    pub fn file_name(&self) -> &'static str {
-        match self {
-            Plot::TimeByLength => "time-by-length.svg",
-            Plot::SpeedupByDensity => "speedup-by-density.svg",
-        }
-    }
-
-    /// For readers who do not see it.
-    pub fn title(&self) -> &'static str {
-        match self {
-            Plot::TimeByLength => "Time of a call against length",
-            Plot::SpeedupByDensity => "Speed-up over dense attention against density",
-        }
-    }
-
-    /// The picture.
-    ///
-    /// # Errors
-    /// Rows of several runs, or too few rows to draw a line.
-    pub fn render(&self, rows: &[Row]) -> anyhow::Result<String> {
-        one_run(rows)?;
-        let panels: Vec<(&str, Curves)> = match self {
-            Plot::TimeByLength => {
-                let family = widest(rows, family, |row| row.seq_kv)?;
-                PASSES
-                    .iter()
-                    .map(|(pass, title)| (*title, times(rows, family, *pass)))
-                    .collect()
-            }
-            Plot::SpeedupByDensity => {
-                let key = |row: &Row| (family(row), row.seq_kv, row.block, row.local_blocks);
-                let sparse: Vec<Row> = rows
-                    .iter()
-                    .filter(|row| row.density < 1.0)
-                    .cloned()
-                    .collect();
-                let chosen = widest(&sparse, key, |row| row.vert_stride.unwrap_or(0))?;
-                let panel = |pass| speedups(rows, |row| key(row) == chosen, pass);
-                PASSES
-                    .iter()
-                    .map(|(pass, title)| Ok((*title, panel(*pass)?)))
-                    .collect::<anyhow::Result<_>>()?
-            }
-        };
-        let (x_label, y_label) = match self {
-            Plot::TimeByLength => ("tokens", "ms"),
-            Plot::SpeedupByDensity => ("density", "speed-up"),
-        };
-        let mut svg = String::new();
-        {
-            let area = SVGBackend::with_string(&mut svg, (960, 400)).into_drawing_area();
-            area.fill(&WHITE).map_err(drawing)?;
-            for (area, (title, curves)) in area.split_evenly((1, panels.len())).iter().zip(&panels)
-            {
-                draw(area, title, [x_label, y_label], curves)?;
-            }
-            area.present().map_err(drawing)?;
-        }
-        Ok(svg)
-    }
+/// Time against length, sparse and dense.
+///
+/// # Errors
+/// Rows of several runs, or too few rows to draw a line.
+pub fn time_by_length(rows: &[Row]) -> Result<String> {
+    one_run(rows)?;
+    let family = widest(rows, family, |row| row.seq_kv)?;
+    draw(["tokens", "ms"], SeriesLabelPosition::UpperLeft, |pass| {
+        Ok(times(rows, family, pass))
+    })
 }
 
-/// What rows share that differ in length and pattern only.
-type Family = (Dtype, usize, usize, usize, usize);
-
-fn family(row: &Row) -> Family {
-    (row.dtype, row.batch, row.heads, row.kv_heads, row.head_dim)
-}
-
-/// The group of this library's rows that covers the most values.
-fn widest<Key: Ord + Copy>(
-    rows: &[Row],
-    key: impl Fn(&Row) -> Key,
-    value: impl Fn(&Row) -> usize,
-) -> anyhow::Result<Key> {
-    let mut values: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.provider == S2_ATTENTION) {
-        let values = values.entry(key(row)).or_default();
-        let value = value(row);
-        if !values.contains(&value) {
-            values.push(value);
-        }
-    }
-    let (key, values) = values
-        .into_iter()
-        .max_by_key(|(_, values)| values.len())
-        .context("no rows of this library")?;
-    ensure!(values.len() > 1, "one point is no line");
-    Ok(key)
+/// Speed-up over dense attention against density, at the length and block size that have most strides.
+///
+/// # Errors
+/// Rows of several runs, or too few rows to draw a line.
+pub fn speedup_by_density(rows: &[Row]) -> Result<String> {
+    one_run(rows)?;
+    let key = |row: &Row| (family(row), row.seq_kv, row.block, row.local_blocks);
+    let sparse: Vec<Row> = rows
+        .iter()
+        .filter(|row| row.density < 1.0)
+        .cloned()
+        .collect();
+    let chosen = widest(&sparse, key, |row| row.vert_stride.unwrap_or(0))?;
+    draw(
+        ["density", "speed-up"],
+        SeriesLabelPosition::UpperRight,
+        |pass| speedups(rows, |row| key(row) == chosen, pass),
+    )
 }
 
 fn times(rows: &[Row], chosen: Family, pass: Pass) -> Curves {
@@ -132,19 +65,13 @@ fn times(rows: &[Row], chosen: Family, pass: Pass) -> Curves {
         .iter()
         .filter(|row| family(row) == chosen && row.pass == pass)
     {
-        let pattern = match (row.local_blocks, row.vert_stride, row.block) {
-            (Some(local), Some(stride), Some(block)) => {
-                format!("block {block}, local {local}, stride {stride}")
-            }
-            _ => "dense".to_owned(),
-        };
         let who = if row.provider == S2_ATTENTION {
             "S2"
         } else {
             "Burn"
         };
         curves
-            .entry(format!("{who} {pattern}"))
+            .entry(format!("{who} {}", pattern(row)))
             .or_default()
             .push((row.seq_kv as f64, row.median_us / 1e3));
     }
@@ -152,7 +79,7 @@ fn times(rows: &[Row], chosen: Family, pass: Pass) -> Curves {
     curves
 }
 
-fn speedups(rows: &[Row], chosen: impl Fn(&Row) -> bool, pass: Pass) -> anyhow::Result<Curves> {
+fn speedups(rows: &[Row], chosen: impl Fn(&Row) -> bool, pass: Pass) -> Result<Curves> {
     let mut curves = Curves::new();
     for (baseline, label) in [
         (BURN_ATTENTION, "over Burn's dense"),
@@ -184,13 +111,31 @@ fn speedups(rows: &[Row], chosen: impl Fn(&Row) -> bool, pass: Pass) -> anyhow::
     Ok(curves)
 }
 
-/// One panel with logarithmic axes.
+/// The passes side by side.
 fn draw(
+    labels: [&str; 2],
+    legend: SeriesLabelPosition,
+    curves: impl Fn(Pass) -> Result<Curves>,
+) -> Result<String> {
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, (960, 400)).into_drawing_area();
+    area.fill(&WHITE).map_err(drawing)?;
+    for (area, (pass, title)) in area.split_evenly((1, PASSES.len())).iter().zip(PASSES) {
+        draw_panel(area, title, labels, legend.clone(), &curves(pass)?)?;
+    }
+    area.present().map_err(drawing)?;
+    drop(area);
+    Ok(svg)
+}
+
+/// One panel with logarithmic axes.
+fn draw_panel(
     area: &DrawingArea<SVGBackend, plotters::coord::Shift>,
     title: &str,
     labels: [&str; 2],
+    legend: SeriesLabelPosition,
     curves: &Curves,
-) -> anyhow::Result<()> {
+) -> Result<()> {
     let range = |value: fn(&(f64, f64)) -> f64| -> Range<f64> {
         let values = curves.values().flatten().map(value);
         let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), value| {
@@ -204,11 +149,8 @@ fn draw(
     x_values.sort_by(f64::total_cmp);
     x_values.dedup();
     let label = |value: &f64| {
-        if *value < 10.0 {
-            format!("{value:.2}")
-        } else {
-            format!("{value:.0}")
-        }
+        let decimals = if value.fract() == 0.0 { 0 } else { 2 };
+        format!("{value:.decimals$}")
     };
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18))
@@ -245,7 +187,7 @@ fn draw(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(legend)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.2))
         .draw()

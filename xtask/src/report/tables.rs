@@ -1,48 +1,60 @@
 //! Markdown tables.
 
+use anyhow::Result;
 use s2_bench::record::{Pass, Row};
 use s2_bench::summary::{BURN_ATTENTION, BURN_MATMUL, Line, S2_ATTENTION, summarize};
 
-/// A table of one run.
-pub enum Table {
-    /// Sparse problems, forward and training pass side by side: the short one.
-    Speed,
-    /// Every point of this library.
-    Points,
-}
+use super::series::{family, pattern, widest};
 
-impl Table {
-    /// Markdown, with a line on where the numbers come from.
-    pub fn render(&self, rows: &[Row]) -> anyhow::Result<String> {
-        let lines = summarize(rows, BURN_ATTENTION)?;
-        let ours: Vec<&Line> = lines
-            .iter()
-            .filter(|line| line.row.provider == S2_ATTENTION)
-            .collect();
-        let table = match self {
-            Table::Speed => speed(&ours),
-            Table::Points => points(&ours),
-        };
-        Ok(format!("{table}\n{}", origin(rows)))
-    }
-}
-
-fn speed(lines: &[&Line]) -> String {
-    let mut text = "| length | pattern | attended | forward | over Burn's dense | forward + backward | over Burn's dense | memory | Burn's dense |\n\
-                    |---:|---|---:|---:|---:|---:|---:|---:|---:|\n"
-        .to_owned();
-    for line in lines
+/// The pattern that was timed at most lengths: forward and training pass side by side.
+///
+/// # Errors
+/// Rows of several runs, or of one length.
+pub fn speed(rows: &[Row]) -> Result<String> {
+    let lines = summarize(rows, BURN_ATTENTION)?;
+    let key = |row: &Row| (family(row), row.block, row.local_blocks, row.vert_stride);
+    let sparse: Vec<Row> = rows
         .iter()
-        .filter(|line| line.row.pass == Pass::Forward && line.row.density < 1.0)
-    {
+        .filter(|row| row.density < 1.0)
+        .cloned()
+        .collect();
+    let chosen = widest(&sparse, key, |row| row.seq_kv)?;
+    let series: Vec<&Line> = ours(&lines)
+        .into_iter()
+        .filter(|line| key(line.row) == chosen)
+        .collect();
+    let about = format!("{}. {}", of(series[0].row), origin(rows));
+    Ok(format!("{}\n{about}", speed_table(&series)))
+}
+
+/// Every point of this library.
+///
+/// # Errors
+/// Rows of several runs.
+pub fn points(rows: &[Row]) -> Result<String> {
+    let lines = summarize(rows, BURN_ATTENTION)?;
+    Ok(format!("{}\n{}", points_table(&ours(&lines)), origin(rows)))
+}
+
+fn ours<'a>(lines: &'a [Line<'a>]) -> Vec<&'a Line<'a>> {
+    lines
+        .iter()
+        .filter(|line| line.row.provider == S2_ATTENTION)
+        .collect()
+}
+
+fn speed_table(series: &[&Line]) -> String {
+    let mut text = "| tokens | attended | forward | over Burn's dense | forward + backward | over Burn's dense | memory | Burn's dense |\n\
+                    |---:|---:|---:|---:|---:|---:|---:|---:|\n"
+        .to_owned();
+    for line in series.iter().filter(|line| line.row.pass == Pass::Forward) {
         let row = line.row;
-        let training = lines.iter().find(|other| {
+        let training = series.iter().find(|other| {
             other.row.pass == Pass::ForwardBackward && other.row.problem == row.problem
         });
         text += &format!(
-            "| {} | {} | {:.0} % | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {:.0} % | {} | {} | {} | {} | {} | {} |\n",
             row.seq_kv,
-            pattern(row),
             100.0 * row.density,
             milliseconds(row),
             times(line.speedup),
@@ -55,7 +67,7 @@ fn speed(lines: &[&Line]) -> String {
     text
 }
 
-fn points(lines: &[&Line]) -> String {
+fn points_table(lines: &[&Line]) -> String {
     let mut text = "| problem | pass | density | ms | Burn dense ms | speed-up | of ideal | GFLOP/s | of Burn's matmul | runs |\n\
                     |---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
         .to_owned();
@@ -78,19 +90,19 @@ fn points(lines: &[&Line]) -> String {
     text
 }
 
-fn pattern(row: &Row) -> String {
+/// Pattern and heads in a few words.
+fn of(row: &Row) -> String {
     let heads = if row.heads == row.kv_heads {
-        format!("{}", row.heads)
+        format!("{} heads", row.heads)
     } else {
-        format!("{}/{}", row.heads, row.kv_heads)
+        format!("{} query and {} key/value heads", row.heads, row.kv_heads)
     };
-    let blocks = match (row.block, row.local_blocks, row.vert_stride) {
-        (Some(block), Some(local), Some(stride)) => {
-            format!("block {block}, local {local}, stride {stride}")
-        }
-        _ => row.pattern.clone(),
-    };
-    format!("{blocks}; {heads} heads of {}", row.head_dim)
+    format!(
+        "Pattern: {}; batch {}, {heads} of {}",
+        pattern(row),
+        row.batch,
+        row.head_dim
+    )
 }
 
 /// One sentence on machine, date and versions, from the rows.
@@ -114,8 +126,7 @@ fn origin(rows: &[Row]) -> String {
     let runs = rows.iter().map(|row| row.runs).min().unwrap_or(0);
     let day = row.date.split('T').next().unwrap_or_default();
     format!(
-        "\nMedians of at least {runs} runs, batch {}, {}, on {} ({day}, commit {}, {}).{matmul}\n",
-        row.batch,
+        "Medians of at least {runs} runs, {}, on {} ({day}, commit {}, {}).{matmul}",
         row.dtype,
         row.device,
         row.commit,

@@ -1,39 +1,81 @@
 //! What a report can show.
 
-use anyhow::bail;
+use std::fmt;
 
-use super::plots::Plot;
-use super::tables::Table;
+use anyhow::{Context, Result};
+use s2_bench::record::Row;
 
-/// A table or a picture.
+use super::{plots, tables};
+
+/// A table or a picture of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// Markdown.
-    Table(Table),
-    /// SVG, shown by a link.
-    Plot(Plot),
+    /// Sparse problems, forward and training pass side by side: the short table.
+    Speed,
+    /// Every point of this library: the long table.
+    Points,
+    /// Time against length, sparse and dense.
+    TimeByLength,
+    /// Speed-up over dense attention against density, at one length.
+    SpeedupByDensity,
 }
+
+/// What a view makes of rows.
+pub enum Shown {
+    /// Markdown.
+    Table(String),
+    /// SVG, and what it shows for readers who do not see it.
+    Picture {
+        /// The picture.
+        svg: String,
+        /// The words.
+        words: &'static str,
+    },
+}
+
+const NAMES: [(&str, View); 4] = [
+    ("speed", View::Speed),
+    ("points", View::Points),
+    ("time-by-length", View::TimeByLength),
+    ("speedup-by-density", View::SpeedupByDensity),
+];
 
 impl View {
     /// The view of a marker.
-    pub fn named(name: &str) -> anyhow::Result<Self> {
-        match name {
-            "speed" => Ok(View::Table(Table::Speed)),
-            "points" => Ok(View::Table(Table::Points)),
-            "time-by-length" => Ok(View::Plot(Plot::TimeByLength)),
-            "speedup-by-density" => Ok(View::Plot(Plot::SpeedupByDensity)),
-            _ => bail!(
-                "no view is named {name:?}: speed, points, time-by-length, speedup-by-density are accepted"
-            ),
-        }
+    pub fn named(name: &str) -> Result<Self> {
+        let found = NAMES.iter().find(|(known, _)| *known == name);
+        let names = NAMES.map(|(name, _)| name).join(", ");
+        let (_, view) =
+            found.with_context(|| format!("no view is named {name:?}: {names} are accepted"))?;
+        Ok(*view)
     }
 
-    /// The name in a marker.
-    pub fn name(&self) -> &'static str {
-        match self {
-            View::Table(Table::Speed) => "speed",
-            View::Table(Table::Points) => "points",
-            View::Plot(Plot::TimeByLength) => "time-by-length",
-            View::Plot(Plot::SpeedupByDensity) => "speedup-by-density",
-        }
+    /// Shows rows.
+    ///
+    /// # Errors
+    /// Rows of several runs, or too few for a line.
+    pub fn show(self, rows: &[Row]) -> Result<Shown> {
+        Ok(match self {
+            View::Speed => Shown::Table(tables::speed(rows)?),
+            View::Points => Shown::Table(tables::points(rows)?),
+            View::TimeByLength => Shown::Picture {
+                svg: plots::time_by_length(rows)?,
+                words: "Time of a call against length",
+            },
+            View::SpeedupByDensity => Shown::Picture {
+                svg: plots::speedup_by_density(rows)?,
+                words: "Speed-up over dense attention against density",
+            },
+        })
+    }
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = NAMES
+            .iter()
+            .find(|(_, view)| view == self)
+            .map_or("", |(name, _)| name);
+        f.write_str(name)
     }
 }

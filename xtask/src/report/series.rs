@@ -1,0 +1,48 @@
+//! Which rows of a run make a series.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use s2_bench::record::{Dtype, Row};
+use s2_bench::summary::S2_ATTENTION;
+
+/// What rows share that differ in length and pattern only.
+pub type Family = (Dtype, usize, usize, usize, usize);
+
+/// The family of a row.
+pub fn family(row: &Row) -> Family {
+    (row.dtype, row.batch, row.heads, row.kv_heads, row.head_dim)
+}
+
+/// The group of this library's rows that covers the most values.
+pub fn widest<Key: Ord + Copy>(
+    rows: &[Row],
+    key: impl Fn(&Row) -> Key,
+    value: impl Fn(&Row) -> usize,
+) -> Result<Key> {
+    let mut values: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.provider == S2_ATTENTION) {
+        let values = values.entry(key(row)).or_default();
+        let value = value(row);
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    let (key, values) = values
+        .into_iter()
+        .max_by_key(|(_, values)| values.len())
+        .context("no rows of this library")?;
+    ensure!(values.len() > 1, "one point is no line");
+    Ok(key)
+}
+
+/// The pattern in a few words.
+pub fn pattern(row: &Row) -> String {
+    match (row.block, row.local_blocks, row.vert_stride) {
+        (Some(block), Some(local), Some(stride)) => {
+            format!("block {block}, local {local}, stride {stride}")
+        }
+        _ if row.density == 1.0 => "dense".to_owned(),
+        _ => row.pattern.clone(),
+    }
+}
