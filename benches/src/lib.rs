@@ -37,10 +37,10 @@ pub mod table;
 mod documents {
     #[doc = include_str!("../../README.md")]
     struct Readme;
-    #[doc = include_str!("../../docs/src/introduction.md")]
+    #[doc = include_str!("../../docs/introduction.md")]
     struct Introduction;
-    #[doc = include_str!("../../docs/src/patterns.md")]
+    #[doc = include_str!("../../docs/patterns.md")]
     struct Patterns;
-    #[doc = include_str!("../../docs/src/training.md")]
+    #[doc = include_str!("../../docs/training.md")]
     struct Training;
 }

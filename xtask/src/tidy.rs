@@ -137,7 +137,7 @@ fn links_between_files_lead_somewhere() {
 
 #[test]
 fn every_page_of_the_book_is_listed() {
-    let pages = root().join("docs/src");
+    let pages = root().join("docs");
     let summary = read(&pages.join("SUMMARY.md"));
     for path in files(".md")
         .into_iter()

@@ -29,7 +29,7 @@ pub struct Source {
 /// README and the pages of the book, those that hold reports.
 pub fn documents(root: &Path) -> anyhow::Result<Vec<Document>> {
     let mut paths = vec![root.join("README.md")];
-    let pages = root.join("docs/src");
+    let pages = root.join("docs");
     for entry in fs::read_dir(&pages).with_context(|| format!("{}", pages.display()))? {
         paths.push(entry?.path());
     }
@@ -86,7 +86,7 @@ impl Document {
                         "{view}-{}.svg",
                         source.file_name().trim_end_matches(".jsonl")
                     );
-                    let picture = root.join("docs/src/images").join(name);
+                    let picture = root.join("docs/images").join(name);
                     let link = relative_link(&self.path, &picture)?;
                     files.push((picture, svg));
                     format!("![{words}]({link})")

@@ -52,7 +52,7 @@ fn write(root: &Path, name: &str, rows: &[Row]) {
 
 fn repository(readme: &str) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
-    fs::create_dir_all(root.path().join("docs/src")).unwrap();
+    fs::create_dir_all(root.path().join("docs")).unwrap();
     fs::write(root.path().join("README.md"), readme).unwrap();
     root
 }
@@ -154,7 +154,7 @@ fn documents_are_filled_between_their_markers_and_stay_as_they_are_after_that() 
     );
     assert!(
         filled.contains(
-            "](docs/src/images/time-by-length-cpu.svg)\n<!-- end of report -->\nThe end.\n"
+            "](docs/images/time-by-length-cpu.svg)\n<!-- end of report -->\nThe end.\n"
         ),
         "{filled}"
     );
@@ -162,7 +162,7 @@ fn documents_are_filled_between_their_markers_and_stay_as_they_are_after_that() 
         !filled.contains("old")
             && root
                 .path()
-                .join("docs/src/images/time-by-length-cpu.svg")
+                .join("docs/images/time-by-length-cpu.svg")
                 .exists()
     );
 
