@@ -1,0 +1,12 @@
+//! Text in, batches out: the corpus, the order in which it is read, and the n-gram baselines.
+
+mod cargo_sources;
+mod corpus;
+mod loader;
+mod ngram;
+mod order;
+
+pub use corpus::{Corpus, CorpusError};
+pub use loader::{Batch, WindowLoader};
+pub use ngram::{Baselines, NGrams};
+pub use order::{DataOrder, even_windows};

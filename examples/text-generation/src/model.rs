@@ -1,0 +1,92 @@
+//! The language model and its two steps: learning and validation.
+
+use anyhow::Result;
+use burn::{
+    module::Module,
+    nn::loss::CrossEntropyLossConfig,
+    tensor::{Device, FloatDType, Int, Tensor},
+    train::{InferenceStep, SequenceOutput, TrainOutput, TrainStep},
+};
+
+use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
+
+use crate::{
+    config::{ModelConfig, RunConfig},
+    data::Batch,
+    training::clip_by_global_norm,
+};
+
+/// Distinct tokens: bytes.
+const VOCABULARY: usize = 256;
+
+/// A byte-level language model.
+#[derive(Module, Debug)]
+pub struct LanguageModel {
+    transformer: HybridTransformer,
+    max_grad_norm: f64,
+}
+
+impl LanguageModel {
+    /// A model with the random parameters of the run's seed.
+    ///
+    /// # Errors
+    ///
+    /// Where the sizes or the pattern mean nothing.
+    pub fn new(config: &RunConfig, device: &Device) -> Result<Self> {
+        device.seed(config.training.seed);
+        let ModelConfig {
+            d_model,
+            layers,
+            heads,
+            ..
+        } = config.model;
+        let schedule = config.model.schedule();
+        let transformer =
+            HybridTransformerConfig::new(VOCABULARY, d_model, layers, heads, schedule)
+                .try_init(device)?;
+        Ok(Self {
+            transformer,
+            max_grad_norm: config.training.max_grad_norm.into(),
+        })
+    }
+
+    /// Logits of the byte after each byte, `[batch, seq]` to `[batch, seq, 256]`.
+    pub fn forward(&self, bytes: Tensor<2, Int>) -> Tensor<3> {
+        self.transformer.forward(bytes)
+    }
+
+    /// The mean cross-entropy of a batch in nats, and what metrics need.
+    pub fn loss(&self, batch: Batch) -> SequenceOutput {
+        // In f32 whatever the model computes in: the loss of many bytes is a long sum.
+        let logits = self.forward(batch.inputs).cast(FloatDType::F32);
+        let [windows, context, vocabulary] = logits.dims();
+        let loss = CrossEntropyLossConfig::new()
+            .init(&logits.device())
+            .forward(
+                logits.clone().reshape([windows * context, vocabulary]),
+                batch.targets.clone().reshape([windows * context]),
+            );
+        SequenceOutput::new(loss, logits, None, batch.targets)
+    }
+}
+
+impl TrainStep for LanguageModel {
+    type Input = Batch;
+    type Output = SequenceOutput;
+
+    fn step(&self, batch: Batch) -> TrainOutput<SequenceOutput> {
+        let output = self.loss(batch);
+        let mut output = TrainOutput::new(self, output.loss.backward(), output);
+        output.grads = clip_by_global_norm(self, output.grads, self.max_grad_norm);
+        output
+    }
+}
+
+impl InferenceStep for LanguageModel {
+    type Input = Batch;
+    type Output = SequenceOutput;
+
+    fn step(&self, batch: Batch) -> SequenceOutput {
+        self.loss(batch)
+    }
+}
