@@ -3,7 +3,7 @@
 use s2_attention_kernels::AttentionProblem;
 use s2_attention_kernels::cpu::{self, Gradients, Real, Rows, RowsMut, Saved};
 
-use crate::support::{self, Results, Tensors, rows};
+use crate::support::{Results, Tensors, rows};
 
 /// How the engine sees a `[b, h, s, width]` tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,13 +117,13 @@ pub fn forward<F: Real>(
     problem: &AttentionProblem,
     tensors: &Tensors,
     layout: Layout,
-) -> (Vec<f64>, Vec<f32>) {
+) -> (Vec<f64>, Vec<f64>) {
     let [q_axes, k_axes, v_axes, out_axes] = axes(problem);
     let q = Tensor::<F>::new(&tensors.q, q_axes, layout);
     let k = Tensor::<F>::new(&tensors.k, k_axes, layout);
     let v = Tensor::<F>::new(&tensors.v, v_axes, layout);
     let mut out = Tensor::<F>::unwritten(out_axes, layout);
-    let mut lse = vec![f32::NAN; rows(problem.shape())];
+    let mut lse = vec![F::from_f64(f64::NAN); rows(problem.shape())];
     cpu::forward(
         problem,
         q.view(),
@@ -132,14 +132,14 @@ pub fn forward<F: Real>(
         out.view_mut(),
         &mut lse,
     );
-    (out.values(), lse)
+    (out.values(), lse.into_iter().map(F::to_f64).collect())
 }
 
 /// The backward pass: `dq`, `dk` and `dv`, those that are `wanted`.
 pub fn backward<F: Real>(
     problem: &AttentionProblem,
     tensors: &Tensors,
-    (out, lse): &(Vec<f64>, Vec<f32>),
+    (out, lse): &(Vec<f64>, Vec<f64>),
     layout: Layout,
     wanted: [bool; 3],
 ) -> [Option<Vec<f64>>; 3] {
@@ -151,14 +151,19 @@ pub fn backward<F: Real>(
     let d_out = Tensor::<F>::new(&tensors.d_out, out_axes, layout);
     let mut gradients = [q_axes, k_axes, v_axes].map(|axes| Tensor::<F>::unwritten(axes, layout));
     let [dq, dk, dv] = &mut gradients;
+    let lse: Vec<F> = lse.iter().copied().map(F::from_f64).collect();
+    let d_lse: Option<Vec<F>> = tensors
+        .d_lse
+        .as_ref()
+        .map(|d_lse| d_lse.iter().map(|&x| F::from_f64(x.into())).collect());
     let saved = Saved {
         q: q.view(),
         k: k.view(),
         v: v.view(),
         out: out.view(),
-        lse,
+        lse: &lse,
         d_out: d_out.view(),
-        d_lse: tensors.d_lse.as_deref(),
+        d_lse: d_lse.as_deref(),
     };
     let targets = Gradients {
         dq: wanted[0].then(|| dq.view_mut()),
@@ -178,7 +183,7 @@ pub fn run<F: Real>(problem: &AttentionProblem, tensors: &Tensors, layout: Layou
     let (out, lse) = forward;
     Results {
         out,
-        lse: support::widen(&lse),
+        lse,
         dq,
         dk,
         dv,

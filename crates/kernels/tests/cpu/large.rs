@@ -1,4 +1,4 @@
-//! Long rows, which span many chunks, and large logits.
+//! Long rows, which span many chunks, wide heads, and large logits.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -56,6 +56,27 @@ fn long_bidirectional_rows() {
         local_right: 2,
         vert_stride: 4,
     });
+}
+
+#[test]
+fn wide_heads() {
+    for (head_dim, value_dim) in [(256, 256), (256, 8), (8, 256), (200, 136)] {
+        let config = PatternConfig::local_stride(2, 3, 16, 4).with_num_kv_heads(2);
+        let shape = AttentionShape {
+            batch: 1,
+            num_heads: 4,
+            num_kv_heads: 2,
+            seq_q: 150,
+            seq_kv: 170,
+            head_dim,
+            value_dim,
+        };
+        let problem = AttentionProblem::new(shape, &config.build().unwrap(), None, None).unwrap();
+        let tensors = random::tensors(&shape, 1.5, true, &mut StdRng::seed_from_u64(13));
+        let results = engine::run::<f32>(&problem, &tensors, Layout::Bshd);
+        compare::results(&results, &oracle(&problem, &tensors), F32)
+            .unwrap_or_else(|miss| panic!("{head_dim}, {value_dim}: {miss}"));
+    }
 }
 
 /// Scores of a standard deviation of 900, beyond any overflow of `exp` alone. The softmax is one-hot but for near ties,
