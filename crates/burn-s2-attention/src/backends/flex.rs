@@ -1,6 +1,10 @@
 //! Flex: Burn's pure Rust CPU backend, through the CPU engine of `s2-attention-kernels`.
 //!
 //! f32 and f64 are computed in their own type; f16 and bf16 are widened to f32 first and rounded once at the end.
+//!
+//! The forward pass hands over `out` in the type of `q` and `lse` in f32. That is all the digits of f32, but `D =
+//! rowsum(dO * O)` moves a whole row of dS and wants more of `out` than a 2-byte type keeps, and f64 gradients want more
+//! of `lse`: for these types the backward pass computes both again.
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout as FlexLayout};
@@ -49,23 +53,33 @@ fn forward<F: Real + Element>(
     call: &AttentionCall,
 ) -> (FlexTensor, FlexTensor) {
     let dtype = q.dtype();
-    let shape = call.problem.shape();
     let [q, k, v] = [q, k, v].map(readable::<F>);
-    let mut out = Output::<F>::new(
-        [shape.batch, shape.num_heads, shape.seq_q, shape.value_dim],
-        call,
-    );
-    let mut lse = vec![0.0; shape.batch * shape.num_heads * shape.seq_q];
+    let (out, lse) = run_forward::<F>(&q, &k, &v, call);
+    let shape = call.problem.shape();
+    let lse_shape = Shape::new([shape.batch, shape.num_heads, shape.seq_q]);
+    let lse = Flex::float_cast(tensor(lse, lse_shape, F::dtype()), FloatDType::F32);
+    (out.into_tensor(dtype), lse)
+}
+
+/// `out` and `lse` in the type that is computed in.
+fn run_forward<F: Real + Element>(
+    q: &FlexTensor,
+    k: &FlexTensor,
+    v: &FlexTensor,
+    call: &AttentionCall,
+) -> (Output<F>, Vec<F>) {
+    let shape = call.problem.shape();
+    let mut out = Output::<F>::new(shape.out_sizes(), call);
+    let mut lse = vec![F::ZERO; shape.batch * shape.num_heads * shape.seq_q];
     cpu::forward(
         &call.problem,
-        rows(&q, call.layout),
-        rows(&k, call.layout),
-        rows(&v, call.layout),
+        rows(q, call.layout),
+        rows(k, call.layout),
+        rows(v, call.layout),
         out.rows(),
         &mut lse,
     );
-    let lse_shape = Shape::new([shape.batch, shape.num_heads, shape.seq_q]);
-    (out.into_tensor(dtype), tensor(lse, lse_shape, DType::F32))
+    (out, lse)
 }
 
 fn backward<F: Real + Element>(
@@ -78,31 +92,19 @@ fn backward<F: Real + Element>(
     let dtype = tensors[0].dtype();
     let shape = call.problem.shape();
     let [q, k, v, out, d_out] = tensors.map(readable::<F>);
-    let [lse, d_lse] = [lse, d_lse].map(|tensor| tensor.to_contiguous());
+    let (out, lse) = if dtype == DType::F32 {
+        (out, lse.to_contiguous())
+    } else {
+        let (out, lse) = run_forward::<F>(&q, &k, &v, call);
+        let lse_shape = Shape::new([lse.len()]);
+        (out.into_tensor(F::dtype()), tensor(lse, lse_shape, F::dtype()))
+    };
+    let d_lse = Flex::float_cast(d_lse, FloatDType::from(F::dtype())).to_contiguous();
 
     let gradient = |wanted: bool, sizes: [usize; 4]| wanted.then(|| Output::<F>::new(sizes, call));
-    let mut dq = gradient(
-        wanted.q,
-        [shape.batch, shape.num_heads, shape.seq_q, shape.head_dim],
-    );
-    let mut dk = gradient(
-        wanted.k,
-        [
-            shape.batch,
-            shape.num_kv_heads,
-            shape.seq_kv,
-            shape.head_dim,
-        ],
-    );
-    let mut dv = gradient(
-        wanted.v,
-        [
-            shape.batch,
-            shape.num_kv_heads,
-            shape.seq_kv,
-            shape.value_dim,
-        ],
-    );
+    let mut dq = gradient(wanted.q, shape.q_sizes());
+    let mut dk = gradient(wanted.k, shape.k_sizes());
+    let mut dv = gradient(wanted.v, shape.v_sizes());
     cpu::backward(
         &call.problem,
         Saved {
@@ -149,7 +151,7 @@ fn rows<F: Real + Element>(tensor: &FlexTensor, layout: Layout) -> Rows<'_, F> {
     )
 }
 
-fn contiguous(tensor: &FlexTensor) -> &[f32] {
+fn contiguous<F: Element + Pod>(tensor: &FlexTensor) -> &[F] {
     let start = tensor.layout().start_offset();
     &tensor.storage()[start..start + tensor.layout().num_elements()]
 }
