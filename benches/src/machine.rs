@@ -76,7 +76,19 @@ fn commit() -> String {
     let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
         return "unknown".to_owned();
     };
-    match git(&["status", "--porcelain", "--untracked-files=no"]) {
+    // Results and what is made of them change with every run.
+    let code = [
+        ":/",
+        ":(top,exclude)benches/results",
+        ":(top,exclude)docs",
+        ":(top,exclude)README.md",
+    ];
+    match git(&[
+        &["status", "--porcelain", "--untracked-files=no", "--"],
+        &code[..],
+    ]
+    .concat())
+    {
         Some(changes) if changes.is_empty() => commit,
         _ => format!("{commit}-dirty"),
     }

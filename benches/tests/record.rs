@@ -17,7 +17,7 @@ fn rows_survive_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("2026-01-02-cpu/cpu.jsonl");
     let rows = [
-        sparse(1234.567_890_123_4),
+        sparse(1_234.567_890_123_4),
         Row {
             engine: None,
             peak_bytes: None,

@@ -153,9 +153,8 @@ fn documents_are_filled_between_their_markers_and_stay_as_they_are_after_that() 
         "{filled}"
     );
     assert!(
-        filled.contains(
-            "](docs/images/time-by-length-cpu.svg)\n<!-- end of report -->\nThe end.\n"
-        ),
+        filled
+            .contains("](docs/images/time-by-length-cpu.svg)\n<!-- end of report -->\nThe end.\n"),
         "{filled}"
     );
     assert!(
