@@ -1,10 +1,11 @@
 //! The operation on tensors.
 
+use std::f64::consts::LOG2_E;
 use std::sync::Arc;
 
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Device, Tensor};
-use s2_attention_kernels::{AttentionProblem, AttentionShape};
+use s2_attention_kernels::{AttentionProblem, AttentionShape, ProblemError};
 use s2_attention_pattern::Pattern;
 
 use crate::ops::{AttentionCall, S2AttentionOps};
@@ -100,6 +101,7 @@ pub fn try_s2_attention_with_lse(
     check_dtypes([("q", q.dtype()), ("k", k.dtype()), ("v", v.dtype())])?;
     check_devices([("q", q.device()), ("k", k.device()), ("v", v.device())])?;
     let problem = AttentionProblem::new(shape, pattern, options.scale, options.positions.clone())?;
+    check_scale(problem.scale(), q.dtype())?;
     let call = AttentionCall {
         problem: Arc::new(problem),
         layout: options.layout,
@@ -166,16 +168,19 @@ fn check_dtypes(tensors: [(&'static str, DType); 3]) -> Result<(), S2AttentionEr
     }
 }
 
-fn check_devices(tensors: [(&'static str, Device); 3]) -> Result<(), S2AttentionError> {
-    let (first_name, first) = &tensors[0];
-    if let Some((tensor, device)) = tensors.iter().find(|(_, device)| device != first) {
-        return Err(S2AttentionError::DeviceMismatch {
-            tensor,
-            seen: format!("{device:?}"),
-            other: first_name,
-            accepted: format!("{first:?}"),
-        });
+/// The scale is applied in base 2 and, but for f64, in f32.
+fn check_scale(scale: f64, dtype: DType) -> Result<(), S2AttentionError> {
+    let applied = (scale * LOG2_E) as f32;
+    if dtype == DType::F64 || applied.is_finite() {
+        Ok(())
+    } else {
+        Err(ProblemError::Scale { seen: scale }.into())
     }
+}
+
+fn check_devices(tensors: [(&'static str, Device); 3]) -> Result<(), S2AttentionError> {
+    same_device(&tensors)?;
+    let (_, first) = &tensors[0];
     match first.clone().inner().as_dispatch() {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => Ok(()),
@@ -183,6 +188,21 @@ fn check_devices(tensors: [(&'static str, Device); 3]) -> Result<(), S2Attention
         device => Err(S2AttentionError::UnsupportedDevice {
             device: format!("{device:?}"),
         }),
+    }
+}
+
+fn same_device(tensors: &[(&'static str, Device)]) -> Result<(), S2AttentionError> {
+    let Some((first_name, first)) = tensors.first() else {
+        return Ok(());
+    };
+    match tensors.iter().find(|(_, device)| device != first) {
+        Some((tensor, device)) => Err(S2AttentionError::DeviceMismatch {
+            tensor,
+            seen: format!("{device:?}"),
+            other: first_name,
+            accepted: format!("{first:?}"),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -205,7 +225,7 @@ pub fn combine(parts: Vec<(Tensor<4>, Tensor<3>)>, layout: Layout) -> (Tensor<4>
 /// [`combine`], with a typed error in place of a panic.
 ///
 /// # Errors
-/// If there are no parts, or parts have different shapes or dtypes.
+/// If there are no parts, or parts have different shapes, dtypes or devices.
 pub fn try_combine(
     parts: Vec<(Tensor<4>, Tensor<3>)>,
     layout: Layout,
@@ -215,6 +235,8 @@ pub fn try_combine(
     };
     let (dtype, sizes) = (first_out.dtype(), layout.sizes(first_out.dims()));
     check_parts(&parts, dtype, sizes, layout)?;
+    let devices = parts.iter().flat_map(|(out, lse)| [("out", out.device()), ("lse", lse.device())]);
+    same_device(&devices.collect::<Vec<_>>())?;
     // Weights are kept in at least the precision of lse.
     let wide = if dtype == DType::F64 {
         DType::F64

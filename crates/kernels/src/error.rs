@@ -31,8 +31,11 @@ pub enum ProblemError {
         /// Key/value heads of the pattern.
         accepted: usize,
     },
-    /// The softmax scale is not a finite number.
-    #[error("the softmax scale is {seen}; it must be finite (the default is 1/sqrt(head_dim))")]
+    /// The softmax scale is not a finite number in the precision that scores are computed in.
+    #[error(
+        "the softmax scale is {seen}; times log2(e) it must be finite in f32, or in f64 for f64 tensors \
+         (the default is 1/sqrt(head_dim))"
+    )]
     Scale {
         /// The scale given.
         seen: f64,

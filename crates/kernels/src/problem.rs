@@ -1,5 +1,7 @@
 //! One attention call: shapes, pattern, scale and positions, checked once and read by every engine.
 
+use std::f64::consts::LOG2_E;
+
 use s2_attention_pattern::Pattern;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,28 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Elements of a value.
     pub value_dim: usize,
+}
+
+impl AttentionShape {
+    /// `[batch, num_heads, seq_q, head_dim]`.
+    pub fn q_sizes(&self) -> [usize; 4] {
+        [self.batch, self.num_heads, self.seq_q, self.head_dim]
+    }
+
+    /// `[batch, num_kv_heads, seq_kv, head_dim]`.
+    pub fn k_sizes(&self) -> [usize; 4] {
+        [self.batch, self.num_kv_heads, self.seq_kv, self.head_dim]
+    }
+
+    /// `[batch, num_kv_heads, seq_kv, value_dim]`.
+    pub fn v_sizes(&self) -> [usize; 4] {
+        [self.batch, self.num_kv_heads, self.seq_kv, self.value_dim]
+    }
+
+    /// `[batch, num_heads, seq_q, value_dim]`.
+    pub fn out_sizes(&self) -> [usize; 4] {
+        [self.batch, self.num_heads, self.seq_q, self.value_dim]
+    }
 }
 
 /// Where the tokens of one sequence stand, in absolute token positions; nothing needs to be aligned to blocks.
@@ -79,7 +103,7 @@ impl AttentionProblem {
             });
         }
         let scale = scale.unwrap_or_else(|| 1.0 / (shape.head_dim as f64).sqrt());
-        if !scale.is_finite() {
+        if !(scale * LOG2_E).is_finite() {
             return Err(ProblemError::Scale { seen: scale });
         }
         let spans = match spans {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::MAX_HEADS;
+use crate::config::{MAX_HEADS, MAX_TABLE_BLOCKS};
 use crate::error::PatternError;
 use crate::rule::check_size;
 
@@ -31,7 +31,7 @@ impl BlockMask {
     /// From `kept`, row-major values of shape `[heads, q_blocks, kv_blocks]`.
     ///
     /// # Errors
-    /// A shape with a zero in it or above 2^32 blocks a head, or another number of values than the
+    /// A shape with a zero in it, with more than 65,535 blocks on a side or 2^32 in all, or another number of values than the
     /// shape holds.
     pub fn new(
         [heads, q_blocks, kv_blocks]: [usize; 3],
@@ -55,7 +55,7 @@ impl BlockMask {
     /// From a predicate `kept(head, i, j)` over the shape `[heads, q_blocks, kv_blocks]`.
     ///
     /// # Errors
-    /// A shape with a zero in it or above 2^32 blocks a head.
+    /// A shape with a zero in it, with more than 65,535 blocks on a side or 2^32 in all.
     pub fn from_fn(
         [heads, q_blocks, kv_blocks]: [usize; 3],
         causal: bool,
@@ -136,9 +136,12 @@ fn check_shape(heads: usize, q_blocks: usize, kv_blocks: usize) -> Result<(), Pa
     check_size("kv_blocks", kv_blocks)?;
     for (name, value, max) in [
         ("heads", heads, MAX_HEADS),
+        ("q_blocks", q_blocks, MAX_TABLE_BLOCKS),
+        ("kv_blocks", kv_blocks, MAX_TABLE_BLOCKS),
+        // Half a gigabyte of bits.
         (
-            "q_blocks * kv_blocks",
-            q_blocks * kv_blocks,
+            "heads * q_blocks * kv_blocks",
+            heads * q_blocks * kv_blocks,
             u32::MAX as usize,
         ),
     ] {

@@ -15,7 +15,7 @@ pub const MAX_BLOCKS: usize = i32::MAX as usize;
 pub const MAX_HEADS: usize = 1 << 16;
 
 /// Largest `table_blocks`: the index lists of a head hold 32-bit numbers.
-const MAX_TABLE_BLOCKS: usize = u16::MAX as usize;
+pub(crate) const MAX_TABLE_BLOCKS: usize = u16::MAX as usize;
 
 /// A pattern as plain data: a [`Rule`] and the heads that it is spread over.
 ///

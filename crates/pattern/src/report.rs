@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::MAX_BLOCKS;
 use crate::coverage::{coverage, dense_pairs};
 use crate::error::PatternError;
 use crate::pattern::Pattern;
@@ -91,7 +92,7 @@ impl PatternReport {
     /// `blocks * schedules`.
     ///
     /// # Errors
-    /// No tokens, or more than the pattern's table covers.
+    /// No tokens, more than [`MAX_BLOCKS`] blocks of them, or more than the pattern's table covers.
     pub fn new(pattern: &Pattern, tokens: usize) -> Result<Self, PatternError> {
         if tokens == 0 {
             return Err(PatternError::TooSmall {
@@ -102,6 +103,13 @@ impl PatternReport {
         }
         let block_size = pattern.block_size();
         let blocks = tokens.div_ceil(block_size);
+        if blocks > MAX_BLOCKS {
+            return Err(PatternError::TooLarge {
+                name: "blocks of tokens",
+                value: blocks as i128,
+                max: MAX_BLOCKS,
+            });
+        }
         if let Some((q_blocks, kv_blocks)) = pattern.max_blocks()
             && blocks > q_blocks.min(kv_blocks)
         {

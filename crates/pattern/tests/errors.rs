@@ -156,11 +156,20 @@ fn numbers_beyond_the_index_type() {
     ] {
         assert_eq!(error(config, &["at most"]), expected);
     }
-    let error = BlockMask::from_fn([1, 65_536, 65_536], true, |_, _, _| true).unwrap_err();
+    let mask = |shape| BlockMask::from_fn(shape, true, |_, _, _| true).unwrap_err();
+    assert_eq!(mask([1, 65_536, 1]), too_large("q_blocks", 65_536, 65_535));
+    assert_eq!(mask([1, 1, 65_536]), too_large("kv_blocks", 65_536, 65_535));
     assert_eq!(
-        error,
-        too_large("q_blocks * kv_blocks", 1 << 32, u32::MAX as usize)
+        mask([2, 65_535, 65_535]),
+        too_large(
+            "heads * q_blocks * kv_blocks",
+            2 * 65_535 * 65_535,
+            u32::MAX as usize
+        )
     );
+    let pattern = PatternConfig::dense(1, 1).build().unwrap();
+    let error = PatternReport::new(&pattern, usize::MAX).unwrap_err();
+    assert_eq!(error, too_large("blocks of tokens", usize::MAX as i128, MAX_BLOCKS));
     assert!(
         PatternConfig::local_stride(MAX_BLOCKS, MAX_BLOCKS, MAX_BLOCKS, 8)
             .build()

@@ -151,7 +151,7 @@ fn rows<F: Real + Element>(tensor: &FlexTensor, layout: Layout) -> Rows<'_, F> {
     )
 }
 
-fn contiguous<F: Element + Pod>(tensor: &FlexTensor) -> &[F] {
+fn contiguous<F: Real + Element>(tensor: &FlexTensor) -> &[F] {
     let start = tensor.layout().start_offset();
     &tensor.storage()[start..start + tensor.layout().num_elements()]
 }

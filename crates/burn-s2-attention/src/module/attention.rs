@@ -171,7 +171,7 @@ impl S2Attention {
         self.rope.as_ref()
     }
 
-    /// Takes the rotary tables of another layer with the same rope, so that both keep one copy.
+    /// Takes the rope of another layer with the same configuration, so that cosines and sines are computed once for both.
     pub(crate) fn share_rope(&mut self, other: &Self) {
         self.rope.clone_from(&other.rope);
     }

@@ -61,7 +61,7 @@ impl RopeConfig {
         Ok(Rope {
             frequencies,
             amplitude: self.scaling.amplitude(),
-            tables: Arc::default(),
+            kept: Arc::default(),
         })
     }
 
@@ -78,25 +78,24 @@ impl RopeConfig {
 
 /// Rotary position embedding, created by [`RopeConfig`]. It has no parameters.
 ///
-/// Cosines and sines are computed on the host in f64 and kept per device. The tables grow when a longer position is asked for, so
-/// there is no longest context to configure; clones share them, so the layers of a model hold one table together.
+/// Cosines and sines are computed on the host in f64 for the positions of a call, and kept for the next call at the same
+/// positions. There is no longest context to configure. Clones share what is kept, so the layers of a model compute it once.
 #[derive(Clone, Debug)]
 pub struct Rope {
     /// Radians per position, `head_dim / 2` values.
     frequencies: Vec<f64>,
     amplitude: f64,
-    tables: Arc<Mutex<Vec<Table>>>,
+    /// The latest rows of each device and dtype.
+    kept: Arc<Mutex<Vec<Rows>>>,
 }
 
-/// Cosine and sine, each `[positions, head_dim / 2]`.
+/// Cosine and sine of the positions from each start, both `[starts, seq, head_dim / 2]`.
 #[derive(Clone, Debug)]
-struct Table {
-    cos: Tensor<2>,
-    sin: Tensor<2>,
+struct Rows {
+    starts: Vec<usize>,
+    cos: Tensor<3>,
+    sin: Tensor<3>,
 }
-
-/// Fewest positions of a table, so that short prompts do not build it again and again.
-const MIN_POSITIONS: usize = 256;
 
 impl Rope {
     /// Elements per head.
@@ -137,9 +136,11 @@ impl Rope {
         } else {
             DType::F32
         };
-        let (cos, sin) = self.rows(&x.device(), compute, starts, seq);
-        let [cos, sin] =
-            [cos, sin].map(|rows| rows.reshape(layout.shape([starts.len(), 1, seq, half])));
+        let rows = self.rows(&x.device(), compute, starts, seq);
+        let [cos, sin] = [rows.cos, rows.sin].map(|rows| {
+            rows.narrow(1, 0, seq)
+                .reshape(layout.shape([starts.len(), 1, seq, half]))
+        });
         let x = x.cast(compute);
         let first = x.clone().narrow(3, 0, half);
         let second = x.narrow(3, half, half);
@@ -153,65 +154,41 @@ impl Rope {
         turned.cast(dtype)
     }
 
-    /// Cosine and sine of `seq` positions from each start, `[starts, seq, head_dim / 2]`.
-    fn rows(
-        &self,
-        device: &Device,
-        dtype: DType,
-        starts: &[usize],
-        seq: usize,
-    ) -> (Tensor<3>, Tensor<3>) {
-        let end = starts.iter().max().map_or(0, |start| start + seq);
-        let table = self.table(device, dtype, end);
-        let rows = |table: &Tensor<2>| {
-            let parts = starts
-                .iter()
-                .map(|&start| table.clone().narrow(0, start, seq).unsqueeze::<3>());
-            Tensor::cat(parts.collect(), 0)
-        };
-        (rows(&table.cos), rows(&table.sin))
-    }
-
-    /// The table of a device, built or built anew if it has fewer than `positions` rows.
-    fn table(&self, device: &Device, dtype: DType, positions: usize) -> Table {
-        // Without autodiff: to the graph the tables are constants.
+    /// At least `seq` rows from each start.
+    fn rows(&self, device: &Device, dtype: DType, starts: &[usize], seq: usize) -> Rows {
+        // Without autodiff: to the graph the rows are constants.
         let device = device.clone().without_autodiff();
-        // A panic elsewhere cannot leave a table half written, so a poisoned lock is still good.
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = tables
+        // A panic elsewhere cannot leave rows half written, so a poisoned lock is still good.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept
             .iter()
-            .position(|table| table.cos.device() == device && table.cos.dtype() == dtype);
-        if let Some(index) = found {
-            if tables[index].cos.dims()[0] >= positions {
-                return tables[index].clone();
+            .position(|rows| rows.cos.device() == device && rows.cos.dtype() == dtype);
+        if let Some(at) = at {
+            if kept[at].starts == starts && kept[at].cos.dims()[1] >= seq {
+                return kept[at].clone();
             }
-            tables.swap_remove(index);
+            kept.swap_remove(at);
         }
-        let table = self.build(
-            &device,
-            dtype,
-            positions.next_power_of_two().max(MIN_POSITIONS),
-        );
-        tables.push(table.clone());
-        table
+        let rows = self.compute_rows(&device, dtype, starts, seq);
+        kept.push(rows.clone());
+        rows
     }
 
-    fn build(&self, device: &Device, dtype: DType, positions: usize) -> Table {
-        let half = self.frequencies.len();
-        let tensor = |function: fn(f64) -> f64| {
-            let values: Vec<f64> = (0..positions)
-                .flat_map(|p| {
-                    self.frequencies
-                        .iter()
-                        .map(move |frequency| p as f64 * frequency)
-                })
-                .map(|angle| self.amplitude * function(angle))
-                .collect();
-            Tensor::<2>::from_data(TensorData::new(values, [positions, half]), (device, dtype))
-        };
-        Table {
-            cos: tensor(f64::cos),
-            sin: tensor(f64::sin),
+    fn compute_rows(&self, device: &Device, dtype: DType, starts: &[usize], seq: usize) -> Rows {
+        let shape = [starts.len(), seq, self.frequencies.len()];
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for position in starts.iter().flat_map(|&start| start..start + seq) {
+            for frequency in &self.frequencies {
+                let angle = position as f64 * frequency;
+                cos.push(self.amplitude * angle.cos());
+                sin.push(self.amplitude * angle.sin());
+            }
+        }
+        let tensor = |values| Tensor::from_data(TensorData::new(values, shape), (device, dtype));
+        Rows {
+            starts: starts.to_vec(),
+            cos: tensor(cos),
+            sin: tensor(sin),
         }
     }
 }

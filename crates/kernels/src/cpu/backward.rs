@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::chunk::{Chunk, Chunks, Operand, Segment};
 use super::forward::{sequence_tiles, transpose};
-use super::real::{Matrix, product};
+use super::real::{Matrix, dot_product, product};
 use super::softmax::{RowStatistics, differentiate};
 use super::tile::{QueryTile, RunBuilder};
 use super::{CHUNK_KEYS, Real, Rows, RowsMut, TILE_QUERIES};
@@ -33,15 +33,15 @@ pub struct Saved<'a, F> {
     /// `[b, h, s_q, dv]`: the forward pass's output.
     pub out: Rows<'a, F>,
     /// `[b, h, s_q]`, contiguous: the forward pass's lse.
-    pub lse: &'a [f32],
+    pub lse: &'a [F],
     /// `[b, h, s_q, dv]`: the gradient of `out`.
     pub d_out: Rows<'a, F>,
     /// `[b, h, s_q]`, contiguous: the gradient of `lse`; `None` stands for 0.
-    pub d_lse: Option<&'a [f32]>,
+    pub d_lse: Option<&'a [F]>,
 }
 
 /// Where to write the gradients. Those that are `None` are not computed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Gradients<'a, F> {
     /// `[b, h, s_q, d]`.
     pub dq: Option<RowsMut<'a, F>>,
@@ -57,20 +57,21 @@ pub struct Gradients<'a, F> {
 /// `dQ = scale * dS K`, `dK = scale * dS^T Q` (Dao et al., arXiv 2205.14135, with the `d_lse` term).
 ///
 /// # Panics
-/// If a view is smaller than the shapes of `problem`.
+/// If a view is smaller than the shapes of `problem`, or rows of a gradient overlap.
 pub fn backward<F: Real>(
     problem: &AttentionProblem,
     saved: Saved<'_, F>,
     gradients: Gradients<'_, F>,
 ) {
     let shape = problem.shape();
+    check_views(problem, &saved, &gradients);
     let tiles = sequence_tiles(problem);
     let kv_heads = shape.batch * shape.num_kv_heads;
     (0..kv_heads).into_par_iter().for_each(|index| {
         let pass = HeadPass {
             problem,
             saved,
-            gradients,
+            gradients: &gradients,
             batch: index / shape.num_kv_heads,
             kv_head: index % shape.num_kv_heads,
         };
@@ -98,6 +99,29 @@ pub fn backward<F: Real>(
     });
 }
 
+fn check_views<F: Real>(
+    problem: &AttentionProblem,
+    saved: &Saved<'_, F>,
+    gradients: &Gradients<'_, F>,
+) {
+    let shape = problem.shape();
+    saved.q.check("q", shape.q_sizes());
+    saved.k.check("k", shape.k_sizes());
+    saved.v.check("v", shape.v_sizes());
+    saved.out.check("out", shape.out_sizes());
+    saved.d_out.check("d_out", shape.out_sizes());
+    let targets = [
+        ("dq", &gradients.dq, shape.q_sizes()),
+        ("dk", &gradients.dk, shape.k_sizes()),
+        ("dv", &gradients.dv, shape.v_sizes()),
+    ];
+    for (name, target, sizes) in targets {
+        if let Some(target) = target {
+            target.check(name, sizes);
+        }
+    }
+}
+
 /// dK and dV of one head, summed over the tiles of a part; empty where not wanted.
 struct KeyValueSums<F> {
     dk: Vec<F>,
@@ -119,7 +143,7 @@ impl<F: Real> KeyValueSums<F> {
 struct HeadPass<'a, F> {
     problem: &'a AttentionProblem,
     saved: Saved<'a, F>,
-    gradients: Gradients<'a, F>,
+    gradients: &'a Gradients<'a, F>,
     batch: usize,
     kv_head: usize,
 }
@@ -145,7 +169,7 @@ impl<F: Real> HeadPass<'_, F> {
             let head = self.kv_head * group + unit / tiles.len();
             let tile = &tiles[unit % tiles.len()];
             scratch.differentiate_tile(self, head, tile, &mut sums);
-            if let Some(dq) = self.gradients.dq {
+            if let Some(dq) = &self.gradients.dq {
                 let rows = scratch.dq.chunks_exact(shape.head_dim).take(tile.len);
                 for (lane, row) in rows.enumerate() {
                     // SAFETY: each query of the group's heads belongs to one unit, and each unit to one part.
@@ -166,8 +190,8 @@ impl<F: Real> HeadPass<'_, F> {
         let shape = self.problem.shape();
         let span = &self.problem.spans()[self.batch];
         let sides = [
-            (self.gradients.dk, &sums.dk, shape.head_dim),
-            (self.gradients.dv, &sums.dv, shape.value_dim),
+            (&self.gradients.dk, &sums.dk, shape.head_dim),
+            (&self.gradients.dv, &sums.dv, shape.value_dim),
         ];
         for (target, sums, width) in sides {
             let Some(target) = target else { continue };
@@ -180,7 +204,7 @@ impl<F: Real> HeadPass<'_, F> {
                 }
             }
         }
-        if let Some(dq) = self.gradients.dq {
+        if let Some(dq) = &self.gradients.dq {
             let group = self.problem.pattern().group_size();
             for head in self.kv_head * group..(self.kv_head + 1) * group {
                 for query in span.q_len..shape.seq_q {
@@ -197,9 +221,13 @@ struct Scratch<F> {
     runs: RunBuilder,
     chunk: Chunk,
     statistics: RowStatistics<F>,
-    /// `[d, lanes]`: the tile's queries, times scale and log2(e).
+    /// `[lanes, d]`: the tile's queries; 0 where a query attends nothing.
+    query_rows: Vec<F>,
+    /// `[d, lanes]`: the same, times scale and log2(e).
     queries: Vec<F>,
-    /// `[dv, lanes]`: the gradient of the tile's output.
+    /// `[lanes, dv]`: the gradient of the tile's output; 0 where a query attends nothing.
+    d_out_rows: Vec<F>,
+    /// `[dv, lanes]`: the same.
     d_out: Vec<F>,
     /// `[keys, lanes]`: scores, then P.
     scores: Vec<F>,
@@ -224,7 +252,9 @@ impl<F: Real> Scratch<F> {
                 lse: [F::INFINITY; TILE_QUERIES],
                 delta: [F::ZERO; TILE_QUERIES],
             },
+            query_rows: buffer(TILE_QUERIES * d),
             queries: buffer(d * TILE_QUERIES),
+            d_out_rows: buffer(TILE_QUERIES * dv),
             d_out: buffer(dv * TILE_QUERIES),
             scores: buffer(CHUNK_KEYS * TILE_QUERIES),
             d_scores: buffer(CHUNK_KEYS * TILE_QUERIES),
@@ -266,14 +296,12 @@ impl<F: Real> Scratch<F> {
                     (&values, &self.d_out, dv, &mut *d_scores),
                 ];
                 for (operand, transposed, width, target) in sides {
-                    product(
+                    dot_product(
                         [segment.len, tile.len - lane, width],
                         operand.segment(segment),
-                        Matrix::rows(&transposed[lane..], TILE_QUERIES),
+                        (&transposed[lane..], TILE_QUERIES),
                         &mut target[start..],
                         TILE_QUERIES,
-                        F::ONE,
-                        None,
                     );
                 }
             }
@@ -288,7 +316,7 @@ impl<F: Real> Scratch<F> {
                     (
                         pass.gradients.dv.is_some(),
                         p,
-                        rows_from(saved.d_out, pass.batch, head, tile.first + lane),
+                        Matrix::rows(&self.d_out_rows[lane * dv..], dv),
                         dv,
                         F::ONE,
                         &mut sums.dv,
@@ -296,7 +324,7 @@ impl<F: Real> Scratch<F> {
                     (
                         pass.gradients.dk.is_some(),
                         ds,
-                        rows_from(saved.q, pass.batch, head, tile.first + lane),
+                        Matrix::rows(&self.query_rows[lane * d..], d),
                         d,
                         scale,
                         &mut sums.dk,
@@ -332,62 +360,43 @@ impl<F: Real> Scratch<F> {
     }
 
     /// Loads what the tile's queries need, and clears dQ.
+    ///
+    /// A query that attends nothing has no part in any gradient, whatever its row and the gradients of its results hold:
+    /// its lanes are cleared, since 0 times NaN would be NaN.
     fn prepare(&mut self, pass: &HeadPass<'_, F>, head: usize, tile: &QueryTile) {
         let (problem, saved) = (pass.problem, &pass.saved);
         let shape = problem.shape();
         let (d, dv) = (shape.head_dim, shape.value_dim);
-        let rows_of = |rows: &Rows<'_, F>| rows.row_stride();
-        let query_rows = saved.q.from(pass.batch, head, tile.first);
-        let d_out_rows = saved.d_out.from(pass.batch, head, tile.first);
-        let out_rows = saved.out.from(pass.batch, head, tile.first);
-        let factor = F::from_f64(problem.scale() * LOG2_E);
-        transpose(
-            query_rows,
-            rows_of(&saved.q),
-            tile.len,
-            d,
-            factor,
-            &mut self.queries,
-        );
-        transpose(
-            d_out_rows,
-            rows_of(&saved.d_out),
-            tile.len,
-            dv,
-            F::ONE,
-            &mut self.d_out,
-        );
-        self.dq.fill(F::ZERO);
-
         let first = (pass.batch * shape.num_heads + head) * shape.seq_q + tile.first;
         for lane in 0..tile.len {
+            let query = &mut self.query_rows[lane * d..][..d];
+            let d_out = &mut self.d_out_rows[lane * dv..][..dv];
             let lse = saved.lse[first + lane];
-            let d_lse = saved.d_lse.map_or(0.0, |d_lse| d_lse[first + lane]);
-            let d_out = &d_out_rows[lane * rows_of(&saved.d_out)..][..dv];
-            let out = &out_rows[lane * rows_of(&saved.out)..][..dv];
-            self.statistics.lse[lane] = if lse == f32::NEG_INFINITY {
-                F::INFINITY
-            } else {
-                F::from_f64(f64::from(lse) * LOG2_E)
-            };
+            if lse == F::NEG_INFINITY {
+                self.statistics.lse[lane] = F::INFINITY;
+                self.statistics.delta[lane] = F::ZERO;
+                query.fill(F::ZERO);
+                d_out.fill(F::ZERO);
+                continue;
+            }
+            let token = tile.first + lane;
+            query.copy_from_slice(&saved.q.from(pass.batch, head, token)[..d]);
+            d_out.copy_from_slice(&saved.d_out.from(pass.batch, head, token)[..dv]);
+            let out = &saved.out.from(pass.batch, head, token)[..dv];
             let dot: f64 = d_out
                 .iter()
                 .zip(out)
                 .map(|(g, o)| g.to_f64() * o.to_f64())
                 .sum();
-            self.statistics.delta[lane] = F::from_f64(dot - f64::from(d_lse));
+            let d_lse = saved.d_lse.map_or(F::ZERO, |d_lse| d_lse[first + lane]);
+            self.statistics.lse[lane] = F::from_f64(lse.to_f64() * LOG2_E);
+            self.statistics.delta[lane] = F::from_f64(dot - d_lse.to_f64());
         }
+        let factor = F::from_f64(problem.scale() * LOG2_E);
+        transpose(&self.query_rows, d, tile.len, d, factor, &mut self.queries);
+        transpose(&self.d_out_rows, dv, tile.len, dv, F::ONE, &mut self.d_out);
+        self.dq.fill(F::ZERO);
     }
-}
-
-/// The rows of one head from `token` on, as a matrix.
-fn rows_from<'a, F: Real>(
-    rows: Rows<'a, F>,
-    batch: usize,
-    head: usize,
-    token: usize,
-) -> Matrix<'a, F> {
-    Matrix::rows(rows.from(batch, head, token), rows.row_stride())
 }
 
 /// `sum[keys of the segment] += factor * scores rows`, through `scattered` where the keys are not neighbours.

@@ -5,7 +5,7 @@ use std::f64::consts::{LN_2, LOG2_E};
 use rayon::prelude::*;
 
 use super::chunk::{Chunk, Chunks, Operand};
-use super::real::{Matrix, product};
+use super::real::{Matrix, dot_product, product};
 use super::softmax::OnlineSoftmax;
 use super::tile::{QueryTile, RunBuilder};
 use super::{CHUNK_KEYS, Real, Rows, RowsMut, TILE_QUERIES};
@@ -16,17 +16,22 @@ use crate::AttentionProblem;
 /// A query that attends nothing, and padding beyond a sequence's `q_len`, get an output of 0 and an lse of `-inf`.
 ///
 /// # Panics
-/// If a view is smaller than the shapes of `problem`.
+/// If a view is smaller than the shapes of `problem`, or rows of `out` overlap.
 pub fn forward<F: Real>(
     problem: &AttentionProblem,
     q: Rows<'_, F>,
     k: Rows<'_, F>,
     v: Rows<'_, F>,
     out: RowsMut<'_, F>,
-    lse: &mut [f32],
+    lse: &mut [F],
 ) {
     let shape = problem.shape();
+    q.check("q", shape.q_sizes());
+    k.check("k", shape.k_sizes());
+    v.check("v", shape.v_sizes());
+    out.check("out", shape.out_sizes());
     let lse = RowsMut::new(lse, [shape.num_heads * shape.seq_q, shape.seq_q, 1]);
+    lse.check("lse", [shape.batch, shape.num_heads, shape.seq_q, 1]);
     let tiles = sequence_tiles(problem);
     (0..shape.num_heads * tiles.len())
         .into_par_iter()
@@ -36,7 +41,7 @@ pub fn forward<F: Real>(
                 let (head, (batch, tile)) = (unit / tiles.len(), &tiles[unit % tiles.len()]);
                 scratch.attend(problem, (*batch, head), tile, q, k, v);
                 // SAFETY: every (batch, head, query) belongs to one tile, and every tile is visited once.
-                unsafe { scratch.write((*batch, head), tile, out, lse) };
+                unsafe { scratch.write((*batch, head), tile, &out, &lse) };
             },
         );
     for (batch, span) in problem.spans().iter().enumerate() {
@@ -46,7 +51,7 @@ pub fn forward<F: Real>(
                 unsafe {
                     out.row_mut(batch, head, query, shape.value_dim)
                         .fill(F::ZERO);
-                    lse.row_mut(batch, head, query, 1)[0] = f32::NEG_INFINITY;
+                    lse.row_mut(batch, head, query, 1)[0] = F::NEG_INFINITY;
                 }
             }
         }
@@ -145,14 +150,12 @@ impl<F: Real> Scratch<F> {
             let keys = Operand::gather(chunk, &k, kv_head, d, &mut self.keys);
             for &segment in &chunk.segments {
                 let lane = segment.first_lane;
-                product(
+                dot_product(
                     [segment.len, tile.len - lane, d],
                     keys.segment(segment),
-                    Matrix::rows(&self.queries[lane..], TILE_QUERIES),
+                    (&self.queries[lane..], TILE_QUERIES),
                     &mut scores[segment.row * TILE_QUERIES + lane..],
                     TILE_QUERIES,
-                    F::ONE,
-                    None,
                 );
             }
             chunk.mask(scores, tile, span.kv_start, block);
@@ -180,8 +183,8 @@ impl<F: Real> Scratch<F> {
         &self,
         (batch, head): (usize, usize),
         tile: &QueryTile,
-        out: RowsMut<'_, F>,
-        lse: RowsMut<'_, f32>,
+        out: &RowsMut<'_, F>,
+        lse: &RowsMut<'_, F>,
     ) {
         let dv = self.accumulator.len() / TILE_QUERIES;
         for (lane, sums) in self.accumulator.chunks_exact(dv).take(tile.len).enumerate() {
@@ -194,16 +197,17 @@ impl<F: Real> Scratch<F> {
                     lse.row_mut(batch, head, query, 1),
                 )
             };
-            if max == F::NEG_INFINITY {
+            // The sum of a row that holds NaN is NaN, whatever its maximum.
+            if max == F::NEG_INFINITY && sum == F::ZERO {
                 out.fill(F::ZERO);
-                lse[0] = f32::NEG_INFINITY;
+                lse[0] = F::NEG_INFINITY;
                 continue;
             }
             let factor = F::ONE / sum;
             for (out, sum) in out.iter_mut().zip(sums) {
                 *out = *sum * factor;
             }
-            lse[0] = ((max.to_f64() + sum.to_f64().log2()) * LN_2) as f32;
+            lse[0] = F::from_f64((max.to_f64() + sum.to_f64().log2()) * LN_2);
         }
     }
 }

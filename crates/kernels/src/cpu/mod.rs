@@ -14,7 +14,7 @@
 //! | `softmax` | the vectorised passes over a chunk of scores |
 //! | `forward`, `backward` | the two passes |
 //!
-//! Memory beyond inputs and outputs is O(threads) in the forward pass and O(S) in the backward pass. Results do not
+//! Memory beyond inputs and outputs is O(S) in both passes. Results do not
 //! depend on the number of threads: two runs give the same bits.
 
 mod backward;

@@ -37,7 +37,7 @@ pub trait Real:
     fn from_f64(value: f64) -> Self;
     /// Widens to f64.
     fn to_f64(self) -> f64;
-    /// `2^x` in every lane for `x` up to 0 and a little above; exactly 0 where the result would be subnormal, NaN of NaN.
+    /// `2^x` in every lane for `x` up to 0; exactly 0 where the result would be subnormal, NaN of NaN.
     fn exp2<S: Simd>(x: Vector<S, Self>) -> Vector<S, Self>;
 }
 
@@ -118,6 +118,14 @@ impl<'a, F> Matrix<'a, F> {
         }
     }
 
+    /// The matrix from column `first` on.
+    fn from_column(self, first: usize) -> Self {
+        Self {
+            data: &self.data[first * self.strides.1..],
+            ..self
+        }
+    }
+
     fn last(&self, rows: usize, columns: usize) -> usize {
         (rows - 1) * self.strides.0 + (columns - 1) * self.strides.1
     }
@@ -162,6 +170,31 @@ pub(super) fn product<F: Real>(
             false,
             false,
             gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Elements of a dot product that are summed in one go. Longer ones are sums of such sums, which keeps rounding errors
+/// small for wide heads.
+const DOT_STEP: usize = 64;
+
+/// `c = a b` as [`product`], with the sums over `k` in steps of [`DOT_STEP`]. The rows of `b` are `b_stride` apart.
+pub(super) fn dot_product<F: Real>(
+    [m, n, k]: [usize; 3],
+    a: Matrix<'_, F>,
+    (b, b_stride): (&[F], usize),
+    c: &mut [F],
+    c_stride: usize,
+) {
+    for first in (0..k).step_by(DOT_STEP) {
+        product(
+            [m, n, DOT_STEP.min(k - first)],
+            a.from_column(first),
+            Matrix::rows(&b[first * b_stride..], b_stride),
+            c,
+            c_stride,
+            F::ONE,
+            (first > 0).then_some(F::ONE),
         );
     }
 }

@@ -108,7 +108,10 @@ fn differentiate_columns<S: Simd, F: Real>(
         let lse = load::<S, F>(&statistics.lse, first);
         let delta = load::<S, F>(&statistics.delta, first);
         for key in 0..column.keys {
-            let probability = F::exp2(column.load::<S>(key) - lse);
+            // A probability is at most 1; a little above it is the rounding of lse, which large scores magnify.
+            let exponent = column.load::<S>(key) - lse;
+            let above = exponent.gt(F::ZERO.splat());
+            let probability = F::exp2(above.select(F::ZERO.splat(), exponent));
             column.store(key, probability);
             d_column.store(key, probability * (d_column.load(key) - delta));
         }

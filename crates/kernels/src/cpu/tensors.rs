@@ -15,6 +15,12 @@ impl<'a, T> Rows<'a, T> {
         Self { data, strides }
     }
 
+    /// # Panics
+    /// If the view does not hold the sizes `[batch, heads, seq, width]`.
+    pub(super) fn check(&self, name: &str, sizes: [usize; 4]) {
+        check_bounds(name, self.data.len(), self.strides, sizes);
+    }
+
     /// The tokens of one head from `token` on.
     pub(super) fn from(&self, batch: usize, head: usize, token: usize) -> &'a [T] {
         &self.data[offset(self.strides, batch, head, token)..]
@@ -27,7 +33,7 @@ impl<'a, T> Rows<'a, T> {
 }
 
 /// A view of `[batch, heads, seq, width]` that several threads write to, each its own rows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct RowsMut<'a, T> {
     data: *mut T,
     len: usize,
@@ -50,10 +56,29 @@ impl<'a, T> RowsMut<'a, T> {
         }
     }
 
+    /// # Panics
+    /// If the view does not hold the sizes `[batch, heads, seq, width]`, or two of its rows overlap.
+    pub(super) fn check(&self, name: &str, sizes: [usize; 4]) {
+        check_bounds(name, self.len, self.strides, sizes);
+        // From the innermost axis outwards, a step is at least as long as all that lies within it.
+        let mut axes = [0, 1, 2].map(|axis| (self.strides[axis], sizes[axis]));
+        axes.sort_unstable();
+        let mut within = sizes[3];
+        for (stride, size) in axes {
+            assert!(
+                size <= 1 || stride >= within,
+                "{name}: rows overlap: strides {:?} for sizes {sizes:?}",
+                self.strides
+            );
+            within += stride * size.saturating_sub(1);
+        }
+    }
+
     /// One row of `width` elements.
     ///
     /// # Safety
-    /// No other reference to the row may be alive, in this thread or another.
+    /// The view has passed [`check`](Self::check) with sizes that hold the row, and no other reference to the row is
+    /// alive, in this thread or another.
     pub(super) unsafe fn row_mut(
         &self,
         batch: usize,
@@ -62,12 +87,25 @@ impl<'a, T> RowsMut<'a, T> {
         width: usize,
     ) -> &'a mut [T] {
         let start = offset(self.strides, batch, head, token);
-        assert!(start + width <= self.len, "row outside of the output");
-        // SAFETY: in bounds by the assertion, unshared by the caller's promise.
+        debug_assert!(start + width <= self.len);
+        // SAFETY: in bounds by the check, unshared by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), width) }
     }
 }
 
 fn offset(strides: [usize; 3], batch: usize, head: usize, token: usize) -> usize {
     batch * strides[0] + head * strides[1] + token * strides[2]
+}
+
+/// After this, no offset of an element within `sizes` overflows or lies outside of `len`.
+fn check_bounds(name: &str, len: usize, strides: [usize; 3], sizes: [usize; 4]) {
+    let end = (0..3).try_fold(sizes[3], |end, axis| {
+        strides[axis]
+            .checked_mul(sizes[axis].saturating_sub(1))?
+            .checked_add(end)
+    });
+    assert!(
+        end.is_some_and(|end| end <= len),
+        "{name}: {len} elements do not hold sizes {sizes:?} with strides {strides:?}"
+    );
 }

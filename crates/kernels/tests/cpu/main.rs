@@ -6,6 +6,7 @@ mod support;
 mod determinism;
 mod edges;
 mod engine;
+mod extremes;
 mod golden;
 mod large;
 mod mutations;
