@@ -17,12 +17,16 @@ pub struct TestArgs {
 /// The GPU backends. Their code is type-checked everywhere and needs no GPU for that.
 const GPU_FEATURES: [&str; 6] = ["wgpu", "vulkan", "metal", "cuda", "cuda-cpp", "rocm"];
 
+/// All tests but those of patterns and pictures.
+const TESTS: &str =
+    "cargo test --release --workspace --exclude s2-attention-pattern --exclude pattern-viewer";
+
 /// Runs the steps in order; the first that fails ends the run.
 ///
 /// Building Burn is nearly all of the time, so it is built twice and no more: once as metadata with every feature on
 /// (clippy and docs share it), once as code (tests and programs share it). What keeps it at that: one profile (release
-/// everywhere, which the tests need anyway to be fast), the whole workspace selected in every command, so that Cargo
-/// unites the features of all packages in the same way, and no feature flags beyond the defaults where code is built.
+/// everywhere, which the tests need anyway to be fast), the same features of Burn in every package, and the pictures, whose
+/// dependencies change features deep below Burn, in a command of their own.
 pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
     let mut steps = vec![
         Step::new("format", "cargo fmt --all --check"),
@@ -34,7 +38,7 @@ pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
         .with("DOCS_RS", "1"),
         Step::new(
             "docs, every feature on",
-            "cargo doc --release --workspace --no-deps --all-features",
+            "cargo doc --release --workspace --lib --no-deps --all-features",
         )
         .with("DOCS_RS", "1")
         .with("RUSTDOCFLAGS", "-Dwarnings"),
@@ -43,7 +47,11 @@ pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
         steps.extend(slow_steps());
     }
     // Last, so that the run ends with the counts of the tests.
-    steps.push(Step::new("tests", "cargo test --release --workspace"));
+    steps.push(Step::new(
+        "tests of patterns and pictures",
+        "cargo test --release --package s2-attention-pattern --package pattern-viewer --features s2-attention-pattern/render-png",
+    ));
+    steps.push(Step::new("tests", TESTS));
     run_steps(shell, &steps)
 }
 
@@ -66,10 +74,7 @@ fn slow_steps() -> Vec<Step> {
         "benchmarks as tests",
         "cargo test --release --package s2-attention-pattern --benches",
     ));
-    steps.push(Step::new(
-        "ignored tests",
-        "cargo test --release --workspace -- --ignored",
-    ));
+    steps.push(Step::new("ignored tests", &format!("{TESTS} -- --ignored")));
     steps
 }
 

@@ -235,7 +235,9 @@ pub fn try_combine(
     };
     let (dtype, sizes) = (first_out.dtype(), layout.sizes(first_out.dims()));
     check_parts(&parts, dtype, sizes, layout)?;
-    let devices = parts.iter().flat_map(|(out, lse)| [("out", out.device()), ("lse", lse.device())]);
+    let devices = parts
+        .iter()
+        .flat_map(|(out, lse)| [("out", out.device()), ("lse", lse.device())]);
     same_device(&devices.collect::<Vec<_>>())?;
     // Weights are kept in at least the precision of lse.
     let wide = if dtype == DType::F64 {

@@ -169,7 +169,10 @@ fn numbers_beyond_the_index_type() {
     );
     let pattern = PatternConfig::dense(1, 1).build().unwrap();
     let error = PatternReport::new(&pattern, usize::MAX).unwrap_err();
-    assert_eq!(error, too_large("blocks of tokens", usize::MAX as i128, MAX_BLOCKS));
+    assert_eq!(
+        error,
+        too_large("blocks of tokens", usize::MAX as i128, MAX_BLOCKS)
+    );
     assert!(
         PatternConfig::local_stride(MAX_BLOCKS, MAX_BLOCKS, MAX_BLOCKS, 8)
             .build()

@@ -210,6 +210,20 @@ impl RunConfig {
             rate > 0.0 && rate <= 1.0,
             "--learning-rate {rate} is not above 0 and at most 1"
         );
+        let decay = self.training.weight_decay;
+        ensure!(
+            decay >= 0.0 && decay.is_finite(),
+            "--weight-decay {decay} is not a number from 0 on"
+        );
+        let norm = self.training.max_grad_norm;
+        ensure!(
+            norm > 0.0 && norm.is_finite(),
+            "--max-grad-norm {norm} is not a number above 0"
+        );
+        ensure!(
+            self.training.patience != Some(0),
+            "--patience is 0: at least 1 interval"
+        );
         ensure!(
             self.model.context >= 2,
             "--context {} is too short: at least 2",

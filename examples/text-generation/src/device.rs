@@ -26,6 +26,9 @@ impl FromStr for DeviceName {
         if !["flex", "wgpu", "vulkan", "metal", "cuda", "rocm"].contains(&backend.as_str()) {
             return Err("one of flex, wgpu, vulkan, metal, cuda, rocm is accepted, with `:index` for a further GPU".into());
         }
+        if backend == "flex" && index != 0 {
+            return Err(format!("`{text}`: there is one CPU, `flex`"));
+        }
         Ok(Self { backend, index })
     }
 }

@@ -20,14 +20,17 @@ impl Sampler {
     ///
     /// # Errors
     ///
-    /// For a temperature below 0 and for no candidates.
+    /// For a temperature that is not a number from 0 on, and for no candidates.
     pub fn new(args: &SamplingArgs) -> Result<Self> {
         let SamplingArgs {
             temperature,
             top_k,
             seed,
         } = *args;
-        ensure!(temperature >= 0.0, "--temperature {temperature} is below 0");
+        ensure!(
+            temperature >= 0.0 && temperature.is_finite(),
+            "--temperature {temperature} is not a number from 0 on"
+        );
         ensure!(
             top_k > 0,
             "--top-k 0 leaves nothing to draw from: at least 1"

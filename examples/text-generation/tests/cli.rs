@@ -5,6 +5,7 @@ use clap::{CommandFactory, Parser};
 use text_generation::{
     cli::{Cli, Command, configure},
     config::{Attention, Dtype, Preset, RunConfig},
+    device::DeviceName,
 };
 
 fn parse(args: &str) -> Result<Command, clap::Error> {
@@ -143,4 +144,29 @@ fn what_means_nothing_is_refused() {
         let error = config(args).check().unwrap_err().to_string();
         assert!(error.contains(option), "{args}: {error}");
     }
+}
+
+#[test]
+fn numbers_that_mean_nothing_are_refused() {
+    let refused = |change: &dyn Fn(&mut RunConfig), flag: &str| {
+        let mut config = RunConfig::preset(Preset::Cpu);
+        change(&mut config);
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains(flag), "{error}");
+    };
+    for decay in [f32::NAN, f32::INFINITY, -0.1] {
+        refused(
+            &|config| config.training.weight_decay = decay,
+            "--weight-decay",
+        );
+    }
+    for norm in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
+        refused(
+            &|config| config.training.max_grad_norm = norm,
+            "--max-grad-norm",
+        );
+    }
+    refused(&|config| config.training.patience = Some(0), "--patience");
+    refused(&|config| config.training.interval = 0, "--interval");
+    assert!("flex:7".parse::<DeviceName>().is_err());
 }

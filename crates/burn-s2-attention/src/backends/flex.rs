@@ -97,7 +97,10 @@ fn backward<F: Real + Element>(
     } else {
         let (out, lse) = run_forward::<F>(&q, &k, &v, call);
         let lse_shape = Shape::new([lse.len()]);
-        (out.into_tensor(F::dtype()), tensor(lse, lse_shape, F::dtype()))
+        (
+            out.into_tensor(F::dtype()),
+            tensor(lse, lse_shape, F::dtype()),
+        )
     };
     let d_lse = Flex::float_cast(d_lse, FloatDType::from(F::dtype())).to_contiguous();
 

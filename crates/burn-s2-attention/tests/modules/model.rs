@@ -215,7 +215,7 @@ fn dropout_acts_in_training_alone() {
 }
 
 #[test]
-fn layers_share_one_rotary_table() {
+fn layers_share_cosines_and_sines() {
     let model = config().init(&Device::flex());
     let text = |layer: usize| format!("{:?}", model.layers[layer].attention.rope().unwrap());
     assert!(!text(2).contains("cos"));
@@ -224,7 +224,7 @@ fn layers_share_one_rotary_table() {
         .forward(normal([1, 5, 32], 52, &Device::flex()));
     assert!(
         text(2).contains("cos"),
-        "a table that layer 0 built is there for layer 2"
+        "what layer 0 computed is there for layer 2"
     );
 }
 

@@ -239,22 +239,29 @@ fn gradient_turns_backwards() {
 }
 
 #[test]
-fn tables_grow_and_stay_right() {
+fn what_is_kept_is_right() {
     let device = Device::flex();
     let shared = RopeConfig::new().init(HEAD_DIM);
-    let x = normal([1, 30, 2, HEAD_DIM], 10, &device);
-    for start in [0, 3, 500, 70_000, 2, 0] {
-        let fresh = RopeConfig::new().init(HEAD_DIM);
-        let clone = shared.clone();
-        let expected = values(fresh.forward(x.clone(), Layout::Bshd, &[start]));
-        assert_eq!(
-            values(clone.forward(x.clone(), Layout::Bshd, &[start])),
-            expected
-        );
-        assert_eq!(
-            values(shared.forward(x.clone(), Layout::Bshd, &[start])),
-            expected
-        );
+    for (starts, seq) in [
+        ([0, 0], 30),
+        ([0, 0], 20),
+        ([0, 0], 40),
+        ([0, 3], 40),
+        ([500, 70_000], 40),
+        ([0, 0], 5),
+    ] {
+        for dtype in [DType::F32, DType::F64] {
+            let x = normal([2, seq, 2, HEAD_DIM], 10, &device).cast(dtype);
+            let fresh = RopeConfig::new().init(HEAD_DIM);
+            let expected = values(fresh.forward(x.clone(), Layout::Bshd, &starts));
+            // A clone computes, the original finds it there.
+            for rope in [shared.clone(), shared.clone(), fresh] {
+                assert_eq!(
+                    values(rope.forward(x.clone(), Layout::Bshd, &starts)),
+                    expected
+                );
+            }
+        }
     }
 }
 

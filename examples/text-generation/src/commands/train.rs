@@ -36,9 +36,13 @@ struct Task {
 
 pub(super) fn run(args: TrainArgs) -> Result<ExitCode> {
     let place = args.place.clone();
-    let limit = args
-        .minutes
-        .map(|minutes| Duration::from_secs_f64(60.0 * minutes));
+    let limit = match args.minutes {
+        Some(minutes) => Some(
+            Duration::try_from_secs_f64(60.0 * minutes)
+                .with_context(|| format!("--minutes {minutes} is no length of time"))?,
+        ),
+        None => None,
+    };
     let sample_bytes = args.sample_bytes;
     let task = if args.resume {
         resume(&place)?
@@ -160,6 +164,7 @@ fn create(place: &PlaceArgs, config: &RunConfig) -> Result<RunDir> {
 fn resume(place: &PlaceArgs) -> Result<Task> {
     let run = RunDir::open(&place.artifacts, place.run.as_deref())?;
     let config = RunConfig::load(&run.config())?;
+    config.check()?;
     let corpus = open_corpus(&config)?;
     ensure!(
         corpus.hash == config.training.corpus_hash,

@@ -188,7 +188,7 @@ impl Corpus {
     /// Where one of them does not.
     pub fn check_size(&self, context: usize, windows: usize) -> Result<(), CorpusError> {
         // Windows of the training split start at any of `context` offsets.
-        let needed = context * (windows + 1);
+        let needed = context.saturating_mul(windows.saturating_add(1));
         for (split, bytes) in [("training", &self.train), ("validation", &self.valid)] {
             if bytes.len() < needed {
                 return Err(CorpusError::TooSmall {

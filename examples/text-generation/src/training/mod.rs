@@ -38,6 +38,7 @@ use crate::{
     config::{RunConfig, TrainingConfig},
     data::{Baselines, Corpus, DataOrder, NGrams, WindowLoader, even_windows},
     model::LanguageModel,
+    report::History,
     run_dir::RunDir,
 };
 
@@ -116,6 +117,16 @@ impl Session<'_> {
             .with_epsilon(1e-8)
             .with_weight_decay(config.training.weight_decay)
             .init();
+        // A run that was killed after its last interval, by its patience.
+        if let Some(best) = self.best_so_far()
+            && rules.patience_ends(best, done)
+        {
+            return Ok(Some(Trained {
+                model: self.load(model.valid(), best)?,
+                stopped: Some(Stopped::NoImprovement { best }),
+                baselines,
+            }));
+        }
         let mut training = SupervisedTraining::new(run.path(), Arc::new(train), Arc::new(valid))
             .metrics((LossMetric::new(), PerplexityMetric::new()))
             .metric_train_numeric(LearningRateMetric::new())
@@ -137,19 +148,40 @@ impl Session<'_> {
         if result.interrupted.is_some() {
             return Ok(None);
         }
-        let mut model = result.model;
         let stopped = stopped.get().copied();
-        if let Some(Stopped::NoImprovement { best }) = stopped {
-            let file = run.checkpoints().join(format!("model-{best}.bpk"));
-            let record = ModuleRecord::load(&file)
-                .with_context(|| format!("cannot read `{}`", file.display()))?;
-            model = model.load_record(record);
-        }
+        let model = match stopped {
+            Some(Stopped::NoImprovement { best }) => self.load(result.model, best)?,
+            Some(Stopped::Diverged { interval }) => {
+                // What the run goes on from is the interval before.
+                forget_after(run, interval - 1).context("cannot remove the last checkpoint")?;
+                bail!(
+                    "the loss of interval {interval} (steps of {}) is not a number: start again with a lower --learning-rate",
+                    config.training.interval
+                );
+            }
+            Some(Stopped::TimeIsUp { .. }) | None => result.model,
+        };
         Ok(Some(Trained {
             model,
             stopped,
             baselines,
         }))
+    }
+
+    /// The interval with the lowest validation loss among those done, counted from 1.
+    fn best_so_far(&self) -> Option<usize> {
+        let history = History::read(self.run, self.config);
+        let losses = history.valid.iter().take(self.done).enumerate();
+        let best = losses.min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b));
+        best.map(|(index, _)| index + 1)
+    }
+
+    /// `model` with the weights of an interval.
+    fn load(&self, model: LanguageModel, interval: usize) -> Result<LanguageModel> {
+        let file = self.run.checkpoints().join(format!("model-{interval}.bpk"));
+        let record = ModuleRecord::load(&file)
+            .with_context(|| format!("cannot read `{}`", file.display()))?;
+        Ok(model.load_record(record))
     }
 }
 

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn::train::{EarlyStoppingStrategy, metric::store::EventStoreClient};
+use burn::train::{
+    EarlyStoppingStrategy,
+    metric::store::{Aggregate, EventStoreClient, Split},
+};
 
 use super::checkpoint::best_interval;
 
@@ -31,6 +34,11 @@ pub enum Stopped {
         /// The interval, counted from 1.
         best: usize,
     },
+    /// The loss of this interval is not a number.
+    Diverged {
+        /// The interval, counted from 1.
+        interval: usize,
+    },
     /// The time is up; this interval is complete.
     TimeIsUp {
         /// The interval, counted from 1.
@@ -47,15 +55,30 @@ impl fmt::Display for Stopped {
                     "the validation loss was lowest in interval {best}, whose model this is"
                 )
             }
+            Self::Diverged { interval } => {
+                write!(f, "the loss of interval {interval} is not a number")
+            }
             Self::TimeIsUp { interval } => write!(f, "the time was up after interval {interval}"),
         }
     }
 }
 
+impl StopRules {
+    /// Whether the run ends with `interval`, where the lowest validation loss was that of `best`.
+    pub fn patience_ends(&self, best: usize, interval: usize) -> bool {
+        self.patience
+            .is_some_and(|patience| interval >= best + patience)
+    }
+}
+
 impl EarlyStoppingStrategy for StopRules {
     fn should_stop(&mut self, interval: usize, store: &EventStoreClient) -> bool {
-        if let (Some(patience), Some(best)) = (self.patience, best_interval(store))
-            && interval >= best + patience
+        let loss = |split| store.find_metric("Loss", interval, Aggregate::Mean, &split);
+        let losses = [loss(Split::Train), loss(Split::Valid)];
+        if losses.into_iter().flatten().any(|loss| !loss.is_finite()) {
+            self.reason.set(Stopped::Diverged { interval }).ok();
+        } else if let Some(best) = best_interval(store)
+            && self.patience_ends(best, interval)
         {
             self.reason.set(Stopped::NoImprovement { best }).ok();
         } else if let Some((start, limit)) = self.limit
