@@ -155,7 +155,7 @@ fn the_active_heads_are_those_of_the_call() {
 
 #[test]
 fn the_scale_is_finite() {
-    for seen in [f64::INFINITY, f64::NEG_INFINITY] {
+    for seen in [f64::INFINITY, f64::NEG_INFINITY, -f64::MAX] {
         let (error, message) = refused(SHAPE, &pattern(), Some(seen), None);
         assert_eq!(error, ProblemError::Scale { seen });
         assert!(message.contains(&format!("{seen}")), "{message}");

@@ -103,12 +103,12 @@ impl<F: Real> Tensor<F> {
 
 /// The axes of `q`, `k`, `v` and `out`.
 fn axes(problem: &AttentionProblem) -> [[usize; 4]; 4] {
-    let s = problem.shape();
+    let shape = problem.shape();
     [
-        [s.batch, s.num_heads, s.seq_q, s.head_dim],
-        [s.batch, s.num_kv_heads, s.seq_kv, s.head_dim],
-        [s.batch, s.num_kv_heads, s.seq_kv, s.value_dim],
-        [s.batch, s.num_heads, s.seq_q, s.value_dim],
+        shape.q_sizes(),
+        shape.k_sizes(),
+        shape.v_sizes(),
+        shape.out_sizes(),
     ]
 }
 
