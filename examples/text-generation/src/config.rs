@@ -18,15 +18,24 @@ pub enum Attention {
 }
 
 /// Type of the parameters and activations.
+///
+/// Not f16: the second moments of AdamW leave its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dtype {
     /// 32-bit floats.
     F32,
-    /// 16-bit floats, IEEE.
-    F16,
     /// 16-bit floats with the range of f32.
     Bf16,
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 /// The model.
@@ -141,7 +150,7 @@ impl RunConfig {
                 corpus: None,
                 corpus_hash: String::new(),
                 batch: 2,
-                steps: 2400,
+                steps: 1800,
                 interval: 150,
                 valid_bytes: 32 * 1024,
                 learning_rate: 4e-3,

@@ -58,7 +58,6 @@ pub fn open(name: Option<&DeviceName>, dtype: Dtype) -> Result<Device> {
     };
     let float = match dtype {
         Dtype::F32 => FloatDType::F32,
-        Dtype::F16 => FloatDType::F16,
         Dtype::Bf16 => FloatDType::BF16,
     };
     device.configure(float).with_context(|| {

@@ -119,7 +119,10 @@ pub(super) fn run(args: TrainArgs) -> Result<ExitCode> {
         history: &history,
         evaluation: &evaluation,
         parameters: trained.model.num_params(),
-        device: format!("{device:?}"),
+        device: format!("{device:?}")
+            .trim_start_matches("Device<")
+            .trim_end_matches('>')
+            .into(),
         time: (time, done),
         stopped: trained.stopped.map(|stopped| stopped.to_string()),
         sample: (corpus.prompt.clone(), sample),

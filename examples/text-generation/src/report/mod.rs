@@ -49,92 +49,73 @@ impl Report<'_> {
     }
 
     fn markdown(&self, name: &str) -> Result<String> {
-        let Self {
-            config,
-            corpus,
-            history,
-            evaluation,
-            parameters,
-            device,
-            sample,
-            ..
-        } = self;
-        let (time, done) = self.time;
+        let mut text = format!("# Run {name}\n\n{}\n", self.evaluation.table());
+        text += &format!("Over {} bytes held out.\n\n", self.evaluation.bytes);
+        text += "![loss over the steps](loss.svg)\n\n| | |\n|---|---|\n";
+        for (name, value) in self.facts() {
+            text += &format!("| {name} | {value} |\n");
+        }
+        let patterns = describe_patterns(&self.config.model)?;
+        text += "\n## Patterns\n\n![blocks that each head attends](patterns.svg)\n\n";
+        text += &format!("```text\n{patterns}```\n");
+        // What the model writes may have fences of three.
+        let (prompt, continuation) = &self.sample;
+        text += "\n## Sample\n\nPrompt and continuation:\n\n";
+        text += &format!("`````text\n{prompt}{continuation}\n`````\n");
+        Ok(text)
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let Self { config, corpus, .. } = self;
         let (model, training) = (&config.model, &config.training);
-        let mut text = format!("# Run {name}\n\n{}\n", evaluation.table());
-        text += &format!(
-            "Over {} bytes held out. The loss per step: ![loss](loss.svg)\n\n",
-            evaluation.bytes
+        let heads = format!("{} heads, {} key/value heads", model.heads, model.kv_heads);
+        let sizes = format!(
+            "{} bytes to train on, {} held out",
+            corpus.train.len(),
+            corpus.valid.len()
         );
-        let mut rows = vec![
-            ("parameters", parameters.to_string()),
+        let (time, done) = self.time;
+        let since = match done {
+            0 => "validation included".into(),
+            _ => format!("since it was resumed after interval {done}"),
+        };
+        let mut facts = vec![
+            ("parameters", self.parameters.to_string()),
             (
                 "layers",
-                format!(
-                    "{} x {} ({} heads, {} key/value heads)",
-                    model.layers, model.d_model, model.heads, model.kv_heads
-                ),
+                format!("{} of width {}, {heads}", model.layers, model.d_model),
             ),
-            ("attention", format!("{:?}", model.attention).to_lowercase()),
             ("context", format!("{} bytes", model.context)),
             ("corpus", corpus.name.clone()),
-            (
-                "split",
-                format!(
-                    "{} ({} bytes to train on, {} held out)",
-                    corpus.split,
-                    corpus.train.len(),
-                    corpus.valid.len()
-                ),
-            ),
+            ("split", format!("{}: {sizes}", corpus.split)),
             ("SHA-256 of the corpus", corpus.hash.clone()),
             (
                 "steps",
                 format!("{} of {} windows", training.steps, training.batch),
             ),
             (
-                "optimizer",
+                "learning rate",
                 format!(
-                    "AdamW, learning rate {} after {} steps, weight decay {}, gradient norm at most {}",
-                    training.learning_rate,
-                    training.warmup,
-                    training.weight_decay,
-                    training.max_grad_norm
+                    "{} after {} steps, then a cosine",
+                    training.learning_rate, training.warmup
                 ),
             ),
+            ("weight decay", training.weight_decay.to_string()),
+            ("largest gradient norm", training.max_grad_norm.to_string()),
             ("seed", training.seed.to_string()),
-            (
-                "device",
-                format!("{device}, {:?}", model.dtype).to_lowercase(),
-            ),
+            ("device", format!("{}, {}", self.device, model.dtype)),
             (
                 "training speed",
-                format!("{:.0} tokens/s", history.tokens_per_second()),
+                format!("{:.0} tokens/s", self.history.tokens_per_second()),
             ),
             (
                 "training time",
-                match done {
-                    0 => format!("{:.0} s, validation included", time.as_secs_f64()),
-                    _ => format!(
-                        "{:.0} s since it was resumed after interval {done}",
-                        time.as_secs_f64()
-                    ),
-                },
+                format!("{:.0} s, {since}", time.as_secs_f64()),
             ),
         ];
         if let Some(stopped) = &self.stopped {
-            rows.push(("stopped early", stopped.clone()));
+            facts.push(("stopped early", stopped.clone()));
         }
-        text += "| | |\n|---|---|\n";
-        for (name, value) in rows {
-            text += &format!("| {name} | {value} |\n");
-        }
-        let patterns = describe_patterns(model)?;
-        text += &format!("\n## Patterns\n\n![patterns](patterns.svg)\n\n```text\n{patterns}```\n");
-        text += &format!(
-            "\n## Sample\n\nPrompt and continuation:\n\n```text\n{}{}\n```\n",
-            sample.0, sample.1
-        );
-        Ok(text)
+        facts
     }
 }
