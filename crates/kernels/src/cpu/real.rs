@@ -118,10 +118,10 @@ impl<'a, F> Matrix<'a, F> {
         }
     }
 
-    /// The matrix from column `first` on.
-    fn from_column(self, first: usize) -> Self {
+    /// The matrix without its first `count` columns.
+    fn skip_columns(self, count: usize) -> Self {
         Self {
-            data: &self.data[first * self.strides.1..],
+            data: &self.data[count * self.strides.1..],
             ..self
         }
     }
@@ -189,7 +189,7 @@ pub(super) fn dot_product<F: Real>(
     for first in (0..k).step_by(DOT_STEP) {
         product(
             [m, n, DOT_STEP.min(k - first)],
-            a.from_column(first),
+            a.skip_columns(first),
             Matrix::rows(&b[first * b_stride..], b_stride),
             c,
             c_stride,
