@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::harness::{Effort, Timing};
 use crate::machine::Machine;
-use crate::problems::{self, Problem, Shape};
+use crate::problems::{self, Problem, SETS, Shape};
 use crate::providers::{self, Attention, Matmul};
 use crate::record::{Backend, Dtype, Pass, Row};
 use crate::summary::BURN_MATMUL;
@@ -20,7 +20,8 @@ pub struct BenchArgs {
     /// What to run on.
     #[arg(long, value_enum, default_value_t = Backend::Flex)]
     pub backend: Backend,
-    /// Sets of problems, or parts of problem names, separated by commas; see `problems`.
+    /// Sets of problems, or parts of problem names, separated by commas; see `problems`. Rows of a set go to
+    /// `<set>.jsonl`, others to `selection.jsonl`, which is not kept.
     #[arg(long, default_value = "cpu")]
     pub problems: String,
     /// Passes to time, separated by commas.
@@ -35,7 +36,7 @@ pub struct BenchArgs {
     /// Leave out points whose fewest runs would take more seconds than this.
     #[arg(long, default_value_t = 120.0)]
     pub limit: f64,
-    /// Folder of results; rows go to `<date>-<device>/<problems>.jsonl` in it.
+    /// Folder of results; rows go to a file in `<date>-<device>` below it.
     #[arg(long, default_value = "benches/results")]
     pub results: PathBuf,
 }
@@ -124,12 +125,10 @@ fn points<'a>(problems: &'a [Problem], passes: &[Pass]) -> Vec<(&'a Problem, Att
     points
 }
 
-/// Letters, digits and dashes of the selection.
+/// Sets have files of their own; anything else goes to one that is not kept.
 fn file_name(selection: &str) -> String {
-    let words = selection
-        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .filter(|word| !word.is_empty());
-    format!("{}.jsonl", words.collect::<Vec<_>>().join("-"))
+    let set = SETS.iter().find(|set| set.name == selection);
+    format!("{}.jsonl", set.map_or("selection", |set| set.name))
 }
 
 fn progress_bar(points: u64) -> ProgressBar {

@@ -38,7 +38,7 @@ fn a_run_leaves_rows_of_every_provider_and_pass() {
         .unwrap()
         .unwrap()
         .path();
-    let rows = Row::read(&run_folder.join("s512_d64.jsonl")).unwrap();
+    let rows = Row::read(&run_folder.join("selection.jsonl")).unwrap();
     assert!(
         rows.iter()
             .all(|row| row.run == rows[0].run && row.median_us > 0.0 && row.runs >= 1)

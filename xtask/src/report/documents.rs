@@ -5,7 +5,6 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use s2_bench::record::Row;
-use s2_bench::summary::one_run;
 
 use super::views::{Shown, View};
 
@@ -19,11 +18,12 @@ pub struct Document {
     text: String,
 }
 
-/// Rows that a report shows: a results file, relative to the root, and one of its runs.
+/// Rows that a report shows: one run of a results file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
+    /// Relative to the root.
     file: String,
-    run: Option<String>,
+    run: String,
 }
 
 /// README and the pages of the book, those that hold reports.
@@ -103,25 +103,15 @@ impl Document {
 }
 
 fn parse_marker(marker: &str) -> anyhow::Result<(View, Source)> {
-    let words: Vec<&str> = marker.split_whitespace().collect();
-    match words[..] {
-        [view, file] => Ok((
-            View::named(view)?,
-            Source {
-                file: file.to_owned(),
-                run: None,
-            },
-        )),
+    match marker.split_whitespace().collect::<Vec<_>>()[..] {
         [view, file, run] => Ok((
             View::named(view)?,
             Source {
                 file: file.to_owned(),
-                run: Some(run.to_owned()),
+                run: run.to_owned(),
             },
         )),
-        _ => bail!(
-            "a report marker names a view, a results file and, where the file holds several, a run"
-        ),
+        _ => bail!("a report marker names a view, a results file and a run"),
     }
 }
 
@@ -139,7 +129,7 @@ fn relative_link(document: &Path, file: &Path) -> anyhow::Result<String> {
 }
 
 impl Source {
-    /// Results below `root`.
+    /// Results below `root`: the run named, or the last one in the file.
     pub fn new(root: &Path, file: &Path, run: Option<String>) -> anyhow::Result<Self> {
         let root = root.canonicalize()?;
         let path = root
@@ -150,34 +140,38 @@ impl Source {
             .strip_prefix(&root)
             .with_context(|| format!("{} is outside the repository", path.display()))?;
         let names: Vec<_> = file.iter().map(|name| name.to_string_lossy()).collect();
-        Ok(Self {
-            file: names.join("/"),
-            run,
-        })
+        let file = names.join("/");
+        let run = match run {
+            Some(run) => run,
+            None => {
+                Row::read(&path)?
+                    .pop()
+                    .with_context(|| format!("{file} holds no rows"))?
+                    .run
+            }
+        };
+        Ok(Self { file, run })
     }
 
     fn file_name(&self) -> &str {
         self.file.rsplit('/').next().unwrap_or(&self.file)
     }
 
-    /// The rows of the one run that is named or held.
     fn rows(&self, root: &Path) -> anyhow::Result<Vec<Row>> {
         let mut rows = Row::read(&root.join(&self.file))?;
-        if let Some(run) = &self.run {
-            rows.retain(|row| row.run == *run);
-        }
-        ensure!(!rows.is_empty(), "{}: no rows of this run", self);
-        one_run(&rows).with_context(|| self.file.clone())?;
+        rows.retain(|row| row.run == self.run);
+        ensure!(
+            !rows.is_empty(),
+            "no rows of run {} in {}",
+            self.run,
+            self.file
+        );
         Ok(rows)
     }
 }
 
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.file)?;
-        match &self.run {
-            Some(run) => write!(f, " {run}"),
-            None => Ok(()),
-        }
+        write!(f, "{} {}", self.file, self.run)
     }
 }

@@ -3,7 +3,7 @@
 //! A document says what it shows between two markers, and this command writes what stands between them:
 //!
 //! ```text
-//! <!-- report: <view> <results file> [<run id>] -->
+//! <!-- report: <view> <results file> <run id> -->
 //! (written by `cargo xtask report`)
 //! <!-- end of report -->
 //! ```
@@ -30,7 +30,7 @@ pub struct ReportArgs {
     /// `benches/results/<date>-<device>/cpu.jsonl`.
     #[arg(long)]
     results: Option<PathBuf>,
-    /// The run to show, where the file holds several.
+    /// The run to show, instead of the last one in the file.
     #[arg(long, requires = "results")]
     run: Option<String>,
 }

@@ -140,15 +140,15 @@ fn plots_have_a_curve_for_each_provider_and_pattern() {
 
 #[test]
 fn documents_are_filled_between_their_markers_and_stay_as_they_are_after_that() {
-    let readme = "# Title\n\n<!-- report: speed benches/results/x/cpu.jsonl -->\nold\n<!-- end of report -->\n\n\
-                  <!-- report: time-by-length benches/results/x/cpu.jsonl -->\n<!-- end of report -->\nThe end.\n";
+    let readme = "# Title\n\n<!-- report: speed benches/results/x/cpu.jsonl a -->\nold\n<!-- end of report -->\n\n\
+                  <!-- report: time-by-length benches/results/x/cpu.jsonl a -->\n<!-- end of report -->\nThe end.\n";
     let root = repository(readme);
     write(root.path(), "x/cpu.jsonl", &rows("a"));
     run(root.path(), &UNCHANGED).unwrap();
     let filled = fs::read_to_string(root.path().join("README.md")).unwrap();
     assert!(
         filled.starts_with(
-            "# Title\n\n<!-- report: speed benches/results/x/cpu.jsonl -->\n| tokens |"
+            "# Title\n\n<!-- report: speed benches/results/x/cpu.jsonl a -->\n| tokens |"
         ),
         "{filled}"
     );
@@ -174,50 +174,46 @@ fn documents_are_filled_between_their_markers_and_stay_as_they_are_after_that() 
 
 #[test]
 fn other_results_replace_those_of_the_same_name_only() {
-    let readme = "<!-- report: speed benches/results/x/cpu.jsonl -->\n<!-- end of report -->\n\
-                  <!-- report: speed benches/results/x/gpu.jsonl -->\n<!-- end of report -->\n";
+    let readme = "<!-- report: speed benches/results/x/cpu.jsonl a -->\n<!-- end of report -->\n\
+                  <!-- report: speed benches/results/x/gpu.jsonl g -->\n<!-- end of report -->\n";
     let root = repository(readme);
     write(root.path(), "x/cpu.jsonl", &rows("a"));
     write(root.path(), "x/gpu.jsonl", &rows("g"));
     write(root.path(), "y/cpu.jsonl", &[rows("b"), rows("c")].concat());
-    let results = Some("benches/results/y/cpu.jsonl".into());
-    let error = run(
-        root.path(),
-        &ReportArgs {
-            results: results.clone(),
-            run: None,
-        },
-    )
-    .unwrap_err();
-    assert!(format!("{error:#}").contains("b, c"), "{error:#}");
-    run(
-        root.path(),
-        &ReportArgs {
-            results,
-            run: Some("c".to_owned()),
-        },
-    )
-    .unwrap();
-    let filled = fs::read_to_string(root.path().join("README.md")).unwrap();
+    let show = |run_id: Option<&str>| {
+        let results = Some("benches/results/y/cpu.jsonl".into());
+        run(
+            root.path(),
+            &ReportArgs {
+                results,
+                run: run_id.map(str::to_owned),
+            },
+        )
+        .unwrap();
+        fs::read_to_string(root.path().join("README.md")).unwrap()
+    };
+    let filled = show(Some("b"));
     assert!(
-        filled.contains("report: speed benches/results/y/cpu.jsonl c -->"),
+        filled.contains("report: speed benches/results/y/cpu.jsonl b -->"),
         "{filled}"
     );
     assert!(
-        filled.contains("report: speed benches/results/x/gpu.jsonl -->"),
+        filled.contains("report: speed benches/results/x/gpu.jsonl g -->"),
         "{filled}"
     );
+    // Without a name, the last run of the file.
+    assert!(show(None).contains("report: speed benches/results/y/cpu.jsonl c -->"));
 }
 
 #[test]
 fn markers_that_mean_nothing_are_errors() {
     let broken = [
         (
-            "<!-- report: speed benches/results/none.jsonl -->\n<!-- end of report -->",
+            "<!-- report: speed benches/results/none.jsonl a -->\n<!-- end of report -->",
             "none.jsonl",
         ),
         (
-            "<!-- report: colour benches/results/x/cpu.jsonl -->\n<!-- end of report -->",
+            "<!-- report: colour benches/results/x/cpu.jsonl a -->\n<!-- end of report -->",
             "time-by-length",
         ),
         (
@@ -225,7 +221,7 @@ fn markers_that_mean_nothing_are_errors() {
             "a results file",
         ),
         (
-            "<!-- report: speed benches/results/x/cpu.jsonl -->\n",
+            "<!-- report: speed benches/results/x/cpu.jsonl a -->\n",
             "end of report",
         ),
         (
