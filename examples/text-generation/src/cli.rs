@@ -179,20 +179,20 @@ pub struct GenerateArgs {
 #[derive(Debug, Args)]
 pub struct SamplingArgs {
     /// Below 1 likely bytes get likelier; 0 always takes the likeliest.
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = Self::default().temperature)]
     pub temperature: f64,
     /// Draw among this many likeliest bytes.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = Self::default().top_k)]
     pub top_k: usize,
     /// Seed of the draws.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = Self::default().seed)]
     pub seed: u64,
 }
 
 impl Default for SamplingArgs {
     fn default() -> Self {
         Self {
-            temperature: 0.8,
+            temperature: 0.6,
             top_k: 40,
             seed: 0,
         }
