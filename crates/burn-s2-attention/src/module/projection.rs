@@ -20,6 +20,8 @@ pub struct Qkv {
 
 /// The input projections of an attention layer.
 #[derive(Module, Debug)]
+// `Box` is no module in Burn, and there is one projection per layer: the size is no cost.
+#[allow(clippy::large_enum_variant)]
 pub enum QkvProjection {
     /// One matrix `[d_model, (num_heads + 2 * num_kv_heads) * head_dim]`: the columns of all query heads, then of all key heads,
     /// then of all value heads.

@@ -16,14 +16,14 @@ fn written_formula(
     frequency: impl Fn(usize) -> f64,
     starts: &[usize],
 ) -> Vec<f64> {
-    let [batch, seq, heads, d] = shape;
+    let [_, seq, heads, d] = shape;
     let mut out = vec![0.0; x.len()];
-    for b in 0..batch {
+    for (b, start) in starts.iter().enumerate() {
         for s in 0..seq {
             for h in 0..heads {
                 let row = ((b * seq + s) * heads + h) * d;
                 for k in 0..d / 2 {
-                    let angle = (starts[b] + s) as f64 * frequency(k);
+                    let angle = (start + s) as f64 * frequency(k);
                     let (x1, x2) = (x[row + k], x[row + k + d / 2]);
                     out[row + k] = x1 * angle.cos() - x2 * angle.sin();
                     out[row + k + d / 2] = x2 * angle.cos() + x1 * angle.sin();
