@@ -91,7 +91,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
     session.time_matmul(&bar, &device, &effort, problems[0].shape.dtype, &mut notes)?;
     for (problem, provider, pass) in points {
         bar.set_message(format!("{} {} {pass}", provider.name(), problem.name));
-        let free = session.machine.available_bytes;
+        let free = session.machine.free_bytes;
         match provider.time(problem, pass, &device, &effort, free) {
             Ok(timing) => session.add_attention(problem, provider, pass, &timing)?,
             Err(reason) => notes.push(format!(

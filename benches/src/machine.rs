@@ -1,10 +1,11 @@
 //! What a row says about where and when it was timed.
 
 use std::collections::BTreeMap;
+use std::env::consts::{ARCH, OS};
+use std::fs;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -21,30 +22,26 @@ pub struct Machine {
     pub commit: String,
     /// Versions of this library, Burn and CubeCL.
     pub versions: BTreeMap<String, String>,
-    /// Bytes of memory that were free at the start.
-    pub available_bytes: u64,
+    /// Bytes of memory that were free at the start, where that can be known.
+    pub free_bytes: Option<u64>,
 }
 
 impl Machine {
     /// This machine, as a CPU.
     pub fn cpu() -> anyhow::Result<Self> {
-        let kinds = RefreshKind::nothing()
-            .with_cpu(CpuRefreshKind::nothing())
-            .with_memory(MemoryRefreshKind::everything());
-        let system = System::new_with_specifics(kinds);
-        let model = system
-            .cpus()
-            .first()
-            .map_or("CPU", |cpu| cpu.brand().trim());
+        let model =
+            proc_field("cpuinfo", "model name").unwrap_or_else(|| format!("{OS} {ARCH} CPU"));
         let threads = available_parallelism()?;
         let now = OffsetDateTime::now_utc().replace_nanosecond(0)?;
         Ok(Self {
             device: format!("{model}, {threads} threads"),
-            driver: System::kernel_long_version().into(),
+            driver: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .ok()
+                .map(|release| format!("Linux {}", release.trim())),
             date: now.format(&Rfc3339)?,
             commit: commit(),
             versions: versions(),
-            available_bytes: system.available_memory(),
+            free_bytes: free_bytes(),
         })
     }
 
@@ -62,6 +59,21 @@ impl Machine {
     pub fn run_id(&self) -> String {
         format!("{}-{}", self.date, std::process::id())
     }
+}
+
+/// A field of a file in `/proc`, on Linux.
+fn proc_field(file: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{file}")).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn free_bytes() -> Option<u64> {
+    let kibibytes: u64 = proc_field("meminfo", "MemAvailable")?
+        .strip_suffix(" kB")?
+        .parse()
+        .ok()?;
+    Some(kibibytes << 10)
 }
 
 fn commit() -> String {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use xshell::{Shell, cmd};
 
+use crate::WITH_BURN;
+
 /// Options of `bench`.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
@@ -25,11 +27,9 @@ pub fn run(shell: &Shell, args: &BenchArgs) -> anyhow::Result<()> {
         Some(backend) => vec![format!("--features={backend}")],
         None => Vec::new(),
     };
-    // The whole workspace is selected although one program is wanted: Cargo then gives Burn the features that the tests
-    // gave it, and finds it built.
     cmd!(
         shell,
-        "cargo build --release --workspace --bin s2-bench {features...}"
+        "cargo build --release {WITH_BURN...} --bin s2-bench {features...}"
     )
     .run()?;
     let program = target_directory(shell)?.join("release/s2-bench");

@@ -12,6 +12,19 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use xshell::Shell;
 
+/// What is built with Burn, as Cargo's options.
+///
+/// Cargo unites the features of all packages that a command selects. Those left out have dependencies that change features
+/// deep below Burn (the PNG encoder of `backtrace`'s decompressor, proptest of `regex`): with them selected, Burn would be
+/// built once more. Without them, these commands and `cargo run -p text-generation` share one build of it.
+const WITH_BURN: [&str; 5] = [
+    "--workspace",
+    "--exclude",
+    "s2-attention-pattern",
+    "--exclude",
+    "pattern-viewer",
+];
+
 /// The project's own commands.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]

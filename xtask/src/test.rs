@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use xshell::Shell;
 
+use crate::WITH_BURN;
+
 /// Options of `test`.
 #[derive(Debug, clap::Args)]
 pub struct TestArgs {
@@ -17,16 +19,12 @@ pub struct TestArgs {
 /// The GPU backends. Their code is type-checked everywhere and needs no GPU for that.
 const GPU_FEATURES: [&str; 6] = ["wgpu", "vulkan", "metal", "cuda", "cuda-cpp", "rocm"];
 
-/// All tests but those of patterns and pictures.
-const TESTS: &str =
-    "cargo test --release --workspace --exclude s2-attention-pattern --exclude pattern-viewer";
-
 /// Runs the steps in order; the first that fails ends the run.
 ///
 /// Building Burn is nearly all of the time, so it is built twice and no more: once as metadata with every feature on
 /// (clippy and docs share it), once as code (tests and programs share it). What keeps it at that: one profile (release
-/// everywhere, which the tests need anyway to be fast), the same features of Burn in every package, and the pictures, whose
-/// dependencies change features deep below Burn, in a command of their own.
+/// everywhere, which the tests need anyway to be fast), the same features of Burn in every package, and [`WITH_BURN`] in
+/// every command that builds it.
 pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
     let mut steps = vec![
         Step::new("format", "cargo fmt --all --check"),
@@ -51,7 +49,7 @@ pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
         "tests of patterns and pictures",
         "cargo test --release --package s2-attention-pattern --package pattern-viewer --features s2-attention-pattern/render-png",
     ));
-    steps.push(Step::new("tests", TESTS));
+    steps.push(Step::new("tests", &tests("")));
     run_steps(shell, &steps)
 }
 
@@ -74,8 +72,13 @@ fn slow_steps() -> Vec<Step> {
         "benchmarks as tests",
         "cargo test --release --package s2-attention-pattern --benches",
     ));
-    steps.push(Step::new("ignored tests", &format!("{TESTS} -- --ignored")));
+    steps.push(Step::new("ignored tests", &tests(" -- --ignored")));
     steps
+}
+
+/// All tests but those of patterns and pictures.
+fn tests(options: &str) -> String {
+    format!("cargo test --release {}{options}", WITH_BURN.join(" "))
 }
 
 struct Step {

@@ -1,11 +1,13 @@
 //! The order of the repository, as tests.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
+use xshell::{Shell, cmd};
 
-use crate::{report, root};
+use crate::{WITH_BURN, report, root};
 
 /// Longer files hold more than one idea.
 const MAX_LINES: usize = 500;
@@ -153,4 +155,38 @@ fn every_page_of_the_book_is_listed() {
             "SUMMARY.md does not list {name}"
         );
     }
+}
+
+/// Dependencies of the packages that `selection` names, with their features, as Cargo builds them together.
+fn dependencies(selection: &[&str], edges: &str) -> BTreeSet<String> {
+    let shell = Shell::new().unwrap();
+    shell.change_dir(root());
+    let tree = cmd!(
+        shell,
+        "cargo tree {selection...} --edges {edges} --prefix none --format"
+    )
+    .arg("{p} {f}")
+    .quiet()
+    .read()
+    .unwrap();
+    let lines = tree.lines().map(|line| line.trim_end_matches("(*)").trim());
+    lines
+        .filter(|line| !line.is_empty() && !line.contains("(/"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn one_build_of_burn_serves_the_tests_and_the_first_example() {
+    let tested = dependencies(&WITH_BURN, "normal,build,dev");
+    let example = dependencies(&["--package", "text-generation"], "normal,build");
+    assert!(
+        example.iter().any(|line| line.starts_with("burn-flex v")),
+        "{example:#?}"
+    );
+    let apart: Vec<&String> = example.difference(&tested).collect();
+    assert!(
+        apart.is_empty(),
+        "`cargo run -p text-generation` and the tests build these with different features: {apart:#?}"
+    );
 }

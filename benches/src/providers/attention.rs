@@ -71,7 +71,7 @@ impl Attention {
         self == Attention::S2 || problem.is_dense()
     }
 
-    /// Times one pass on normally distributed inputs (standard deviation 1). `free_bytes` is what it may hold.
+    /// Times one pass on normally distributed inputs (standard deviation 1). `free_bytes` is what it may hold, where that is known.
     ///
     /// # Errors
     /// A point that is left out.
@@ -81,16 +81,17 @@ impl Attention {
         pass: Pass,
         device: &Device,
         effort: &Effort,
-        free_bytes: u64,
+        free_bytes: Option<u64>,
     ) -> Result<Timing, Skipped> {
         let shape = problem.shape;
         let pattern = problem.pattern.build()?;
         let need = (shape.batch * shape.heads * shape.seq * shape.seq * 4) as u64 * SCORE_COPIES;
-        if self == Attention::Burn && pass != Pass::Forward && need > free_bytes {
-            return Err(Skipped::TooLarge {
-                need,
-                free: free_bytes,
-            });
+        if self == Attention::Burn
+            && pass != Pass::Forward
+            && let Some(free) = free_bytes
+            && need > free
+        {
+            return Err(Skipped::TooLarge { need, free });
         }
 
         let device = if pass == Pass::Forward {
