@@ -12,11 +12,19 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use xshell::Shell;
 
-/// What is built with Burn, as Cargo's options.
+/// Packages that do not need Burn, as Cargo's options.
 ///
-/// Cargo unites the features of all packages that a command selects. Those left out have dependencies that change features
-/// deep below Burn (the PNG encoder of `backtrace`'s decompressor, proptest of `regex`): with them selected, Burn would be
-/// built once more. Without them, these commands and `cargo run -p text-generation` share one build of it.
+/// Cargo unites the features of all packages that a command selects. The dependencies of these change features deep below
+/// Burn: the PNG encoder those of `backtrace`'s decompressor, proptest those of `regex`. Selected together with the others
+/// they would have Burn built once more.
+const WITHOUT_BURN: [&str; 4] = [
+    "--package",
+    "s2-attention-pattern",
+    "--package",
+    "pattern-viewer",
+];
+
+/// All others. Commands that select these share one build of Burn with `cargo run -p text-generation`.
 const WITH_BURN: [&str; 5] = [
     "--workspace",
     "--exclude",

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use xshell::Shell;
 
-use crate::WITH_BURN;
+use crate::{WITH_BURN, WITHOUT_BURN};
 
 /// Options of `test`.
 #[derive(Debug, clap::Args)]
@@ -22,24 +22,33 @@ const GPU_FEATURES: [&str; 6] = ["wgpu", "vulkan", "metal", "cuda", "cuda-cpp", 
 /// Runs the steps in order; the first that fails ends the run.
 ///
 /// Building Burn is nearly all of the time, so it is built twice and no more: once as metadata with every feature on
-/// (clippy and docs share it), once as code (tests and programs share it). What keeps it at that: one profile (release
+/// (lints and docs share it), once as code (tests and programs share it). What keeps it at that: one profile (release
 /// everywhere, which the tests need anyway to be fast), the same features of Burn in every package, and [`WITH_BURN`] in
 /// every command that builds it.
 pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
+    let (pictures, with_burn) = (WITHOUT_BURN.join(" "), WITH_BURN.join(" "));
+    let clippy = "cargo clippy --release --all-targets --all-features";
+    let doc = "cargo doc --release --lib --no-deps --all-features";
     let mut steps = vec![
         Step::new("format", "cargo fmt --all --check"),
+        Step::new(
+            "lints of patterns and pictures",
+            &format!("{clippy} {pictures} -- -D warnings"),
+        ),
         // DOCS_RS makes the build scripts of the CUDA and ROCm crates do without LLVM, which only linking needs.
         Step::new(
-            "clippy, every feature on",
-            "cargo clippy --release --workspace --all-targets --all-features -- -D warnings",
+            "lints, every feature on",
+            &format!("{clippy} {with_burn} -- -D warnings"),
         )
         .with("DOCS_RS", "1"),
         Step::new(
-            "docs, every feature on",
-            "cargo doc --release --workspace --lib --no-deps --all-features",
+            "docs of patterns",
+            &format!("{doc} --package s2-attention-pattern"),
         )
-        .with("DOCS_RS", "1")
         .with("RUSTDOCFLAGS", "-Dwarnings"),
+        Step::new("docs, every feature on", &format!("{doc} {with_burn}"))
+            .with("DOCS_RS", "1")
+            .with("RUSTDOCFLAGS", "-Dwarnings"),
     ];
     if args.all {
         steps.extend(slow_steps());
@@ -47,9 +56,12 @@ pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
     // Last, so that the run ends with the counts of the tests.
     steps.push(Step::new(
         "tests of patterns and pictures",
-        "cargo test --release --package s2-attention-pattern --package pattern-viewer --features s2-attention-pattern/render-png",
+        &format!("cargo test --release --all-features {pictures}"),
     ));
-    steps.push(Step::new("tests", &tests("")));
+    steps.push(Step::new(
+        "tests",
+        &format!("cargo test --release {with_burn}"),
+    ));
     run_steps(shell, &steps)
 }
 
@@ -58,7 +70,12 @@ fn slow_steps() -> Vec<Step> {
         let command = format!(
             "cargo check --release --package {package} --no-default-features --features={features}"
         );
-        Step::new(&format!("{package} with {features:?} alone"), &command).with("DOCS_RS", "1")
+        let alone = if features.is_empty() {
+            "no feature"
+        } else {
+            features
+        };
+        Step::new(&format!("{package} with {alone}"), &command).with("DOCS_RS", "1")
     };
     let mut steps = vec![
         check("s2-attention-kernels", ""),
@@ -72,13 +89,11 @@ fn slow_steps() -> Vec<Step> {
         "benchmarks as tests",
         "cargo test --release --package s2-attention-pattern --benches",
     ));
-    steps.push(Step::new("ignored tests", &tests(" -- --ignored")));
+    steps.push(Step::new(
+        "ignored tests",
+        &format!("cargo test --release {} -- --ignored", WITH_BURN.join(" ")),
+    ));
     steps
-}
-
-/// All tests but those of patterns and pictures.
-fn tests(options: &str) -> String {
-    format!("cargo test --release {}{options}", WITH_BURN.join(" "))
 }
 
 struct Step {
