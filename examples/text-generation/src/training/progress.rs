@@ -38,10 +38,10 @@ pub struct Progress {
     step: usize,
     start: Instant,
     last_line: Instant,
-    train_loss: f64,
-    valid_loss: f64,
-    learning_rate: f64,
-    tokens_per_second: f64,
+    train_loss: Option<f64>,
+    valid_loss: Option<f64>,
+    learning_rate: Option<f64>,
+    tokens_per_second: Option<f64>,
 }
 
 impl Progress {
@@ -73,10 +73,10 @@ impl Progress {
             step,
             start: Instant::now(),
             last_line: Instant::now(),
-            train_loss: f64::NAN,
-            valid_loss: f64::NAN,
-            learning_rate: f64::NAN,
-            tokens_per_second: f64::NAN,
+            train_loss: None,
+            valid_loss: None,
+            learning_rate: None,
+            tokens_per_second: None,
         }
     }
 
@@ -98,17 +98,22 @@ impl Progress {
     }
 
     fn show(&mut self) {
-        let mut message = format!("loss {:.3}", self.train_loss);
-        if self.valid_loss.is_finite() {
-            message += &format!(" (valid {:.3})", self.valid_loss);
+        let mut parts = Vec::new();
+        if let Some(loss) = self.train_loss {
+            parts.push(format!("loss {loss:.3}"));
         }
-        if self.tokens_per_second.is_finite() {
-            message += &format!("  {:.0} tokens/s", self.tokens_per_second);
+        if let Some(loss) = self.valid_loss {
+            parts.push(format!("valid {loss:.3}"));
         }
-        message += &match self.validating {
-            true => "  validating".into(),
-            false => format!("  {} left", self.remaining()),
-        };
+        if let Some(speed) = self.tokens_per_second {
+            parts.push(format!("{speed:.0} tokens/s"));
+        }
+        if self.validating {
+            parts.push("validating".into());
+        } else if self.step > self.first_step {
+            parts.push(format!("{} left", self.remaining()));
+        }
+        let message = parts.join("  ");
         self.bar.set_position(self.step as u64);
         if !self.terminal && self.last_line.elapsed() >= LINE_EVERY {
             self.line(format!("step {:>5}/{}  {message}", self.step, self.steps));
@@ -131,9 +136,9 @@ impl MetricsRendererTraining for Progress {
             return;
         };
         match self.name(&entry) {
-            "Loss" => self.train_loss = value.current(),
-            "Learning Rate" => self.learning_rate = value.current(),
-            TOKENS_PER_SECOND => self.tokens_per_second = value.current(),
+            "Loss" => self.train_loss = Some(value.current()),
+            "Learning Rate" => self.learning_rate = Some(value.current()),
+            TOKENS_PER_SECOND => self.tokens_per_second = Some(value.current()),
             _ => {}
         }
     }
@@ -142,7 +147,7 @@ impl MetricsRendererTraining for Progress {
         if let MetricState::Numeric(entry, Some(value)) = state
             && self.name(&entry) == "Loss"
         {
-            self.valid_loss = value.current();
+            self.valid_loss = Some(value.current());
         }
     }
 
@@ -177,14 +182,15 @@ impl TrainingProgressLogger for Progress {
 
     fn update_epoch(&mut self, interval: usize) {
         let intervals = self.steps.div_ceil(self.steps_per_interval);
+        let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        let valid = number(self.valid_loss);
         self.line(format!(
-            "interval {interval:>3}/{intervals}  train {:.3}  valid {:.3} (bigram {:.3})  perplexity {:.2}  learning rate {:.1e}  {:.0} tokens/s  {} left",
-            self.train_loss,
-            self.valid_loss,
+            "interval {interval:>3}/{intervals}  train {:.3}  valid {valid:.3} (bigram {:.3})  perplexity {:.2}  learning rate {:.1e}  {:.0} tokens/s  {} left",
+            number(self.train_loss),
             self.bigram,
-            self.valid_loss.exp(),
-            self.learning_rate,
-            self.tokens_per_second,
+            valid.exp(),
+            number(self.learning_rate),
+            number(self.tokens_per_second),
             self.remaining(),
         ));
         self.interval = interval + 1;
