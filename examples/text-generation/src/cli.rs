@@ -26,7 +26,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train a model, write a sample with it, and report (the default).
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Write with a trained model.
     Generate(GenerateArgs),
     /// Show which blocks each head of each layer attends.
@@ -36,7 +36,8 @@ pub enum Command {
 impl Cli {
     /// The command given, or `train` with the options given.
     pub fn command(self) -> Command {
-        self.command.unwrap_or(Command::Train(self.train))
+        self.command
+            .unwrap_or_else(|| Command::Train(Box::new(self.train)))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::cli::{Cli, Command};
 /// With what is wrong and what to do about it.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command() {
-        Command::Train(args) => train::run(args),
+        Command::Train(args) => train::run(*args),
         Command::Generate(args) => generate::run(args),
         Command::Patterns(args) => patterns::run(args),
     }
