@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`problem`] | [`AttentionProblem`]: shapes, pattern, scale and positions of one call, checked once |
-//! | [`reference`] | the f64 host oracle of every pass, from the written rule of the pattern alone |
+//! | [`mod@reference`] | the f64 host oracle of every pass, from the written rule of the pattern alone |
 //! | `cpu` (feature `cpu`) | the multi-threaded CPU engine: forward and backward over kept blocks only |
 //!
 //! The crate knows nothing of Burn: engines take slices and strides, so that any host can call them.

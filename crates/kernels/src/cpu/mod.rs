@@ -1,7 +1,7 @@
 //! The CPU engine: fused, multi-threaded attention over kept blocks only, forward and backward.
 //!
-//! A *query tile* is up to [`TILE_QUERIES`] neighbouring queries of one head (several pattern blocks where blocks
-//! are small). It walks the union of its rows' key blocks in chunks of up to [`CHUNK_KEYS`] keys. Scores are kept
+//! A *query tile* is up to `TILE_QUERIES` neighbouring queries of one head (several pattern blocks where blocks
+//! are small). It walks the union of its rows' key blocks in chunks of up to `CHUNK_KEYS` keys. Scores are kept
 //! *key-major*: row = key, lane = query. A SIMD vector then holds one score of several queries, so the online
 //! softmax needs no horizontal step, and every product of both passes is a plain `A B` or `A^T B` for `gemm`.
 //!
