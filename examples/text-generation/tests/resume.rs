@@ -147,6 +147,41 @@ fn killed_and_resumed_equals_unbroken() {
 }
 
 #[test]
+fn a_run_that_patience_ended_is_not_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    corpus(folder);
+    // So large a step that the loss soon rises.
+    let options = ["--patience", "2", "--learning-rate", "0.3"];
+    assert!(
+        text_generation(folder, "run", false)
+            .args(options)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let run = folder.join("artifacts/run");
+    let (done, _) = newest_complete(&run.join("checkpoint")).unwrap();
+    let done = done.unwrap();
+    assert!((3..INTERVALS).contains(&done), "{done}");
+    let trained = parameters(&run);
+
+    // Killed between its last checkpoint and its results.
+    for file in ["model.bpk", "report.md", "loss.svg"] {
+        fs::remove_file(run.join(file)).unwrap();
+    }
+    assert!(
+        text_generation(folder, "run", true)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(parameters(&run), trained, "the best interval's weights");
+    assert!(!run.join(format!("train/epoch-{}", done + 1)).exists());
+    assert!(run.join("report.md").is_file() && run.join("loss.svg").is_file());
+}
+
+#[test]
 fn a_run_is_not_overwritten_nor_resumed_on_other_text() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
