@@ -10,6 +10,8 @@
 
 #[cfg(feature = "cpu")]
 pub mod cpu;
+#[cfg(feature = "cubecl")]
+pub mod cube;
 pub mod error;
 pub mod problem;
 pub mod reference;

@@ -1,0 +1,82 @@
+//! What a device cannot run, found before anything is launched.
+
+use thiserror::Error;
+
+/// A call that a device cannot run. Every message names the values seen and what would be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CubeError {
+    /// The device has no arithmetic in this type.
+    #[error("{device} does not compute in {dtype}; accepted: {accepted}")]
+    DType {
+        /// The runtime's name.
+        device: String,
+        /// The type of the tensors.
+        dtype: String,
+        /// The types that it computes in.
+        accepted: String,
+    },
+    /// A head has a size that no kernel is made for.
+    #[error("{axis} is {seen}; the GPU kernels take multiples of 8 from 8 to 256")]
+    HeadDim {
+        /// `head_dim` or `value_dim`.
+        axis: &'static str,
+        /// Its size.
+        seen: usize,
+    },
+    /// A row of a tensor does not begin where a vector may.
+    #[error(
+        "the strides of {tensor} are {seen:?} elements; the last must be 1 and the others multiples of {accepted} \
+         (make it contiguous)"
+    )]
+    Strides {
+        /// The tensor's name.
+        tensor: &'static str,
+        /// Its strides: batch, head, token, element.
+        seen: [usize; 4],
+        /// Elements of a vector.
+        accepted: usize,
+    },
+    /// A buffer ends before its tensor.
+    #[error("{tensor} ends at element {needed} of its buffer, which holds {seen}")]
+    Buffer {
+        /// The tensor's name.
+        tensor: &'static str,
+        /// Elements of the buffer.
+        seen: usize,
+        /// Elements that shape and strides reach.
+        needed: usize,
+    },
+    /// Positions reach further than kernels count.
+    #[error("positions reach {seen} tokens; the GPU kernels count up to {accepted}")]
+    Position {
+        /// The largest position.
+        seen: usize,
+        /// The largest that is accepted.
+        accepted: usize,
+    },
+    /// The grid does not fit.
+    #[error("the call takes {seen} cubes; {device} launches up to {accepted} at once")]
+    Grid {
+        /// The runtime's name.
+        device: String,
+        /// Cubes of the call.
+        seen: usize,
+        /// Cubes that the device takes.
+        accepted: usize,
+    },
+    /// A kernel needs more of the device than there is.
+    #[error("kernel `{kernel}` needs {needed} {what}; {device} has {seen}")]
+    Resource {
+        /// The kernel.
+        kernel: &'static str,
+        /// What there is too little of.
+        what: &'static str,
+        /// How much the kernel needs.
+        needed: usize,
+        /// How much the device has.
+        seen: usize,
+        /// The runtime's name.
+        device: String,
+    },
+}

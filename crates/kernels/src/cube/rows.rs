@@ -1,0 +1,53 @@
+//! Rows of a tensor on the device.
+
+use cubecl::prelude::*;
+
+use super::walk::NONE;
+
+/// The rows of one sequence and head, in vectors from the start of the tensor.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct HeadRows {
+    pub(super) base: usize,
+    pub(super) stride: usize,
+    /// The position of row 0.
+    pub(super) start: i32,
+}
+
+/// The rows of `tensor` (`[batch, heads, tokens, width]`, by its strides) that belong to one sequence and head.
+#[cube]
+pub(super) fn head_rows<E: Float, N: Size>(
+    tensor: &Tensor<Vector<E, N>>,
+    sequence: usize,
+    head: usize,
+    start: i32,
+    #[comptime] lanes: usize,
+) -> HeadRows {
+    HeadRows {
+        base: (sequence * tensor.stride(0) + head * tensor.stride(1)) / lanes,
+        stride: tensor.stride(2) / lanes,
+        start,
+    }
+}
+
+#[cube]
+impl HeadRows {
+    /// The first vector of the row of `token`, which is not [`NONE`].
+    pub(super) fn at(&self, token: i32) -> usize {
+        self.base + usize::cast_from(token - self.start) * self.stride
+    }
+}
+
+/// Vector `at` of the row of `token` in f32; zeros for [`NONE`].
+#[cube]
+pub(super) fn load<E: Float, N: Size>(
+    tensor: &Tensor<Vector<E, N>>,
+    rows: &HeadRows,
+    token: i32,
+    at: usize,
+) -> Vector<f32, N> {
+    let mut value = Vector::<f32, N>::new(0.0f32);
+    if token != NONE {
+        value = Vector::<f32, N>::cast_from(tensor[rows.at(token) + at]);
+    }
+    value
+}

@@ -1,0 +1,206 @@
+//! dK and dV: a cube owns a tile of keys of one class and visits the queries of all heads of the group.
+
+use cubecl::prelude::*;
+
+use super::tile::{
+    COLUMNS, LANES, ROWS, SCORES, held_vectors, owned_row, scratch, staged, staged_row, store_row,
+    vectors_of,
+};
+use super::weight::{score_gradient, weight};
+use crate::cube::config::UnitConfig;
+use crate::cube::rows::{HeadRows, head_rows};
+use crate::cube::stats::stats_at;
+use crate::cube::tile::Tile;
+use crate::cube::walk::{KeyTile, NONE, Span, key_tile, span};
+
+/// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
+///
+/// Both are in one buffer, so that the pass takes no more than seven: `d_keys` has the strides of dK; the rows of dV begin at
+/// vector `dv_at` and have the strides `dv_strides`, in vectors. Grid: key tiles of all sequences and heads, by class.
+#[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(in crate::cube) fn dkdv<E: Float, N: Size>(
+    q: &Tensor<Vector<E, N>>,
+    k: &Tensor<Vector<E, N>>,
+    v: &Tensor<Vector<E, N>>,
+    d_out: &Tensor<Vector<E, N>>,
+    stats: &[f32],
+    d_keys: &mut Tensor<Vector<E, N>>,
+    index: &[i32],
+    scale: f32,
+    dv_at: usize,
+    dv_sequence: usize,
+    dv_head: usize,
+    dv_token: usize,
+    batch: u32,
+    heads: u32,
+    kv_heads: u32,
+    seq_q: u32,
+    seq_kv: u32,
+    #[comptime] config: UnitConfig,
+    #[define(E)] _dtype: ElemType,
+) {
+    let tile = comptime!(config.owned);
+    let visited = comptime!(config.visited);
+    let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let (key_held, value_held) = comptime!((held_vectors(head_dim), held_vectors(value_dim)));
+
+    let cube = CUBE_POS as u32;
+    let kv_head = (cube % kv_heads) as usize;
+    let sequence = ((cube / kv_heads) % batch) as usize;
+    let tile_index = i32::cast_from(cube / kv_heads / batch);
+    let span = span(index, sequence);
+    let rows_end = span.kv_start + i32::cast_from(seq_kv);
+    let heads_at = (batch * 4u32) as usize;
+    let own = key_tile(
+        index,
+        heads_at + heads as usize,
+        kv_head,
+        tile_index,
+        span.kv_start,
+        rows_end,
+        tile,
+    );
+    let k_rows = head_rows::<E, N>(k, sequence, kv_head, span.kv_start, LANES);
+    let v_rows = head_rows::<E, N>(v, sequence, kv_head, span.kv_start, LANES);
+
+    let mut tokens = Array::<i32>::new(ROWS);
+    let mut keys = Array::<i32>::new(ROWS);
+    #[unroll]
+    for i in 0..ROWS {
+        let token = own.token(index, owned_row(i), span.kv_start, rows_end, tile);
+        tokens[i] = token;
+        keys[i] = select(token < span.kv_end, token, NONE);
+    }
+    let key_rows = staged_keys(&own, index, &span, head_dim, tile);
+    let value_rows = staged_keys(&own, index, &span, value_dim, tile);
+
+    let mut scratch = scratch::<N>();
+    let mut key_sums = Array::<Vector<f32, N>>::new(comptime!(ROWS * key_held));
+    let mut value_sums = Array::<Vector<f32, N>>::new(comptime!(ROWS * value_held));
+    #[unroll]
+    for n in 0..comptime!(ROWS * key_held) {
+        key_sums[n] = Vector::new(0.0f32);
+    }
+    #[unroll]
+    for n in 0..comptime!(ROWS * value_held) {
+        value_sums[n] = Vector::new(0.0f32);
+    }
+
+    let group = (heads / kv_heads) as usize;
+    for head_in_group in 0..group {
+        let head = kv_head * group + head_in_group;
+        let head_record = usize::cast_from(index[heads_at + head]);
+        let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
+        let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
+        for interval in 0..own.intervals(index, head_in_group, tile) {
+            let visits = own.visits(index, head_record, head_in_group, interval, &span, tile);
+            for visit in 0..visits.blocks.visits(visited) {
+                let query_rows = visits.blocks.rows(visit, span.q_start, span.q_end, visited);
+                let at = (sequence * heads as usize + head) * seq_q as usize;
+                scratch.visit_queries(index, &query_rows, stats, at, span.q_start, visited);
+
+                let mut lse = Array::<f32>::new(COLUMNS);
+                let mut d = Array::<f32>::new(COLUMNS);
+                let mut queries = Array::<i32>::new(COLUMNS);
+                #[unroll]
+                for j in 0..COLUMNS {
+                    queries[j] = scratch.visited_token(j);
+                    lse[j] = f32::new(0.0);
+                    d[j] = f32::new(0.0);
+                    if queries[j] != NONE {
+                        let row = at + usize::cast_from(queries[j] - span.q_start);
+                        let of_row = stats_at(stats, row, (batch * heads * seq_q) as usize);
+                        lse[j] = of_row.lse;
+                        d[j] = of_row.d;
+                    }
+                }
+                let mut weights =
+                    scratch.products::<E>(k, &k_rows, &key_rows, q, &q_rows, head_dim);
+                let mut attended = Array::<bool>::new(SCORES);
+                #[unroll]
+                for i in 0..ROWS {
+                    #[unroll]
+                    for j in 0..COLUMNS {
+                        let n = comptime!(i * COLUMNS + j);
+                        attended[n] =
+                            visits
+                                .distances
+                                .attends(index, head_record, queries[j], keys[i], tile);
+                        weights[n] = weight(attended[n], weights[n] * scale, lse[j]);
+                    }
+                }
+                if comptime!(config.values) {
+                    scratch.put_weights(&weights);
+                    scratch.accumulate::<E>(&mut value_sums, d_out, &d_out_rows, value_dim);
+                }
+                if comptime!(config.keys) {
+                    let d_weights = scratch.products::<E>(
+                        v,
+                        &v_rows,
+                        &value_rows,
+                        d_out,
+                        &d_out_rows,
+                        value_dim,
+                    );
+                    #[unroll]
+                    for i in 0..ROWS {
+                        #[unroll]
+                        for j in 0..COLUMNS {
+                            let n = comptime!(i * COLUMNS + j);
+                            weights[n] =
+                                score_gradient(attended[n], weights[n], d_weights[n], d[j]);
+                        }
+                    }
+                    scratch.put_weights(&weights);
+                    scratch.accumulate::<E>(&mut key_sums, q, &q_rows, head_dim);
+                }
+            }
+        }
+    }
+
+    let dk_rows = head_rows::<E, N>(&*d_keys, sequence, kv_head, span.kv_start, LANES);
+    let dv_rows = HeadRows {
+        base: dv_at + sequence * dv_sequence + kv_head * dv_head,
+        stride: dv_token,
+        start: span.kv_start,
+    };
+    #[unroll]
+    for i in 0..ROWS {
+        if tokens[i] != NONE {
+            if comptime!(config.keys) {
+                store_row::<E, N>(d_keys, &dk_rows, tokens[i], &key_sums, i, scale, head_dim);
+            }
+            if comptime!(config.values) {
+                store_row::<E, N>(
+                    d_keys,
+                    &dv_rows,
+                    tokens[i],
+                    &value_sums,
+                    i,
+                    f32::new(1.0),
+                    value_dim,
+                );
+            }
+        }
+    }
+}
+
+/// The keys that this unit stages of rows of `dim` elements.
+#[cube]
+fn staged_keys(
+    own: &KeyTile,
+    index: &[i32],
+    span: &Span,
+    #[comptime] dim: usize,
+    #[comptime] tile: Tile,
+) -> Array<i32> {
+    let count = comptime!(staged(tile.rows, dim));
+    let mut keys = Array::<i32>::new(count);
+    #[unroll]
+    for n in 0..count {
+        let row = staged_row(n, comptime!(vectors_of(dim)));
+        keys[n] = own.token(index, row, span.kv_start, span.kv_end, tile);
+    }
+    keys
+}

@@ -1,0 +1,114 @@
+//! dQ: a cube owns a tile of queries and visits the keys of their blocks.
+
+use cubecl::prelude::*;
+
+use super::queries::query_tile;
+use super::tile::{COLUMNS, LANES, ROWS, SCORES, held_vectors, scratch, store_row};
+use super::weight::{score_gradient, weight};
+use crate::cube::config::UnitConfig;
+use crate::cube::rows::head_rows;
+use crate::cube::stats::stats_at;
+use crate::cube::walk::NONE;
+
+/// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
+#[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(in crate::cube) fn dq<E: Float, N: Size>(
+    q: &Tensor<Vector<E, N>>,
+    k: &Tensor<Vector<E, N>>,
+    v: &Tensor<Vector<E, N>>,
+    d_out: &Tensor<Vector<E, N>>,
+    stats: &[f32],
+    dq: &mut Tensor<Vector<E, N>>,
+    index: &[i32],
+    scale: f32,
+    batch: u32,
+    heads: u32,
+    kv_heads: u32,
+    seq_q: u32,
+    #[comptime] config: UnitConfig,
+    #[define(E)] _dtype: ElemType,
+) {
+    let tile = comptime!(config.owned);
+    let visited = comptime!(config.visited);
+    let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let held = comptime!(held_vectors(head_dim));
+
+    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let span = own.span;
+    let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
+    let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
+    let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
+    let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+    let staged_queries = own.staged(index, head_dim, tile);
+    let staged_gradients = own.staged(index, value_dim, tile);
+
+    let mut lse = Array::<f32>::new(ROWS);
+    let mut d = Array::<f32>::new(ROWS);
+    #[unroll]
+    for i in 0..ROWS {
+        lse[i] = f32::new(0.0);
+        d[i] = f32::new(0.0);
+        if own.queries[i] != NONE {
+            let row = (own.sequence * heads as usize + own.head) * seq_q as usize
+                + usize::cast_from(own.queries[i] - span.q_start);
+            let of_row = stats_at(stats, row, (batch * heads * seq_q) as usize);
+            lse[i] = of_row.lse;
+            d[i] = of_row.d;
+        }
+    }
+
+    let mut scratch = scratch::<N>();
+    let mut sums = Array::<Vector<f32, N>>::new(comptime!(ROWS * held));
+    #[unroll]
+    for n in 0..comptime!(ROWS * held) {
+        sums[n] = Vector::new(0.0f32);
+    }
+    for band in 0..own.walk.bands {
+        for phase in 0..own.walk.phases(index, band, tile) {
+            let visits = own.walk.visits(index, band, phase, &span, tile);
+            for visit in 0..visits.blocks.visits(visited) {
+                let key_rows = visits
+                    .blocks
+                    .rows(visit, span.kv_start, span.kv_end, visited);
+                scratch.visit_keys(index, &key_rows, visited);
+                let scores =
+                    scratch.products::<E>(q, &q_rows, &staged_queries, k, &k_rows, head_dim);
+                let d_weights = scratch.products::<E>(
+                    d_out,
+                    &d_out_rows,
+                    &staged_gradients,
+                    v,
+                    &v_rows,
+                    value_dim,
+                );
+                let mut d_scores = Array::<f32>::new(SCORES);
+                #[unroll]
+                for i in 0..ROWS {
+                    #[unroll]
+                    for j in 0..COLUMNS {
+                        let n = comptime!(i * COLUMNS + j);
+                        let attended = visits.distances.attends(
+                            index,
+                            own.walk.record,
+                            own.queries[i],
+                            scratch.visited_token(j),
+                            tile,
+                        );
+                        let p = weight(attended, scores[n] * scale, lse[i]);
+                        d_scores[n] = score_gradient(attended, p, d_weights[n], d[i]);
+                    }
+                }
+                scratch.put_weights(&d_scores);
+                scratch.accumulate::<E>(&mut sums, k, &k_rows, head_dim);
+            }
+        }
+    }
+    let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);
+    #[unroll]
+    for i in 0..ROWS {
+        if own.tokens[i] != NONE {
+            store_row::<E, N>(dq, &dq_rows, own.tokens[i], &sums, i, scale, head_dim);
+        }
+    }
+}

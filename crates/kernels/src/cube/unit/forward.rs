@@ -1,0 +1,151 @@
+//! Forward: a cube owns a tile of queries and visits the keys of their blocks with an online softmax.
+
+use cubecl::prelude::*;
+
+use super::queries::query_tile;
+use super::tile::{COLUMNS, LANES, ROWS, SCORES, first_across, held_vectors, scratch, store_row};
+use crate::cube::config::UnitConfig;
+use crate::cube::rows::head_rows;
+use crate::cube::walk::NONE;
+
+/// Where a row's maximum starts.
+const LOWEST: f32 = f32::MIN;
+
+/// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
+#[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(in crate::cube) fn forward<E: Float, N: Size>(
+    q: &Tensor<Vector<E, N>>,
+    k: &Tensor<Vector<E, N>>,
+    v: &Tensor<Vector<E, N>>,
+    out: &mut Tensor<Vector<E, N>>,
+    rounding: &mut Tensor<Vector<E, N>>,
+    lse: &mut [f32],
+    index: &[i32],
+    scale: f32,
+    minus_infinity: f32,
+    batch: u32,
+    heads: u32,
+    kv_heads: u32,
+    seq_q: u32,
+    #[comptime] config: UnitConfig,
+    #[define(E)] _dtype: ElemType,
+) {
+    let tile = comptime!(config.owned);
+    let visited = comptime!(config.visited);
+    let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let held = comptime!(held_vectors(value_dim));
+
+    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let span = own.span;
+    let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
+    let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
+    let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+    let staged_queries = own.staged(index, head_dim, tile);
+
+    let mut scratch = scratch::<N>();
+    let mut maxima = Array::<f32>::new(ROWS);
+    let mut sums = Array::<f32>::new(ROWS);
+    let mut values = Array::<Vector<f32, N>>::new(comptime!(ROWS * held));
+    #[unroll]
+    for i in 0..ROWS {
+        maxima[i] = f32::new(LOWEST);
+        sums[i] = f32::new(0.0);
+    }
+    #[unroll]
+    for n in 0..comptime!(ROWS * held) {
+        values[n] = Vector::new(0.0f32);
+    }
+
+    for band in 0..own.walk.bands {
+        for phase in 0..own.walk.phases(index, band, tile) {
+            let visits = own.walk.visits(index, band, phase, &span, tile);
+            for visit in 0..visits.blocks.visits(visited) {
+                let key_rows = visits
+                    .blocks
+                    .rows(visit, span.kv_start, span.kv_end, visited);
+                scratch.visit_keys(index, &key_rows, visited);
+                let mut weights =
+                    scratch.products::<E>(q, &q_rows, &staged_queries, k, &k_rows, head_dim);
+
+                let mut attended = Array::<bool>::new(SCORES);
+                let mut tops = Array::<f32>::new(ROWS);
+                #[unroll]
+                for i in 0..ROWS {
+                    tops[i] = maxima[i];
+                    #[unroll]
+                    for j in 0..COLUMNS {
+                        let n = comptime!(i * COLUMNS + j);
+                        attended[n] = visits.distances.attends(
+                            index,
+                            own.walk.record,
+                            own.queries[i],
+                            scratch.visited_token(j),
+                            tile,
+                        );
+                        weights[n] *= scale;
+                        tops[i] = max(tops[i], select(attended[n], weights[n], f32::new(LOWEST)));
+                    }
+                }
+                scratch.row_max(&mut tops);
+                #[unroll]
+                for i in 0..ROWS {
+                    let kept = (maxima[i] - tops[i]).exp();
+                    maxima[i] = tops[i];
+                    sums[i] *= kept;
+                    #[unroll]
+                    for u in 0..held {
+                        values[i * held + u] *= Vector::<f32, N>::new(kept);
+                    }
+                    #[unroll]
+                    for j in 0..COLUMNS {
+                        let n = comptime!(i * COLUMNS + j);
+                        let weight =
+                            select(attended[n], (weights[n] - tops[i]).exp(), f32::new(0.0));
+                        sums[i] += weight;
+                        weights[n] = weight;
+                    }
+                }
+                sync_cube();
+                scratch.put_weights(&weights);
+                scratch.accumulate::<E>(&mut values, v, &v_rows, value_dim);
+            }
+        }
+    }
+
+    scratch.row_sum(&mut sums);
+    let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
+    #[unroll]
+    for i in 0..ROWS {
+        if own.tokens[i] != NONE {
+            // Scores that are not a number leave the maximum alone, but not the sum.
+            let empty = sums[i] == 0.0f32;
+            let factor = select(empty, f32::new(0.0), f32::new(1.0) / sums[i]);
+            store_row::<E, N>(out, &out_rows, own.tokens[i], &values, i, factor, value_dim);
+            if comptime!(config.rounding) {
+                #[unroll]
+                for u in 0..held {
+                    let exact = values[i * held + u] * Vector::<f32, N>::new(factor);
+                    let rounded = Vector::<E, N>::cast_from(exact);
+                    values[i * held + u] = exact - Vector::<f32, N>::cast_from(rounded);
+                }
+                let rows =
+                    head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
+                store_row::<E, N>(
+                    rounding,
+                    &rows,
+                    own.tokens[i],
+                    &values,
+                    i,
+                    f32::new(1.0),
+                    value_dim,
+                );
+            }
+            if first_across() {
+                let row = (own.sequence * heads as usize + own.head) * seq_q as usize
+                    + usize::cast_from(own.tokens[i] - span.q_start);
+                lse[row] = select(empty, minus_infinity, maxima[i] + sums[i].ln());
+            }
+        }
+    }
+}

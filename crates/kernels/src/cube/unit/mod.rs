@@ -1,0 +1,8 @@
+//! The unit engine: plain multiply-adds, f32 inside, on any device.
+
+pub(super) mod dkdv;
+pub(super) mod dq;
+pub(super) mod forward;
+mod queries;
+pub(super) mod tile;
+mod weight;
