@@ -19,12 +19,17 @@ pub struct TestArgs {
 /// The GPU backends. Their code is type-checked everywhere and needs no GPU for that.
 const GPU_FEATURES: [&str; 6] = ["wgpu", "vulkan", "metal", "cuda", "cuda-cpp", "rocm"];
 
+/// On the GPU that WebGPU finds, by kernels alone and through Burn. Without one these tests say what is missing and end.
+const GPU_TESTS: &str = "cargo test --release --package s2-attention-kernels --package burn-s2-attention \
+                         --features s2-attention-kernels/wgpu,burn-s2-attention/wgpu,burn-s2-attention/flex \
+                         --test cube --test gpu";
+
 /// Runs the steps in order; the first that fails ends the run.
 ///
-/// Building Burn is nearly all of the time, so it is built twice and no more: once as metadata with every feature on
-/// (lints and docs share it), once as code (tests and programs share it). What keeps it at that: one profile (release
-/// everywhere, which the tests need anyway to be fast), the same features of Burn in every package, and [`WITH_BURN`] in
-/// every command that builds it.
+/// Building Burn is nearly all of the time, so it is built three times and no more: once as metadata with every feature
+/// on (lints and docs share it), once as code for the CPU (tests and programs share it), once with a GPU backend. What
+/// keeps it at that: one profile (release everywhere, which the tests need anyway to be fast), the same features of Burn in
+/// every package, and [`WITH_BURN`] in every command that builds it for the CPU.
 pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
     let (pictures, with_burn) = (WITHOUT_BURN.join(" "), WITH_BURN.join(" "));
     let clippy = "cargo clippy --release --all-targets --all-features";
@@ -62,6 +67,7 @@ pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
         "tests",
         &format!("cargo test --release {with_burn}"),
     ));
+    steps.push(Step::new("tests on a GPU", GPU_TESTS));
     run_steps(shell, &steps)
 }
 

@@ -11,6 +11,10 @@ pub enum S2AttentionError {
     /// Shapes, pattern, scale and positions do not fit together.
     #[error(transparent)]
     Problem(#[from] ProblemError),
+    /// The device cannot run the call.
+    #[cfg(feature = "cubecl")]
+    #[error(transparent)]
+    Device(#[from] s2_attention_kernels::cube::CubeError),
     /// Two tensors disagree about an axis.
     #[error("{tensor} has {axis} = {seen}, but {other} has {accepted}")]
     AxisMismatch {
@@ -47,10 +51,10 @@ pub enum S2AttentionError {
         /// The device there.
         accepted: String,
     },
-    /// No kernels exist yet for this device.
+    /// No kernels exist for this device.
     #[error(
-        "S2 attention has no kernels for {device} yet; supported: the Flex backend \
-         (feature `flex` of burn-s2-attention, `Device::flex()`)"
+        "S2 attention has no kernels for {device}; supported: the CPU with Burn's Flex backend (feature `flex`, \
+         `Device::flex()`) and GPUs (features `cuda`, `rocm`, `metal`, `vulkan`, `wgpu`)"
     )]
     UnsupportedDevice {
         /// The device of the tensors.

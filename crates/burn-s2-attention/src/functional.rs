@@ -99,18 +99,22 @@ pub fn try_s2_attention_with_lse(
         options.layout.sizes(v.dims()),
     )?;
     check_dtypes([("q", q.dtype()), ("k", k.dtype()), ("v", v.dtype())])?;
-    check_devices([("q", q.device()), ("k", k.device()), ("v", v.device())])?;
+    same_device(&[("q", q.device()), ("k", k.device()), ("v", v.device())])?;
     let problem = AttentionProblem::new(shape, pattern, options.scale, options.positions.clone())?;
     check_scale(problem.scale(), q.dtype())?;
+    let problem = Arc::new(problem);
+    check_backend(&q, &problem)?;
     let call = AttentionCall {
-        problem: Arc::new(problem),
+        problem,
         layout: options.layout,
     };
-    let (out, lse) = Dispatch::s2_attention_forward(
+    // The autodiff backend asks for what gradients need; without it there are none.
+    let (out, lse, _) = Dispatch::s2_attention_forward(
         q.into_dispatch(),
         k.into_dispatch(),
         v.into_dispatch(),
         call,
+        false,
     );
     Ok((Tensor::from_dispatch(out), Tensor::from_dispatch(lse)))
 }
@@ -178,12 +182,17 @@ fn check_scale(scale: f64, dtype: DType) -> Result<(), S2AttentionError> {
     }
 }
 
-fn check_devices(tensors: [(&'static str, Device); 3]) -> Result<(), S2AttentionError> {
-    same_device(&tensors)?;
-    let (_, first) = &tensors[0];
-    match first.clone().inner().as_dispatch() {
+/// Whether the backend of `q` can run the call.
+fn check_backend(q: &Tensor<4>, problem: &Arc<AttentionProblem>) -> Result<(), S2AttentionError> {
+    #[cfg(not(feature = "cubecl"))]
+    let _ = problem;
+    match q.device().inner().as_dispatch() {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => Ok(()),
+        #[cfg(feature = "cubecl")]
+        DispatchDevice::Cube(device) => {
+            crate::backends::cubecl::check(device, problem, q.dtype()).map_err(Into::into)
+        }
         #[allow(unreachable_patterns)]
         device => Err(S2AttentionError::UnsupportedDevice {
             device: format!("{device:?}"),

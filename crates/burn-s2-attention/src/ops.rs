@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "cubecl")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
+#[cfg(feature = "cubecl")]
+use burn::tensor::DType;
 use s2_attention_kernels::AttentionProblem;
 use serde::{Deserialize, Serialize};
 
@@ -55,32 +59,101 @@ pub struct WantedGradients {
 /// S2 attention on a backend. Users call [`s2_attention`](crate::s2_attention), which checks its inputs first.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cubecl"),
+    Fusion: cfg(feature = "cubecl"),
     Autodiff: cfg(feature = "autodiff"),
 )]
 pub trait S2AttentionOps: Backend {
-    /// Returns `out` (the shape of `q` with the value dim, the dtype of `q`) and `lse`, f32 `[batch, heads, seq_q]`.
+    /// Returns `out` (the shape of `q` with the value dim, the dtype of `q`), `lse`, f32 `[batch, heads, seq_q]`, and what
+    /// `out` lost by rounding to its dtype.
     ///
-    /// The inputs have the shapes of `call.problem` in the order of `call.layout`, and one dtype.
+    /// The inputs have the shapes of `call.problem` in the order of `call.layout`, and one dtype. The last tensor is for
+    /// [`s2_attention_backward`](Self::s2_attention_backward) of the same backend; where it is not asked for by `differentiate`,
+    /// or the backend has no use for it, a tensor of one element stands in its place.
+    #[fusion(meta = forward_specs)]
     fn s2_attention_forward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         call: AttentionCall,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+        differentiate: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// Returns the gradients of `q`, `k` and `v`, given those of `out` and `lse`.
     ///
     /// A gradient that is not `wanted` is not computed; a tensor of one element stands in its place.
     #[allow(clippy::too_many_arguments)]
+    #[fusion(meta = backward_specs)]
     fn s2_attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
+        rounding: FloatTensor<Self>,
         d_out: FloatTensor<Self>,
         d_lse: FloatTensor<Self>,
         call: AttentionCall,
         wanted: WantedGradients,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Whether `out` of this dtype is kept with what rounding took from it.
+#[cfg(feature = "cubecl")]
+pub(crate) fn keeps_rounding(dtype: DType, differentiate: bool) -> bool {
+    differentiate && matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// The shape of a tensor that stands in the place of another.
+#[cfg(feature = "cubecl")]
+pub(crate) const PLACEHOLDER: [usize; 4] = [1; 4];
+
+#[cfg(feature = "cubecl")]
+fn forward_specs(
+    q: &TensorSpec,
+    _k: &TensorSpec,
+    _v: &TensorSpec,
+    call: &AttentionCall,
+    differentiate: &bool,
+) -> (TensorSpec, TensorSpec, TensorSpec) {
+    let shape = call.problem.shape();
+    let out = call.layout.shape(shape.out_sizes());
+    let rounding = if keeps_rounding(q.dtype, *differentiate) {
+        out
+    } else {
+        PLACEHOLDER
+    };
+    (
+        TensorSpec::new(out.into(), q.dtype),
+        TensorSpec::new(
+            [shape.batch, shape.num_heads, shape.seq_q].into(),
+            DType::F32,
+        ),
+        TensorSpec::new(rounding.into(), q.dtype),
+    )
+}
+
+#[cfg(feature = "cubecl")]
+#[allow(clippy::too_many_arguments)]
+fn backward_specs(
+    q: &TensorSpec,
+    k: &TensorSpec,
+    v: &TensorSpec,
+    _out: &TensorSpec,
+    _lse: &TensorSpec,
+    _rounding: &TensorSpec,
+    _d_out: &TensorSpec,
+    _d_lse: &TensorSpec,
+    _call: &AttentionCall,
+    wanted: &WantedGradients,
+) -> (TensorSpec, TensorSpec, TensorSpec) {
+    let spec = |like: &TensorSpec, wanted: bool| {
+        let shape = if wanted {
+            like.shape.clone()
+        } else {
+            PLACEHOLDER.into()
+        };
+        TensorSpec::new(shape, like.dtype)
+    };
+    (spec(q, wanted.q), spec(k, wanted.k), spec(v, wanted.v))
 }

@@ -31,6 +31,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Show which blocks each head of each layer attends.
     Patterns(PatternsArgs),
+    /// Put the losses of several runs beside each other.
+    Compare(CompareArgs),
 }
 
 impl Cli {
@@ -211,6 +213,20 @@ pub struct PatternsArgs {
     pub model: ModelArgs,
     /// Picture to write.
     #[arg(long, default_value = "patterns.svg")]
+    pub out: PathBuf,
+}
+
+/// Options of `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Names of two runs or more; differences are from the first.
+    #[arg(required = true, num_args = 2..)]
+    pub runs: Vec<String>,
+    /// Folder that holds the runs.
+    #[arg(long, default_value = "artifacts")]
+    pub artifacts: PathBuf,
+    /// Picture to write.
+    #[arg(long, default_value = "losses.svg")]
     pub out: PathBuf,
 }
 

@@ -43,32 +43,26 @@ impl FromStr for DeviceName {
 pub fn open(name: Option<&DeviceName>, dtype: Dtype) -> Result<Device> {
     let mut device = match name {
         Some(name) => named(name)?,
-        None if cfg!(any(
-            feature = "flex",
-            feature = "wgpu",
-            feature = "vulkan",
-            feature = "metal",
-            feature = "cuda",
-            feature = "rocm"
-        )) =>
-        {
-            Device::default()
-        }
-        None => bail!("this binary is built without any backend: build it with `--features flex`"),
+        None => Device::default(),
     };
-    let float = match dtype {
-        Dtype::F32 => FloatDType::F32,
-        Dtype::Bf16 => FloatDType::BF16,
-    };
+    let float = FloatDType::from(dtype);
     device.configure(float).with_context(|| {
         format!("{device:?} cannot compute in {float:?}: choose another --dtype")
     })?;
     Ok(device)
 }
 
+impl From<Dtype> for FloatDType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::BF16,
+        }
+    }
+}
+
 fn named(name: &DeviceName) -> Result<Device> {
     match name.backend.as_str() {
-        #[cfg(feature = "flex")]
         "flex" => Ok(Device::flex()),
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Device::cuda(name.index)),

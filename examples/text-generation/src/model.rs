@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use burn::{
-    module::Module,
+    module::{Module, ModuleMapper, Param},
     nn::loss::CrossEntropyLossConfig,
     tensor::{Device, FloatDType, Int, Tensor},
     train::{InferenceStep, SequenceOutput, TrainOutput, TrainStep},
@@ -19,6 +19,19 @@ use crate::{
 /// Distinct tokens: bytes.
 const VOCABULARY: usize = 256;
 
+/// Casts parameters.
+struct Cast(FloatDType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let dtype = self.0;
+        param.map(|value| {
+            let tracked = value.is_require_grad();
+            value.detach().cast(dtype).set_require_grad(tracked)
+        })
+    }
+}
+
 /// A byte-level language model.
 #[derive(Module, Debug)]
 pub struct LanguageModel {
@@ -27,13 +40,22 @@ pub struct LanguageModel {
 }
 
 impl LanguageModel {
-    /// A model with the random parameters of the run's seed.
+    /// A model with the random parameters of the run's seed: drawn on the CPU, so that the same ones are trained on every
+    /// device.
     ///
     /// # Errors
     ///
     /// Where the sizes or the pattern mean nothing.
     pub fn new(config: &RunConfig, device: &Device) -> Result<Self> {
-        device.seed(config.training.seed);
+        // Flex takes its float type from `device` where it is that; elsewhere it has its own, f32.
+        let cpu = Device::flex();
+        let on_cpu = device.clone().inner() == cpu;
+        let drawn_on = if on_cpu {
+            device.clone()
+        } else {
+            cpu.autodiff()
+        };
+        drawn_on.seed(config.training.seed);
         let ModelConfig {
             d_model,
             layers,
@@ -43,10 +65,16 @@ impl LanguageModel {
         let schedule = config.model.schedule();
         let transformer =
             HybridTransformerConfig::new(VOCABULARY, d_model, layers, heads, schedule)
-                .try_init(device)?;
-        Ok(Self {
+                .try_init(&drawn_on)?;
+        let model = Self {
             transformer,
             max_grad_norm: config.training.max_grad_norm.into(),
+        };
+        Ok(if on_cpu {
+            model
+        } else {
+            let model = model.fork(device);
+            model.map(&mut Cast(config.model.dtype.into()))
         })
     }
 

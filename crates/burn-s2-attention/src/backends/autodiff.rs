@@ -23,18 +23,20 @@ impl<B: Backend + S2AttentionOps, C: CheckpointStrategy> S2AttentionOps for Auto
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         call: AttentionCall,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        _differentiate: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let nodes = [q.node(), k.node(), v.node()];
         match OutBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let inputs = [&q, &k, &v].map(|input| prep.checkpoint(input));
                 let [q, k, v] = [q, k, v].map(|input| input.into_primitive());
-                let (out, lse) = B::s2_attention_forward(q, k, v, call.clone());
+                let (out, lse, rounding) = B::s2_attention_forward(q, k, v, call.clone(), true);
                 let d_lse = LseGradient::<B>::default();
                 let state = OutState {
                     inputs,
                     out: out.clone(),
                     lse: lse.clone(),
+                    rounding: rounding.clone(),
                     d_lse: d_lse.clone(),
                     call,
                 };
@@ -48,12 +50,13 @@ impl<B: Backend + S2AttentionOps, C: CheckpointStrategy> S2AttentionOps for Auto
                     OpsKind::Tracked(prep) => prep.finish(LseState { like_out, d_lse }, lse),
                     OpsKind::UnTracked(prep) => prep.finish(lse),
                 };
-                (out, lse)
+                (out, lse, <Self as AutodiffBackend>::from_inner(rounding))
             }
             OpsKind::UnTracked(prep) => {
                 let [q, k, v] = [q, k, v].map(|input| input.into_primitive());
-                let (out, lse) = B::s2_attention_forward(q, k, v, call);
-                (prep.finish(out), <Self as AutodiffBackend>::from_inner(lse))
+                let (out, lse, rounding) = B::s2_attention_forward(q, k, v, call, false);
+                let [lse, rounding] = [lse, rounding].map(<Self as AutodiffBackend>::from_inner);
+                (prep.finish(out), lse, rounding)
             }
         }
     }
@@ -64,6 +67,7 @@ impl<B: Backend + S2AttentionOps, C: CheckpointStrategy> S2AttentionOps for Auto
         _v: FloatTensor<Self>,
         _out: FloatTensor<Self>,
         _lse: FloatTensor<Self>,
+        _rounding: FloatTensor<Self>,
         _d_out: FloatTensor<Self>,
         _d_lse: FloatTensor<Self>,
         _call: AttentionCall,
@@ -84,6 +88,7 @@ struct OutState<B: Backend> {
     inputs: [NodeId; 3],
     out: FloatTensor<B>,
     lse: FloatTensor<B>,
+    rounding: FloatTensor<B>,
     d_lse: LseGradient<B>,
     call: AttentionCall,
 }
@@ -102,6 +107,7 @@ impl<B: Backend + S2AttentionOps> Backward<B, 3> for OutBackward {
             inputs,
             out,
             lse,
+            rounding,
             d_lse,
             call,
         } = ops.state;
@@ -118,7 +124,8 @@ impl<B: Backend + S2AttentionOps> Backward<B, 3> for OutBackward {
             k: k_node.is_some(),
             v: v_node.is_some(),
         };
-        let (dq, dk, dv) = B::s2_attention_backward(q, k, v, out, lse, d_out, d_lse, call, wanted);
+        let (dq, dk, dv) =
+            B::s2_attention_backward(q, k, v, out, lse, rounding, d_out, d_lse, call, wanted);
         for (node, gradient) in [(q_node, dq), (k_node, dk), (v_node, dv)] {
             if let Some(node) = node {
                 grads.register::<B>(node.id, gradient);

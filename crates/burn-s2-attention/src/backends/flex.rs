@@ -20,11 +20,14 @@ impl S2AttentionOps for Flex {
         k: FlexTensor,
         v: FlexTensor,
         call: AttentionCall,
-    ) -> (FlexTensor, FlexTensor) {
-        match q.dtype() {
+        _differentiate: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let dtype = q.dtype();
+        let (out, lse) = match dtype {
             DType::F64 => forward::<f64>(q, k, v, &call),
             _ => forward::<f32>(q, k, v, &call),
-        }
+        };
+        (out, lse, placeholder(dtype))
     }
 
     fn s2_attention_backward(
@@ -33,6 +36,7 @@ impl S2AttentionOps for Flex {
         v: FlexTensor,
         out: FlexTensor,
         lse: FlexTensor,
+        _rounding: FlexTensor,
         d_out: FlexTensor,
         d_lse: FlexTensor,
         call: AttentionCall,
@@ -127,9 +131,14 @@ fn backward<F: Real + Element>(
     );
     let finish = |gradient: Option<Output<F>>| match gradient {
         Some(gradient) => gradient.into_tensor(dtype),
-        None => FlexTensor::zeros(Shape::new([1; 4]), dtype),
+        None => placeholder(dtype),
     };
     (finish(dq), finish(dk), finish(dv))
+}
+
+/// Stands in the place of a tensor that is not asked for.
+fn placeholder(dtype: DType) -> FlexTensor {
+    FlexTensor::zeros(Shape::new([1; 4]), dtype)
 }
 
 /// The tensor in the type that the engine computes in, with neighbouring elements in each row. Any other strides are

@@ -2,5 +2,7 @@
 
 #[cfg(feature = "autodiff")]
 mod autodiff;
+#[cfg(feature = "cubecl")]
+pub(crate) mod cubecl;
 #[cfg(feature = "flex")]
 mod flex;

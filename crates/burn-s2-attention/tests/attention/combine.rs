@@ -1,6 +1,6 @@
 //! Merging attention over parts of the keys.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 use burn_s2_attention::{
     Layout, Pattern, S2AttentionOptions, SequenceSpan, combine, s2_attention_with_lse,
 };
@@ -91,7 +91,7 @@ fn in_any_order_and_grouping() {
     for golden in golden::all() {
         let problem = golden.problem();
         let call = Call {
-            device: Device::flex(),
+            device: crate::device(),
             ..Call::new(&problem, &golden.tensors)
         };
         let parts = parts(&golden, problem.pattern(), &call.inputs(), &cuts(&golden));
@@ -114,10 +114,10 @@ fn an_empty_part_is_the_identity() {
     for stem in ["d_lse", "custom_empty_rows", "part_after"] {
         let golden = golden::named(stem);
         let problem = golden.problem();
-        for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
+        for &dtype in crate::ALL_DTYPES {
             let call = Call {
                 dtype,
-                device: Device::flex(),
+                device: crate::device(),
                 ..Call::new(&problem, &golden.tensors)
             };
             let whole = call.attend(call.inputs());
@@ -205,7 +205,7 @@ fn gradients_of_the_parts() {
 /// Large and far apart: the weights neither overflow nor lose the smaller part where it counts.
 #[test]
 fn lse_of_any_size() {
-    let device = Device::flex();
+    let device = crate::device();
     for shift in [-1e4, -100.0, 0.0, 100.0, 1e4] {
         let part = |value: f64, lse: f64| {
             let out = Tensor::<4>::full([1, 1, 1, 2], value, &device);

@@ -1,10 +1,10 @@
 //! The golden data on Burn tensors, forward and backward.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 use burn_s2_attention::{Layout, S2AttentionOptions, s2_attention, s2_attention_with_lse};
 
 use super::run::{Call, arranged, contiguous, tensor, values};
-use crate::support::compare::{self, F32, Tolerance};
+use crate::support::compare::{self, F32};
 use crate::support::golden;
 
 #[test]
@@ -42,24 +42,6 @@ fn f32_holds_the_golden_data_with_tokens_before_heads() {
     }
 }
 
-#[test]
-fn f64_holds_the_golden_data() {
-    let f64_but_for_lse = Tolerance {
-        out: 1e-7,
-        lse: 2e-7,
-        gradients: 1e-7,
-    };
-    for golden in golden::all() {
-        let problem = golden.problem();
-        let call = Call {
-            dtype: DType::F64,
-            ..Call::new(&problem, &golden.tensors)
-        };
-        compare::results(&call.results(), &golden.results, f64_but_for_lse)
-            .unwrap_or_else(|miss| panic!("{}: {miss}", golden.name));
-    }
-}
-
 /// Without options keys start at position 0 and the last query stands on the last key; without autodiff there is no
 /// graph.
 #[test]
@@ -73,7 +55,7 @@ fn default_options_place_queries_at_the_end() {
         seen += 1;
         let problem = golden.problem();
         let call = Call {
-            device: Device::flex(),
+            device: crate::device(),
             ..Call::new(&problem, &golden.tensors)
         };
         let [q, k, v] = call.inputs();
@@ -90,7 +72,7 @@ fn default_options_place_queries_at_the_end() {
 fn two_runs_give_the_same_bits() {
     for golden in golden::all() {
         let problem = golden.problem();
-        for dtype in [DType::F32, DType::BF16] {
+        for &dtype in crate::DTYPES {
             let run = || {
                 Call {
                     dtype,

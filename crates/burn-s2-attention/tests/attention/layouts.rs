@@ -1,6 +1,6 @@
 //! Inputs in any strides: transposed, sliced, expanded, flipped; both orders of the axes.
 
-use burn::tensor::{DType, Device, Tensor, s};
+use burn::tensor::{DType, Tensor, s};
 use burn_s2_attention::Layout;
 
 use super::run::{Call, arranged, contiguous, values};
@@ -113,7 +113,7 @@ fn expanded_inputs() {
     let golden = golden::named("gqa_per_q_head");
     let problem = golden.problem();
     let call = Call {
-        device: Device::flex(),
+        device: crate::device(),
         ..Call::new(&problem, &golden.tensors)
     };
     let expanded = call.inputs().map(|input| {

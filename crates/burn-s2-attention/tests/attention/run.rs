@@ -19,7 +19,8 @@ pub fn tensor<const D: usize>(
 }
 
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
-    tensor.cast(DType::F64).into_data().try_to_vec().unwrap()
+    // On the host: not every device has f64.
+    tensor.into_data().convert::<f64>().try_to_vec().unwrap()
 }
 
 /// The same values, one after the other in memory. Not differentiable.
@@ -37,7 +38,7 @@ pub fn arranged(tensor: Tensor<4>, layout: Layout) -> Tensor<4> {
 }
 
 pub fn zeros<const D: usize>(shape: [usize; D], dtype: DType) -> Tensor<D> {
-    Tensor::zeros(shape, (&Device::flex(), dtype))
+    Tensor::zeros(shape, (&crate::device(), dtype))
 }
 
 /// The message of the panic of `call`.
@@ -70,7 +71,7 @@ impl<'a> Call<'a> {
             problem,
             tensors,
             dtype: DType::F32,
-            device: Device::flex().autodiff(),
+            device: crate::device().autodiff(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What each sub-command does.
 
+mod compare;
 mod generate;
 mod patterns;
 mod train;
@@ -20,5 +21,6 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(*args),
         Command::Generate(args) => generate::run(args),
         Command::Patterns(args) => patterns::run(args),
+        Command::Compare(args) => compare::run(args),
     }
 }

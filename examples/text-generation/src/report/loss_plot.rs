@@ -115,7 +115,7 @@ fn draw(
     Ok(())
 }
 
-fn legend<'a, B: DrawingBackend + 'a>(
+pub(super) fn legend<'a, B: DrawingBackend + 'a>(
     series: &mut plotters::chart::SeriesAnno<'a, B>,
     name: &str,
     color: RGBColor,

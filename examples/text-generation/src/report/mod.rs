@@ -1,5 +1,6 @@
 //! What a run leaves behind for people: `report.md`, `loss.svg`, `patterns.svg`.
 
+mod comparison;
 mod history;
 mod loss_plot;
 mod pattern_plot;
@@ -8,6 +9,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
 
+pub use comparison::Comparison;
 pub use history::History;
 pub use loss_plot::draw_losses;
 pub use pattern_plot::{describe_patterns, draw_patterns, picture};

@@ -1,0 +1,57 @@
+//! The transformer on a GPU is the one on the CPU.
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor};
+use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
+use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
+
+use super::tensors::{normal, randomize, tokens, values};
+
+const VOCAB: usize = 50;
+const SEQ: usize = 90;
+
+/// Logits, and the gradients of all parameters by a random weighting of the logits.
+fn run(model: &HybridTransformer, device: &Device) -> (Vec<f64>, Vec<Vec<f64>>) {
+    let logits = model.forward(tokens(2, SEQ, VOCAB, device));
+    let weight = normal([2, SEQ, VOCAB], 50, device);
+    let gradients = (logits.clone() * weight).sum().backward();
+    let gradients = GradientsParams::from_grads(gradients, model);
+    let mut all = Gradients(gradients, Vec::new());
+    model.visit(&mut all);
+    (values(logits), all.1)
+}
+
+struct Gradients(GradientsParams, Vec<Vec<f64>>);
+
+impl burn::module::ModuleVisitor for Gradients {
+    fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+        self.1
+            .push(values(self.0.get::<D>(param.id).expect("a gradient")));
+    }
+}
+
+#[test]
+fn logits_and_gradients_are_those_of_the_cpu() {
+    let sparse = PatternConfig::local_stride(1, 3, 8, 4).with_num_kv_heads(2);
+    let schedule = LayerSchedule::new(sparse).with_dense_layers(DenseLayers::First(1));
+    let config = HybridTransformerConfig::new(VOCAB, 32, 3, 4, schedule).with_d_ff(Some(48));
+    let cpu = Device::flex().autodiff();
+    let gpu = crate::device().autodiff();
+    let model = randomize(config.init(&cpu), 0.15);
+    let (logits, gradients) = run(&model, &cpu);
+    let (gpu_logits, gpu_gradients) = run(&model.fork(&gpu), &gpu);
+    let close = |name: &str, actual: &[f64], expected: &[f64]| {
+        let scale = expected.iter().fold(0.0, |max, x| x.abs().max(max));
+        let worst = actual
+            .iter()
+            .zip(expected)
+            .fold(0.0, |worst: f64, (a, e)| worst.max((a - e).abs()));
+        assert!(worst <= 1e-4 * scale, "{name}: {worst:e} of {scale:e}");
+    };
+    close("logits", &gpu_logits, &logits);
+    assert_eq!(gpu_gradients.len(), gradients.len());
+    for (at, (actual, expected)) in gpu_gradients.iter().zip(&gradients).enumerate() {
+        close(&format!("gradient {at}"), actual, expected);
+    }
+}
