@@ -296,6 +296,35 @@ impl RowWalk {
     }
 }
 
+#[cube]
+impl RowWalk {
+    /// Whether a query block of the tile attends the block of a key that is visited; its data are read only then.
+    ///
+    /// Several blocks to a tile share their lists: those of a table hold what blocks outside of the call's queries
+    /// attend, those of a diagonal stride what lies too near or too far for the rows of their residue.
+    pub(super) fn reads(
+        &self,
+        index: &[i32],
+        distances: &Distances,
+        key: i32,
+        #[comptime] tile: Tile,
+    ) -> bool {
+        let shared = comptime!(tile.table) || distances.stride > 1;
+        let mut reads = !shared;
+        if shared && key >= 0 {
+            let first_key = div(key, tile.block) * comptime!(tile.block as i32);
+            for block in self.first..self.last + 1 {
+                // The last query of a block attends the first key of every block that the block attends.
+                let last_query = (block + 1) * comptime!(tile.block as i32) - 1;
+                if distances.attends(index, self.record, last_query, first_key, tile) {
+                    reads = true;
+                }
+            }
+        }
+        reads
+    }
+}
+
 /// All distances; the mask of the table says which pairs attend.
 #[cube]
 fn everything(causal: bool) -> Distances {

@@ -1,5 +1,7 @@
 //! The tolerances of f32 results, and how they are held.
 
+use std::fmt;
+
 use super::Results;
 
 /// Bars on `|actual - expected| / (1 + |expected|)`.
@@ -32,10 +34,40 @@ impl Tolerance {
 /// # Errors
 /// The first tensor that misses its bar, with its worst element.
 pub fn results(actual: &Results, expected: &Results, tolerance: Tolerance) -> Result<(), String> {
-    for ((name, actual), (_, expected)) in actual.named().into_iter().zip(expected.named()) {
-        tensor(name, actual, expected, tolerance.of(name))?;
+    Worst::default().hold(actual, expected, tolerance)
+}
+
+/// The worst errors of many calls, by tensor.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Worst([f64; 5]);
+
+impl Worst {
+    /// As [`results`], and keeps the worst errors.
+    ///
+    /// # Errors
+    /// The first tensor that misses its bar, with its worst element.
+    pub fn hold(
+        &mut self,
+        actual: &Results,
+        expected: &Results,
+        tolerance: Tolerance,
+    ) -> Result<(), String> {
+        let pairs = actual.named().into_iter().zip(expected.named());
+        for (worst, ((name, actual), (_, expected))) in self.0.iter_mut().zip(pairs) {
+            *worst = worst.max(tensor(name, actual, expected, tolerance.of(name))?);
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+impl fmt::Display for Worst {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [out, lse, dq, dk, dv] = self.0;
+        write!(
+            f,
+            "worst out {out:.1e}, lse {lse:.1e}, dq {dq:.1e}, dk {dk:.1e}, dv {dv:.1e}"
+        )
+    }
 }
 
 /// Holds one tensor to its bar and returns the worst error, `|actual - expected| / (1 + |expected|)`.

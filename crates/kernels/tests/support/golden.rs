@@ -40,10 +40,14 @@ impl Golden {
 
 /// All files.
 pub fn all() -> Vec<Golden> {
-    let root = Path::new(concat!(
+    all_in(Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../kernels/tests/golden"
-    ));
+    )))
+}
+
+/// All files of another folder.
+pub fn all_in(root: &Path) -> Vec<Golden> {
     let mut files = Vec::new();
     for folder in ["attention", "attention_more"] {
         let entries = fs::read_dir(root.join(folder)).unwrap();

@@ -18,10 +18,50 @@ pub struct Case {
     pub tensors: Tensors,
 }
 
+/// What GPU kernels are compiled for, beside the storage type and whether a pattern is a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Class {
+    pub block: usize,
+    pub head_dim: usize,
+    pub value_dim: usize,
+}
+
+const fn class(block: usize, head_dim: usize, value_dim: usize) -> Class {
+    Class {
+        block,
+        head_dim,
+        value_dim,
+    }
+}
+
+/// Blocks below, at, above and astride a tile, aligned and not; widths that differ, with whole and half slices.
+pub const CLASSES: [Class; 9] = [
+    class(16, 16, 16),
+    class(5, 48, 24),
+    class(64, 64, 64),
+    class(1, 8, 8),
+    class(200, 80, 96),
+    class(24, 40, 16),
+    class(128, 128, 128),
+    class(16, 64, 64),
+    class(32, 128, 128),
+];
+
 /// The call of that seed.
 pub fn case(seed: u64) -> Case {
     let rng = &mut StdRng::seed_from_u64(seed);
     let block = block_size(rng);
+    let dims = |rng: &mut StdRng| [rng.random_range(1..=80), rng.random_range(1..=80)];
+    draw(rng, block, dims)
+}
+
+/// The call of that seed, of a class: everything else is random.
+pub fn case_of(class: Class, seed: u64) -> Case {
+    let rng = &mut StdRng::seed_from_u64(seed);
+    draw(rng, class.block, |_| [class.head_dim, class.value_dim])
+}
+
+fn draw(rng: &mut StdRng, block: usize, dims: impl Fn(&mut StdRng) -> [usize; 2]) -> Case {
     let spans_given = rng.random_bool(0.7);
     let seq_kv = rng.random_range(1..=130);
     let longest_q = if spans_given { 130 } else { seq_kv };
@@ -36,14 +76,15 @@ pub fn case(seed: u64) -> Case {
     let pattern = config
         .build()
         .unwrap_or_else(|error| panic!("{error}: {config:?}"));
+    let [head_dim, value_dim] = dims(rng);
     let shape = AttentionShape {
         batch,
         num_heads: pattern.num_heads(),
         num_kv_heads: pattern.num_kv_heads(),
         seq_q,
         seq_kv,
-        head_dim: rng.random_range(1..=80),
-        value_dim: rng.random_range(1..=80),
+        head_dim,
+        value_dim,
     };
     let factors = [-1.0, -0.3, 0.0, 0.5, 1.0];
     let scale = rng

@@ -64,7 +64,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 let key_rows = visits
                     .blocks
                     .rows(visit, span.kv_start, span.kv_end, visited);
-                scratch.visit_keys(index, &key_rows, visited);
+                scratch.visit_keys(index, &key_rows, &own.walk, &visits.distances, visited);
                 let mut weights =
                     scratch.products::<E>(q, &q_rows, &staged_queries, k, &k_rows, head_dim);
 

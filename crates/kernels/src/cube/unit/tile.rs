@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 
 use crate::cube::rows::{HeadRows, load};
 use crate::cube::tile::Tile;
-use crate::cube::walk::{NONE, TokenRows};
+use crate::cube::walk::{Distances, NONE, RowWalk, TokenRows};
 
 /// Units of a cube.
 pub(in crate::cube) const UNITS: usize = 128;
@@ -98,11 +98,20 @@ pub(super) fn staged_row(#[comptime] n: usize, #[comptime] vectors: usize) -> u3
 
 #[cube]
 impl<N: Size> Scratch<N> {
-    /// Sets the keys that are visited next.
-    pub(super) fn visit_keys(&mut self, index: &[i32], rows: &TokenRows, #[comptime] tile: Tile) {
+    /// Sets the keys that are visited next: of `rows`, those that a query of the tile attends.
+    pub(super) fn visit_keys(
+        &mut self,
+        index: &[i32],
+        rows: &TokenRows,
+        walk: &RowWalk,
+        distances: &Distances,
+        #[comptime] tile: Tile,
+    ) {
         sync_cube();
         if UNIT_POS < comptime!(VISITED as u32) {
-            self.tokens[UNIT_POS as usize] = rows.token(index, UNIT_POS, tile);
+            let token = rows.token(index, UNIT_POS, tile);
+            let reads = walk.reads(index, distances, token, tile);
+            self.tokens[UNIT_POS as usize] = select(reads, token, NONE);
         }
         sync_cube();
     }

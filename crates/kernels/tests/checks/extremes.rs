@@ -1,0 +1,86 @@
+//! Scores beyond f32's digits.
+
+use s2_attention_kernels::AttentionShape;
+use s2_attention_pattern::{PatternConfig, Rule};
+
+use super::edges::call;
+use super::engine::Engine;
+use super::plain::plain;
+use super::storage::Storage;
+use super::support::oracle;
+use super::{Effort, ensure};
+
+const SHAPE: AttentionShape = AttentionShape {
+    batch: 1,
+    num_heads: 1,
+    num_kv_heads: 1,
+    seq_q: 150,
+    seq_kv: 150,
+    head_dim: 16,
+    value_dim: 16,
+};
+
+/// Both of them.
+pub fn check(engine: &Engine, _: &Effort) -> Result<String, String> {
+    Ok([bounded_gradients(engine)?, large_logits(engine)?].join("; "))
+}
+
+/// Scores of a hundred million: lse keeps no digit after the point, and `exp(score - lse)` must not run away.
+fn bounded_gradients(engine: &Engine) -> Result<String, String> {
+    let rule = Rule::Dense { causal: true };
+    let (problem, tensors) = call(SHAPE, &PatternConfig::new(rule, 16, 1), None, None, 1e4)?;
+    let results = engine.run(&problem, &tensors)?;
+    let largest = |values: &[f32]| {
+        let sizes = values.iter().map(|x| f64::from(x.abs()));
+        sizes.fold(0.0, f64::max)
+    };
+    // P is at most 1, so dS = P (dP - D) is at most the size of dP and D, and no gradient is larger than this.
+    let d_scores = 2.0 * SHAPE.value_dim as f64 * largest(&tensors.d_out) * largest(&tensors.v)
+        + tensors.d_lse.as_deref().map_or(0.0, largest);
+    let of_scores = SHAPE.seq_q as f64 * d_scores * largest(&tensors.q).max(largest(&tensors.k));
+    let of_values = SHAPE.seq_q as f64 * largest(&tensors.d_out);
+    let bounds = [of_scores, of_scores, of_values];
+    for ((name, gradient), bound) in results.named()[2..].iter().zip(bounds) {
+        ensure(gradient.iter().all(|x| x.abs() <= bound), || {
+            format!("{name} of scores of 1e8 above {bound:e}")
+        })?;
+    }
+    // A convex combination of values.
+    let bound = largest(&tensors.v) * (1.0 + 1e-5);
+    ensure(results.out.iter().all(|x| x.abs() <= bound), || {
+        format!("out above {bound:e}")
+    })?;
+    Ok("scores of 1e8 stay in bounds".to_owned())
+}
+
+/// Scores of a standard deviation of 900. The softmax is one-hot but for near ties, where f32 scores, themselves off by
+/// up to 1e-3, decide: so the engine is held to dense attention in f32.
+fn large_logits(engine: &Engine) -> Result<String, String> {
+    let config = PatternConfig::local_stride(2, 3, 16, 1);
+    let (problem, tensors) = call(SHAPE, &config, None, None, 30.0)?;
+    let results = engine.run(&problem, &tensors)?;
+    let expected = oracle(&problem, &tensors);
+    let plain = plain(&problem, &tensors, Storage::F32);
+    for (name, values) in results.named() {
+        ensure(values.iter().all(|x| x.is_finite()), || {
+            format!("{name} of scores of 900 is not finite")
+        })?;
+    }
+    let pairs = [
+        ("out", &results.out, &plain.out, &expected.out),
+        ("lse", &results.lse, &plain.lse, &expected.lse),
+    ];
+    for (name, values, plain, expected) in pairs {
+        let [error, plain] = [values, plain].map(|values| distance(values, expected));
+        ensure(error <= 2.0 * plain, || {
+            format!("{name} of scores of 900 is off by {error:e}, dense f32 by {plain:e}")
+        })?;
+    }
+    Ok("scores of 900 as exact as dense f32".to_owned())
+}
+
+/// The Frobenius norm of the difference.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    let squares = a.iter().zip(b).map(|(a, b)| (a - b).powi(2));
+    squares.sum::<f64>().sqrt()
+}

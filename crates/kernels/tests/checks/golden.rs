@@ -1,0 +1,16 @@
+//! The golden data, forward and backward.
+
+use super::Effort;
+use super::engine::Engine;
+use super::support::compare::{self, F32};
+
+/// f32 within the bars of every file.
+pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
+    let mut worst = compare::Worst::default();
+    for golden in &effort.golden {
+        let results = engine.run(&golden.problem(), &golden.tensors);
+        let held = results.and_then(|results| worst.hold(&results, &golden.results, F32));
+        held.map_err(|miss| format!("{}: {miss}", golden.name))?;
+    }
+    Ok(format!("{} files, {worst}", effort.golden.len()))
+}

@@ -1,0 +1,95 @@
+//! What the CubeCL engines hold on every device: plain functions, for the tests here and for the command `s2-bench check`.
+//!
+//! A check returns a line about what was held, or the first miss with its values.
+#![allow(dead_code)] // Each program that includes this uses a part.
+
+#[path = "../support/mod.rs"]
+pub mod support;
+
+pub mod edges;
+pub mod engine;
+pub mod errors;
+pub mod extremes;
+pub mod golden;
+pub mod halves;
+pub mod layouts;
+pub mod long;
+pub mod mutations;
+pub mod needle;
+pub mod plain;
+pub mod poison;
+pub mod random;
+pub mod repeat;
+pub mod storage;
+pub mod subsets;
+
+use engine::Engine;
+use support::golden::Golden;
+
+/// How much is checked.
+#[derive(Debug, Clone)]
+pub struct Effort {
+    /// The golden data.
+    pub golden: Vec<Golden>,
+    /// Random calls against the oracle.
+    pub random: u64,
+    /// Launches of a call that must give the same bits.
+    pub repeats: usize,
+    /// Compile as many kernels as the checks have uses for, or a few of each kind: a CPU takes a second for each.
+    pub all_kernels: bool,
+}
+
+impl Effort {
+    /// The golden files of those stems, or all where all kernels are compiled.
+    fn golden_among(&self, few: &[&str]) -> impl Iterator<Item = &Golden> {
+        let stem = |golden: &Golden| golden.name.rsplit('/').next().map(str::to_owned);
+        let among = move |golden: &&Golden| {
+            self.all_kernels || stem(golden).is_some_and(|stem| few.contains(&stem.as_str()))
+        };
+        self.golden.iter().filter(among)
+    }
+
+    /// The golden file of that stem.
+    fn golden_named(&self, stem: &str) -> Result<&Golden, String> {
+        let ending = format!("/{stem}");
+        let mut files = self.golden.iter();
+        files
+            .find(|golden| golden.name.ends_with(&ending))
+            .ok_or_else(|| format!("no golden file is called {stem}"))
+    }
+}
+
+/// A check by name.
+pub struct Check {
+    /// What `--only` takes.
+    pub name: &'static str,
+    /// Holds it.
+    pub run: fn(&Engine, &Effort) -> Result<String, String>,
+}
+
+/// All of them, the most telling first.
+pub const CHECKS: [Check; 14] = [
+    check("golden", golden::check),
+    check("random", random::check),
+    check("halves", halves::check),
+    check("layouts", layouts::check),
+    check("subsets", subsets::check),
+    check("repeat", repeat::check),
+    check("needle", needle::check),
+    check("poison", poison::check),
+    check("nan", poison::check_visible),
+    check("edges", edges::check),
+    check("extremes", extremes::check),
+    check("long", long::check),
+    check("errors", errors::check),
+    check("mutations", mutations::check),
+];
+
+const fn check(name: &'static str, run: fn(&Engine, &Effort) -> Result<String, String>) -> Check {
+    Check { name, run }
+}
+
+/// The miss, where `held` is false.
+fn ensure(held: bool, miss: impl FnOnce() -> String) -> Result<(), String> {
+    if held { Ok(()) } else { Err(miss()) }
+}

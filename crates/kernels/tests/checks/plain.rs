@@ -1,0 +1,97 @@
+//! The plain computation in a 2-byte type, which the engines' errors are measured against: dense and masked, scores and
+//! softmax in f32, P and dS rounded to the type before each product, results rounded to the type.
+
+use s2_attention_kernels::AttentionProblem;
+
+use super::storage::Storage;
+use super::support::{Results, Tensors, rows, widen};
+
+/// Both passes. The inputs of the call already are of the type.
+pub fn plain(problem: &AttentionProblem, tensors: &Tensors, storage: Storage) -> Results {
+    let (shape, scale) = (problem.shape(), problem.scale() as f32);
+    let (d, dv) = (shape.head_dim, shape.value_dim);
+    let Tensors { q, k, v, d_out, .. } = tensors;
+    let keys = shape.batch * shape.num_kv_heads * shape.seq_kv;
+    let mut out = vec![0.0; rows(shape) * dv];
+    let mut lse = vec![f32::NEG_INFINITY; rows(shape)];
+    let mut dq = vec![0.0; rows(shape) * d];
+    let mut dk = vec![0.0; keys * d];
+    let mut dv_sums = vec![0.0; keys * dv];
+    for row in 0..rows(shape) {
+        let attended = attended(problem, row);
+        if attended.is_empty() {
+            continue;
+        }
+        let query = &q[row * d..][..d];
+        let d_row = &d_out[row * dv..][..dv];
+        let key = |at: usize| &k[at * d..][..d];
+        let value = |at: usize| &v[at * dv..][..dv];
+        let scores: Vec<f32> = attended
+            .iter()
+            .map(|&at| dot(query, key(at)) * scale)
+            .collect();
+        let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = scores.iter().map(|score| (score - max).exp()).sum();
+        lse[row] = max + sum.ln();
+        let p: Vec<f32> = scores
+            .iter()
+            .map(|score| (score - max).exp() / sum)
+            .collect();
+        let d_p: Vec<f32> = attended.iter().map(|&at| dot(d_row, value(at))).collect();
+        let delta = dot(&p, &d_p) - tensors.d_lse.as_ref().map_or(0.0, |d_lse| d_lse[row]);
+        for ((&at, p), d_p) in attended.iter().zip(p).zip(d_p) {
+            let d_s = storage.round(p * (d_p - delta));
+            let p = storage.round(p);
+            add(&mut out[row * dv..][..dv], p, value(at));
+            add(&mut dv_sums[at * dv..][..dv], p, d_row);
+            add(&mut dq[row * d..][..d], d_s, key(at));
+            add(&mut dk[at * d..][..d], d_s, query);
+        }
+    }
+    let rounded = |values: Vec<f32>, factor: f32| -> Vec<f64> {
+        let values = values.into_iter().map(|x| storage.round(x * factor));
+        values.map(f64::from).collect()
+    };
+    Results {
+        out: rounded(out, 1.0),
+        lse: widen(&lse),
+        dq: rounded(dq, scale),
+        dk: rounded(dk, scale),
+        dv: rounded(dv_sums, 1.0),
+    }
+}
+
+/// The rows of `k` that a row of `q` attends, by the written rule.
+fn attended(problem: &AttentionProblem, row: usize) -> Vec<usize> {
+    let (shape, pattern) = (problem.shape(), problem.pattern());
+    let (batch, head, token) = (
+        row / (shape.num_heads * shape.seq_q),
+        row / shape.seq_q % shape.num_heads,
+        row % shape.seq_q,
+    );
+    let span = problem.spans()[batch];
+    if token >= span.q_len {
+        return Vec::new();
+    }
+    let first = (batch * shape.num_kv_heads + head / pattern.group_size()) * shape.seq_kv;
+    let (block, query) = (pattern.block_size(), span.q_start + token);
+    let attends = |&at: &usize| {
+        let key = span.kv_start + at;
+        (!pattern.head(head).is_causal() || key <= query)
+            && pattern.attends(head, query / block, key / block)
+    };
+    (0..span.kv_len)
+        .filter(attends)
+        .map(|at| first + at)
+        .collect()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn add(target: &mut [f32], factor: f32, source: &[f32]) {
+    for (target, source) in target.iter_mut().zip(source) {
+        *target += factor * source;
+    }
+}
