@@ -13,11 +13,14 @@
 //! | `providers` | what is timed: this library, Burn's dense attention, Burn's matmul |
 //! | `bench` | the `bench` command: problems x providers x passes |
 //! | `table` | the table on the screen |
+//! | `check` | the `check` command: what the GPU kernels hold on this machine's device |
 //!
-//! Those without a link need the feature `timing`, which every backend feature turns on.
+//! Those without a link need the feature `timing`, the last one `check`; every GPU backend's feature turns both on.
 
 #[cfg(feature = "timing")]
 pub mod bench;
+#[cfg(feature = "check")]
+pub mod check;
 #[cfg(feature = "timing")]
 pub mod harness;
 #[cfg(feature = "timing")]

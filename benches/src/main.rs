@@ -1,11 +1,17 @@
 //! `s2-bench`: everything that is timed or checked on a machine, in one program.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
+#[cfg(feature = "timing")]
 use s2_bench::bench::{self, BenchArgs};
+#[cfg(feature = "check")]
+use s2_bench::check::{self, CheckArgs};
 use s2_bench::problems::SETS;
+#[cfg(feature = "timing")]
 use s2_bench::table;
 
-/// Times block-sparse attention beside other implementations.
+/// Times block-sparse attention beside other implementations, and checks it.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
@@ -16,7 +22,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Time problems and print how they compare.
+    #[cfg(feature = "timing")]
     Bench(BenchArgs),
+    /// Hold the GPU kernels to their tests on this machine's device.
+    #[cfg(feature = "check")]
+    Check(CheckArgs),
     /// List the catalogue.
     Problems {
         /// Problems as lines of JSON, for programs in other languages that time the same ones.
@@ -25,8 +35,9 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
+        #[cfg(feature = "timing")]
         Command::Bench(args) => {
             let outcome = bench::run(&args)?;
             println!("{}", table::render(&outcome.rows)?);
@@ -39,9 +50,17 @@ fn main() -> anyhow::Result<()> {
                 outcome.path.display()
             );
         }
+        #[cfg(feature = "check")]
+        Command::Check(args) => {
+            let rows = check::run(&args)?;
+            println!("{}", check::render(&rows));
+            if rows.iter().any(|row| !row.ok) {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         Command::Problems { json } => list_problems(json)?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list_problems(json: bool) -> anyhow::Result<()> {

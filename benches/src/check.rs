@@ -1,0 +1,215 @@
+//! The `check` command: what the GPU kernels hold on this machine's device, against golden data and the host oracle.
+//!
+//! The checks are those of the kernels' own tests, at the size of a GPU. Without Burn they build in a minute:
+//!
+//! ```sh
+//! cargo run --release -p s2-bench --no-default-features --features check,s2-attention-kernels/vulkan -- check
+//! ```
+
+use std::any::Any;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use cubecl::client::Client;
+use cubecl::ir::{ElemType, FloatKind};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+#[path = "../../crates/kernels/tests/checks/mod.rs"]
+mod checks;
+
+use checks::engine::Engine;
+use checks::support::golden;
+use checks::{CHECKS, Check, Effort};
+
+/// Options of `check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Folder of the golden data.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/kernels/tests/golden"))]
+    pub golden: PathBuf,
+    /// Random calls against the host oracle.
+    #[arg(long, default_value_t = 2000)]
+    pub random: u64,
+    /// Launches of each call that must give the same bits.
+    #[arg(long, default_value_t = 1000)]
+    pub repeats: usize,
+    /// Checks to run, separated by commas; all where it is left out.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Compile a few kernels of each kind only: a driver that runs on a CPU takes seconds for each.
+    #[arg(long)]
+    pub few_kernels: bool,
+    /// File to add a line of JSON to for each check.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// What came of one check.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// The check.
+    pub name: &'static str,
+    /// Whether it holds.
+    pub ok: bool,
+    /// What was held, or the first miss.
+    pub detail: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// The device as it names itself.
+    pub device: String,
+    /// The runtime's name.
+    pub runtime: String,
+    /// Types that the device computes in, and what it has for matrix products.
+    pub features: Vec<String>,
+}
+
+/// Runs the checks; each row is on disk before the next check begins.
+///
+/// # Errors
+/// No device, checks or data that do not exist, and rows that cannot be written.
+pub fn run(args: &CheckArgs) -> anyhow::Result<Vec<Row>> {
+    let selected = select(&args.only)?;
+    ensure!(args.random > 0, "--random 0: at least 1 is accepted");
+    ensure!(
+        args.repeats > 1,
+        "--repeats {}: at least 2 are accepted",
+        args.repeats
+    );
+    let effort = Effort {
+        golden: golden_data(&args.golden)?,
+        random: args.random,
+        repeats: args.repeats,
+        all_kernels: !args.few_kernels,
+    };
+    let client = catch_unwind(|| cubecl::Device::default().client())
+        .map_err(|panic| anyhow::anyhow!("no device: {}", message(&*panic)))?;
+    let engine = Engine::new(client);
+    let bar = progress_bar(selected.len() as u64);
+    let mut rows = Vec::new();
+    for check in selected {
+        bar.set_message(check.name);
+        let row = hold(check, &engine, &effort);
+        if let Some(path) = &args.json {
+            append(&row, path).with_context(|| format!("--json {}", path.display()))?;
+        }
+        rows.push(row);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(rows)
+}
+
+/// The checks of those names, in the order of all.
+fn select(names: &[String]) -> anyhow::Result<Vec<&'static Check>> {
+    let known = || CHECKS.iter().map(|check| check.name);
+    for name in names {
+        if !known().any(|known| known == name) {
+            let known: Vec<_> = known().collect();
+            bail!("--only {name}: {} are accepted", known.join(", "));
+        }
+    }
+    let selected = CHECKS
+        .iter()
+        .filter(|check| names.is_empty() || names.iter().any(|name| name == check.name));
+    Ok(selected.collect())
+}
+
+fn golden_data(path: &Path) -> anyhow::Result<Vec<golden::Golden>> {
+    catch_unwind(|| golden::all_in(path))
+        .map_err(|panic| anyhow::anyhow!("--golden {}: {}", path.display(), message(&*panic)))
+}
+
+/// One check. A panic is a miss: drivers and runtimes have them.
+fn hold(check: &Check, engine: &Engine, effort: &Effort) -> Row {
+    let start = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(|| (check.run)(engine, effort)))
+        .unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))));
+    let client = &engine.client;
+    Row {
+        name: check.name,
+        ok: result.is_ok(),
+        detail: result.unwrap_or_else(|miss| miss),
+        seconds: start.elapsed().as_secs_f64(),
+        device: client.properties().identity.name.clone(),
+        runtime: client.name().to_owned(),
+        features: features(client),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a message")
+        .to_owned()
+}
+
+fn features(client: &Client) -> Vec<String> {
+    let properties = client.properties();
+    let types = [
+        FloatKind::F64,
+        FloatKind::F32,
+        FloatKind::F16,
+        FloatKind::BF16,
+    ];
+    let types = types
+        .into_iter()
+        .filter(|kind| properties.supports_type(ElemType::Float(*kind)))
+        .map(|kind| format!("{kind:?}").to_lowercase());
+    let matmul = &properties.features.matmul;
+    let units = [
+        ("cmma", !matmul.cmma.is_empty()),
+        ("mma", !matmul.mma.is_empty()),
+    ];
+    let units = units.into_iter().filter(|(_, has)| *has);
+    types
+        .chain(units.map(|(name, _)| name.to_owned()))
+        .collect()
+}
+
+fn append(row: &Row, path: &Path) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    writeln!(file, "{}", serde_json::to_string(row)?)?;
+    Ok(())
+}
+
+fn progress_bar(checks: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} checks, {elapsed}  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(checks).with_style(style);
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar
+}
+
+/// The table on the screen.
+pub fn render(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(140)
+        .set_header(["check", "", "s", "what"]);
+    for row in rows {
+        let seconds = format!("{:.1}", row.seconds);
+        let ok = if row.ok { "ok" } else { "FAILED" };
+        table.add_row([row.name, ok, &seconds, &row.detail]);
+    }
+    if let Some(column) = table.column_mut(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let failed = rows.iter().filter(|row| !row.ok).count();
+    let device = rows.first().map_or(String::new(), |row| {
+        let features = row.features.join(" ");
+        format!(" on {} ({}: {features})", row.device, row.runtime)
+    });
+    format!(
+        "{table}\n{} of {} checks hold{device}.",
+        rows.len() - failed,
+        rows.len()
+    )
+}
