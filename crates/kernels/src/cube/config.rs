@@ -2,9 +2,9 @@
 
 use super::tile::Tile;
 
-/// A kernel of the unit engine.
+/// A kernel of any engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct UnitConfig {
+pub(super) struct Config {
     /// Rows that a cube owns.
     pub(super) owned: Tile,
     /// Rows that it visits at a time.
@@ -19,4 +19,6 @@ pub(super) struct UnitConfig {
     pub(super) keys: bool,
     /// See [`Self::keys`].
     pub(super) values: bool,
+    /// Whether powers of 2 are an approximate instruction, where the compiler takes it.
+    pub(super) approximate_exp2: bool,
 }

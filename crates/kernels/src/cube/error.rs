@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::select::Engine;
+
 /// A call that a device cannot run. Every message names the values seen and what would be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -64,6 +66,16 @@ pub enum CubeError {
         seen: usize,
         /// Cubes that the device takes.
         accepted: usize,
+    },
+    /// An engine was asked for that does not run the call.
+    #[error("{device} cannot run the engine `{engine}`: {why}")]
+    Engine {
+        /// The engine.
+        engine: Engine,
+        /// The runtime's name.
+        device: String,
+        /// What is missing.
+        why: String,
     },
     /// A kernel needs more of the device than there is.
     #[error("kernel `{kernel}` needs {needed} {what}; {device} has {seen}")]

@@ -4,15 +4,24 @@
 #![allow(clippy::manual_is_multiple_of)]
 
 mod attention;
+mod checks;
 mod columns;
 mod config;
 mod error;
 mod index;
+mod launch;
+#[cfg(all(test, feature = "cuda"))]
+mod lowering;
+mod mma;
 mod rows;
+mod select;
 mod stats;
+mod tensors;
 mod tile;
 mod unit;
 mod walk;
 
-pub use attention::{CubeAttention, DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
+pub use attention::CubeAttention;
 pub use error::CubeError;
+pub use select::{Choice, Engine};
+pub use tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};

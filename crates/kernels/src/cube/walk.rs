@@ -435,7 +435,7 @@ fn members_before(index: &[i32], record: usize, class: i32, column: i32) -> i32 
 #[cube]
 impl KeyTile {
     /// The column of a member.
-    fn column(&self, index: &[i32], member: i32) -> i32 {
+    pub(super) fn column(&self, index: &[i32], member: i32) -> i32 {
         let at = class_at(index, self.record, self.class);
         let stride = index[at + 2];
         let mut column = index[at + 1] + member * stride;

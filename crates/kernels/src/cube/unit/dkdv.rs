@@ -7,7 +7,7 @@ use super::tile::{
     vectors_of,
 };
 use super::weight::{score_gradient, weight};
-use crate::cube::config::UnitConfig;
+use crate::cube::config::Config;
 use crate::cube::rows::{HeadRows, head_rows};
 use crate::cube::stats::stats_at;
 use crate::cube::tile::Tile;
@@ -37,7 +37,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     kv_heads: u32,
     seq_q: u32,
     seq_kv: u32,
-    #[comptime] config: UnitConfig,
+    #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
     let tile = comptime!(config.owned);

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::queries::query_tile;
 use super::tile::{COLUMNS, LANES, ROWS, SCORES, held_vectors, scratch, store_row};
 use super::weight::{score_gradient, weight};
-use crate::cube::config::UnitConfig;
+use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
 use crate::cube::stats::stats_at;
 use crate::cube::walk::NONE;
@@ -26,7 +26,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
-    #[comptime] config: UnitConfig,
+    #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
     let tile = comptime!(config.owned);

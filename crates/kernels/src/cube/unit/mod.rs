@@ -3,6 +3,7 @@
 pub(super) mod dkdv;
 pub(super) mod dq;
 pub(super) mod forward;
+pub(super) mod launch;
 mod queries;
 pub(super) mod tile;
 mod weight;

@@ -1,0 +1,145 @@
+//! What the launches of all engines share: arguments, grids, and the pass before the gradients.
+
+use cubecl::ir::AddressType;
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use cubecl::zspace::{Shape, Strides};
+
+use super::attention::CubeAttention;
+use super::config::Config;
+use super::error::CubeError;
+use super::stats;
+use super::tensors::{DeviceTensor, SavedOutputs};
+use super::tile::Tile;
+
+/// Units of a cube of the pass before the gradients.
+const PREPASS_UNITS: usize = 128;
+/// Elements of its vectors.
+const PREPASS_LANES: usize = 4;
+
+impl CubeAttention {
+    /// lse and D of each query.
+    pub(super) fn prepass(&self, saved: &SavedOutputs) -> Result<Handle, CubeError> {
+        let shape = *self.problem.shape();
+        let rows = self.rows();
+        let stats = self.client.empty(2 * rows * size_of::<f32>());
+        let unused = self.unused();
+        let rounding = saved.forward.rounding.as_ref().unwrap_or(&unused);
+        let count = self.grid(rows.div_ceil(PREPASS_UNITS))?;
+        stats::prepass::launch(
+            &self.client,
+            count,
+            CubeDim::new_1d(PREPASS_UNITS as u32),
+            self.address_type(&[&saved.forward.out.handle, &saved.d_out.handle]),
+            PREPASS_LANES,
+            self.arg(&saved.forward.out, shape.out_sizes()),
+            self.arg(rounding, shape.out_sizes()),
+            self.arg(&saved.d_out, shape.out_sizes()),
+            self.floats(&saved.forward.lse),
+            self.floats(&saved.d_lse),
+            self.stats_arg(&stats),
+            self.index_arg(),
+            rows as u32,
+            shape.num_heads as u32,
+            shape.seq_q as u32,
+            shape.value_dim,
+            PREPASS_LANES,
+            saved.forward.rounding.is_some(),
+            self.dtype,
+        );
+        Ok(stats)
+    }
+
+    pub(super) fn config(&self) -> Config {
+        let shape = self.problem.shape();
+        Config {
+            owned: self.owned,
+            visited: Tile {
+                rows: self.choice.visited_rows,
+                ..self.owned
+            },
+            head_dim: shape.head_dim,
+            value_dim: shape.value_dim,
+            rounding: false,
+            keys: false,
+            values: false,
+            approximate_exp2: false,
+        }
+    }
+
+    /// Queries of all heads and sequences.
+    pub(super) fn rows(&self) -> usize {
+        let shape = self.problem.shape();
+        shape.batch * shape.num_heads * shape.seq_q
+    }
+
+    /// Stands where a kernel has a tensor that it does not touch.
+    pub(super) fn unused(&self) -> DeviceTensor {
+        DeviceTensor {
+            handle: self.client.empty(8 * size_of::<f32>()),
+            strides: [0, 0, 0, 1],
+        }
+    }
+
+    pub(super) fn arg(&self, tensor: &DeviceTensor, sizes: [usize; 4]) -> TensorArg {
+        // Checked by `check_tensors`.
+        unsafe {
+            TensorArg::from_raw_parts(
+                tensor.handle.clone(),
+                Strides::new(&tensor.strides),
+                Shape::new(sizes),
+            )
+        }
+    }
+
+    pub(super) fn floats(&self, handle: &Handle) -> BufferArg {
+        unsafe { BufferArg::from_raw_parts(handle.clone(), self.rows()) }
+    }
+
+    pub(super) fn stats_arg(&self, stats: &Handle) -> BufferArg {
+        unsafe { BufferArg::from_raw_parts(stats.clone(), 2 * self.rows()) }
+    }
+
+    pub(super) fn index_arg(&self) -> BufferArg {
+        unsafe { BufferArg::from_raw_parts(self.index_handle.clone(), self.index.words.len()) }
+    }
+
+    pub(super) fn address_type(&self, handles: &[&Handle]) -> AddressType {
+        let lens = handles
+            .iter()
+            .map(|handle| handle.size() as usize / self.dtype.size());
+        AddressType::from_len(lens.max().unwrap_or(0))
+    }
+
+    /// The cubes of a kernel that owns queries.
+    pub(super) fn query_grid(&self) -> Result<CubeCount, CubeError> {
+        let shape = self.problem.shape();
+        self.grid(self.index.row_tiles * shape.batch * shape.num_heads)
+    }
+
+    /// The cubes of a kernel that owns keys.
+    pub(super) fn key_grid(&self) -> Result<CubeCount, CubeError> {
+        let shape = self.problem.shape();
+        self.grid(self.index.column_tiles * shape.batch * shape.num_kv_heads)
+    }
+
+    /// A grid of at least `cubes`; what is beyond finds nothing to do.
+    fn grid(&self, cubes: usize) -> Result<CubeCount, CubeError> {
+        let hardware = &self.client.properties().hardware;
+        let (width, height) = (
+            hardware.max_cube_count.0 as usize,
+            hardware.max_cube_count.1 as usize,
+        );
+        let accepted = width.saturating_mul(height).min(u32::MAX as usize / 2);
+        if cubes > accepted {
+            return Err(CubeError::Grid {
+                device: self.client.name().to_owned(),
+                seen: cubes,
+                accepted,
+            });
+        }
+        let cubes = cubes.max(1);
+        let y = cubes.div_ceil(width);
+        Ok(CubeCount::Static(cubes.div_ceil(y) as u32, y as u32, 1))
+    }
+}

@@ -1,0 +1,189 @@
+//! dQ: a cube owns a tile of queries and visits the keys of their blocks.
+
+use cubecl::prelude::*;
+
+use super::fragments::{accumulate, scale_rows, scores, zeros};
+use super::mask::{all_attend, attended, bit, own_rows, reach};
+use super::queries::{key_cursor, moved_tokens, query_tile};
+use super::size::units;
+use super::stage::{LANES, chunks, fetch, stage};
+use super::weight::weight;
+use crate::cube::config::Config;
+use crate::cube::rows::head_rows;
+use crate::cube::stats::stats_at;
+use crate::cube::walk::NONE;
+
+/// Tiles of 8 keys whose gradients are held at a time.
+const PART: usize = 4;
+
+/// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(in crate::cube) fn dq<E: Float, N: Size>(
+    q: &Tensor<Vector<E, N>>,
+    k: &Tensor<Vector<E, N>>,
+    v: &Tensor<Vector<E, N>>,
+    d_out: &Tensor<Vector<E, N>>,
+    stats: &[f32],
+    dq: &mut Tensor<Vector<E, N>>,
+    index: &[i32],
+    scale: f32,
+    batch: u32,
+    heads: u32,
+    kv_heads: u32,
+    seq_q: u32,
+    #[comptime] config: Config,
+    #[define(E)] _dtype: ElemType,
+) {
+    let (tile, visited, units) =
+        comptime!((config.owned, config.visited, units(config.owned.rows)));
+    let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let (tiles, key_tiles) = comptime!((visited.rows / 8, chunks(head_dim)));
+    let in_order = comptime!(tile.in_order());
+    let log2_e = f32::new(core::f32::consts::LOG2_E);
+    let factor = scale * log2_e;
+
+    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let span = own.span;
+    let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
+    let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
+    let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
+    let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+    let queries = own_rows(index, &own.rows, span.q_end, tile);
+    let queries_reach = own.reach(tile);
+
+    let mut lse = Array::<f32>::new(2usize);
+    let mut d = Array::<f32>::new(2usize);
+    #[unroll]
+    for half in 0..2usize {
+        lse[half] = f32::new(0.0);
+        d[half] = f32::new(0.0);
+        if queries[half] != NONE {
+            let row = (own.sequence * heads as usize + own.head) * seq_q as usize
+                + usize::cast_from(queries[half] - span.q_start);
+            let of_row = stats_at(stats, row, (batch * heads * seq_q) as usize);
+            lse[half] = of_row.lse * log2_e;
+            d[half] = of_row.d;
+        }
+    }
+
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units);
+    let mut gradients = stage::<E, N>(tile.rows, value_dim, units);
+    let mut keys = stage::<E, N>(visited.rows, head_dim, units);
+    let mut values = stage::<E, N>(visited.rows, value_dim, units);
+    let mut tokens = Shared::<[i32]>::new_slice(comptime!(visited.rows));
+
+    let q_tokens = moved_tokens(index, &own.queries(), in_order, head_dim, units);
+    owned.put(&fetch::<E, N>(
+        q, &q_rows, &q_tokens, tile.rows, head_dim, head_dim, units,
+    ));
+    let d_out_tokens = moved_tokens(index, &own.queries(), in_order, value_dim, units);
+    gradients.put(&fetch::<E, N>(
+        d_out,
+        &d_out_rows,
+        &d_out_tokens,
+        tile.rows,
+        value_dim,
+        value_dim,
+        units,
+    ));
+    let mut cursor = key_cursor();
+    cursor.settle(index, &own.walk, &span, tile, visited);
+    let rows = cursor.rows(&span, visited);
+    let k_tokens = cursor.moved(index, &own.walk, &rows, visited, head_dim, units);
+    keys.put(&fetch::<E, N>(
+        k,
+        &k_rows,
+        &k_tokens,
+        visited.rows,
+        head_dim,
+        head_dim,
+        units,
+    ));
+    sync_cube();
+
+    let mut sums = zeros(key_tiles);
+    while cursor.any(&own.walk) {
+        let rows = cursor.rows(&span, visited);
+        let v_tokens = cursor.moved(index, &own.walk, &rows, visited, value_dim, units);
+        let next_values = fetch::<E, N>(
+            v,
+            &v_rows,
+            &v_tokens,
+            visited.rows,
+            value_dim,
+            value_dim,
+            units,
+        );
+        let products = scores::<E, N>(&owned, &keys, 0usize, tiles, head_dim);
+        values.put(&next_values);
+        if UNIT_POS < comptime!(visited.rows as u32) {
+            tokens[UNIT_POS as usize] = cursor.token(index, &own.walk, &rows, UNIT_POS, visited);
+        }
+        sync_cube();
+
+        let distances = cursor.distances();
+        let keys_reach = reach(index, &rows, visited);
+        let one_block = queries_reach.first_block == queries_reach.last_block;
+        let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
+        let mut bits = u32::MAX.runtime();
+        if !(keys_reach.complete && all) {
+            bits = attended(
+                &distances,
+                index,
+                own.walk.record,
+                &queries,
+                &tokens,
+                0usize,
+                tiles,
+                true,
+                tile,
+            );
+        }
+        // The next keys are on their way while the gradients are computed and used.
+        cursor.advance(index, &own.walk, &span, tile, visited);
+        let next_rows = cursor.rows(&span, visited);
+        let k_tokens = cursor.moved(index, &own.walk, &next_rows, visited, head_dim, units);
+        let next_keys = fetch::<E, N>(
+            k,
+            &k_rows,
+            &k_tokens,
+            visited.rows,
+            head_dim,
+            head_dim,
+            units,
+        );
+        #[unroll]
+        for part in 0..comptime!(tiles / PART) {
+            let first = comptime!(part * PART * 8);
+            let mut d_scores = scores::<E, N>(&gradients, &values, first, PART, value_dim);
+            #[unroll]
+            for n in 0..comptime!(2 * PART) {
+                let at = comptime!(2 * PART * part + n);
+                let product = products[at];
+                let mut pair = d_scores[n];
+                #[unroll]
+                for e in 0..2usize {
+                    let p = weight(
+                        product.extract(e) * factor - lse[comptime!(n % 2)],
+                        config.approximate_exp2,
+                    );
+                    let gradient = p * (pair.extract(e) - d[comptime!(n % 2)]);
+                    pair.insert(e, select(bit(bits, at, e), gradient, f32::new(0.0)));
+                }
+                d_scores[n] = pair;
+            }
+            accumulate::<E, N>(&mut sums, &d_scores, &keys, first, PART, head_dim);
+        }
+        sync_cube();
+        keys.put(&next_keys);
+        sync_cube();
+    }
+
+    scale_rows(&mut sums, &queries, key_tiles, scale);
+    owned.put_sums(&sums, key_tiles);
+    sync_cube();
+    let dq_tokens = moved_tokens(index, &own.rows, in_order, head_dim, units);
+    let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);
+    owned.store(dq, &dq_rows, &dq_tokens, head_dim);
+}

@@ -1,0 +1,224 @@
+//! Forward: a cube owns a tile of queries and visits the keys of their blocks with an online softmax.
+
+use cubecl::prelude::*;
+
+use super::fragments::{accumulate, row_max, row_sum, scores, zeros};
+use super::intrinsics::exp2;
+use super::mask::{all_attend, attended, bit, own_rows, reach};
+use super::queries::{key_cursor, moved_tokens, query_tile};
+use super::size::units;
+use super::stage::{LANES, chunks, fetch, stage};
+use crate::cube::config::Config;
+use crate::cube::rows::head_rows;
+use crate::cube::walk::NONE;
+
+/// Where a row's maximum starts.
+const LOWEST: f32 = f32::MIN;
+/// A scale of 0, where `-inf` is still what does not attend: no score of 2-byte numbers sees the difference.
+const LEAST_SCALE: f32 = 1e-30;
+
+/// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(in crate::cube) fn forward<E: Float, N: Size>(
+    q: &Tensor<Vector<E, N>>,
+    k: &Tensor<Vector<E, N>>,
+    v: &Tensor<Vector<E, N>>,
+    out: &mut Tensor<Vector<E, N>>,
+    rounding: &mut Tensor<Vector<E, N>>,
+    lse: &mut [f32],
+    index: &[i32],
+    scale: f32,
+    minus_infinity: f32,
+    batch: u32,
+    heads: u32,
+    kv_heads: u32,
+    seq_q: u32,
+    #[comptime] config: Config,
+    #[define(E)] _dtype: ElemType,
+) {
+    let (tile, visited, units) =
+        comptime!((config.owned, config.visited, units(config.owned.rows)));
+    let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let (tiles, value_tiles) = comptime!((visited.rows / 8, chunks(value_dim)));
+    let log2_e = f32::new(core::f32::consts::LOG2_E);
+    let factor = max(scale.abs() * log2_e, f32::new(LEAST_SCALE));
+
+    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let span = own.span;
+    let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
+    let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
+    let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+    let queries = own_rows(index, &own.rows, span.q_end, tile);
+    let queries_reach = own.reach(tile);
+
+    let mut owned = stage::<E, N>(tile.rows, comptime!(head_dim.max(value_dim)), units);
+    let mut keys = stage::<E, N>(visited.rows, head_dim, units);
+    let mut values = stage::<E, N>(visited.rows, value_dim, units);
+    let mut tokens = Shared::<[i32]>::new_slice(comptime!(visited.rows));
+
+    let widest = comptime!(head_dim.max(value_dim));
+    let in_order = comptime!(tile.in_order());
+    let q_tokens = moved_tokens(index, &own.queries(), in_order, widest, units);
+    owned.put(&fetch::<E, N>(
+        q, &q_rows, &q_tokens, tile.rows, head_dim, widest, units,
+    ));
+
+    let mut cursor = key_cursor();
+    cursor.settle(index, &own.walk, &span, tile, visited);
+    let rows = cursor.rows(&span, visited);
+    let k_tokens = cursor.moved(index, &own.walk, &rows, visited, head_dim, units);
+    keys.put(&fetch::<E, N>(
+        k,
+        &k_rows,
+        &k_tokens,
+        visited.rows,
+        head_dim,
+        head_dim,
+        units,
+    ));
+    sync_cube();
+
+    let mut maxima = Array::<f32>::new(2usize);
+    let mut sums = Array::<f32>::new(2usize);
+    #[unroll]
+    for half in 0..2usize {
+        maxima[half] = f32::new(LOWEST);
+        sums[half] = f32::new(0.0);
+    }
+    let mut results = zeros(value_tiles);
+    while cursor.any(&own.walk) {
+        let rows = cursor.rows(&span, visited);
+        let v_tokens = cursor.moved(index, &own.walk, &rows, visited, value_dim, units);
+        let next_values = fetch::<E, N>(
+            v,
+            &v_rows,
+            &v_tokens,
+            visited.rows,
+            value_dim,
+            value_dim,
+            units,
+        );
+        let mut weights = scores::<E, N>(&owned, &keys, 0usize, tiles, head_dim);
+        values.put(&next_values);
+        if UNIT_POS < comptime!(visited.rows as u32) {
+            tokens[UNIT_POS as usize] = cursor.token(index, &own.walk, &rows, UNIT_POS, visited);
+        }
+        sync_cube();
+
+        if scale < 0.0f32 {
+            #[unroll]
+            for n in 0..comptime!(2 * tiles) {
+                weights[n] *= Vector::new(-1.0f32);
+            }
+        }
+        let distances = cursor.distances();
+        let keys_reach = reach(index, &rows, visited);
+        let one_block = queries_reach.first_block == queries_reach.last_block;
+        let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
+        if !(keys_reach.complete && all) {
+            let bits = attended(
+                &distances,
+                index,
+                own.walk.record,
+                &queries,
+                &tokens,
+                0usize,
+                tiles,
+                true,
+                tile,
+            );
+            #[unroll]
+            for n in 0..comptime!(2 * tiles) {
+                let mut pair = weights[n];
+                #[unroll]
+                for e in 0..2usize {
+                    pair.insert(e, select(bit(bits, n, e), pair.extract(e), minus_infinity));
+                }
+                weights[n] = pair;
+            }
+        }
+
+        // The next keys are on their way while the weights are computed and used.
+        cursor.advance(index, &own.walk, &span, tile, visited);
+        let next_rows = cursor.rows(&span, visited);
+        let k_tokens = cursor.moved(index, &own.walk, &next_rows, visited, head_dim, units);
+        let next_keys = fetch::<E, N>(
+            k,
+            &k_rows,
+            &k_tokens,
+            visited.rows,
+            head_dim,
+            head_dim,
+            units,
+        );
+        #[unroll]
+        for half in 0..2usize {
+            let mut top = minus_infinity;
+            #[unroll]
+            for n in 0..tiles {
+                let pair = weights[comptime!(2 * n + half)];
+                top = max(top, max(pair.extract(0usize), pair.extract(1usize)));
+            }
+            let top = max(maxima[half], row_max(top) * factor);
+            let kept = exp2(maxima[half] - top, config.approximate_exp2);
+            maxima[half] = top;
+            let mut sum = sums[half] * kept;
+            #[unroll]
+            for n in 0..tiles {
+                let mut pair = weights[comptime!(2 * n + half)];
+                #[unroll]
+                for e in 0..2usize {
+                    let weight = exp2(pair.extract(e) * factor - top, config.approximate_exp2);
+                    sum += weight;
+                    pair.insert(e, weight);
+                }
+                weights[comptime!(2 * n + half)] = pair;
+            }
+            sums[half] = sum;
+            #[unroll]
+            for n in 0..value_tiles {
+                results[comptime!(2 * n + half)] *= Vector::new(kept);
+            }
+        }
+        accumulate::<E, N>(&mut results, &weights, &values, 0usize, tiles, value_dim);
+        keys.put(&next_keys);
+        sync_cube();
+    }
+
+    let tokens = own_rows(index, &own.rows, own.rows.end, tile);
+    #[unroll]
+    for half in 0..2usize {
+        let sum = row_sum(sums[half]);
+        // Scores that are not a number leave the maximum alone, but not the sum.
+        let empty = sum == 0.0f32 || queries[half] == NONE;
+        let part = select(empty, f32::new(0.0), f32::new(1.0) / sum);
+        #[unroll]
+        for n in 0..value_tiles {
+            let pair = results[comptime!(2 * n + half)] * Vector::new(part);
+            results[comptime!(2 * n + half)] = pair;
+        }
+        if tokens[half] != NONE && UNIT_POS % 4u32 == 0u32 {
+            let row = (own.sequence * heads as usize + own.head) * seq_q as usize
+                + usize::cast_from(tokens[half] - span.q_start);
+            lse[row] = select(empty, minus_infinity, maxima[half] / log2_e + sum.ln());
+        }
+    }
+    let out_tokens = moved_tokens(index, &own.rows, in_order, widest, units);
+    let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
+    owned.put_sums(&results, value_tiles);
+    sync_cube();
+    owned.store(out, &out_rows, &out_tokens, value_dim);
+    if comptime!(config.rounding) {
+        #[unroll]
+        for n in 0..comptime!(2 * value_tiles) {
+            let rounded = Vector::<E, Const<2>>::cast_from(results[n]);
+            results[n] -= Vector::cast_from(rounded);
+        }
+        sync_cube();
+        owned.put_sums(&results, value_tiles);
+        sync_cube();
+        let rows = head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
+        owned.store(rounding, &rows, &out_tokens, value_dim);
+    }
+}

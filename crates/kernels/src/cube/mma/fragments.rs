@@ -1,0 +1,140 @@
+//! Products on tensor cores: what each unit holds of an operand or a sum, and what it does with it.
+//!
+//! A plane of 32 units computes `16 x 8` sums over a depth of 16. Unit `u` holds of each sum the elements `2 (u % 4)` and
+//! the next, of rows `u / 4` and `u / 4 + 8`; of a left operand the same of two tiles of 8 columns. So the sums of two
+//! neighbouring tiles, rounded, are a left operand as they are.
+
+use cubecl::prelude::*;
+
+use super::stage::{Stage, chunks};
+use crate::cube::walk::NONE;
+
+/// Two neighbouring elements.
+pub(super) type Pair<E> = Vector<E, Const<2>>;
+
+/// The product: `16 x 8` sums over a depth of 16.
+#[cube]
+pub(super) fn definition<E: Float>() -> cmma::MmaDefinition<E, E, f32> {
+    cmma::MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize)
+}
+
+/// Sums of `16 x (8 * tiles)`: pair `2 * tile + half` is of row `u / 4 + 8 * half`.
+#[cube]
+pub(super) fn zeros(#[comptime] tiles: usize) -> Array<Pair<f32>> {
+    let mut sums = Array::<Pair<f32>>::new(comptime!(2 * tiles));
+    #[unroll]
+    for n in 0..comptime!(2 * tiles) {
+        sums[n] = Vector::new(0.0f32);
+    }
+    sums
+}
+
+/// `sums[tile ..= tile + 1] += left * right`.
+#[cube]
+pub(super) fn multiply<E: Float>(
+    left: &Array<Pair<E>>,
+    right: &Array<Pair<E>>,
+    sums: &mut Array<Pair<f32>>,
+    #[comptime] tile: usize,
+) {
+    #[unroll]
+    for t in 0..2usize {
+        let mut b = Array::<Pair<E>>::new(2usize);
+        b[0usize] = right[comptime!(2 * t)];
+        b[1usize] = right[comptime!(2 * t + 1)];
+        let mut c = Array::<Pair<f32>>::new(2usize);
+        c[0usize] = sums[comptime!(2 * (tile + t))];
+        c[1usize] = sums[comptime!(2 * (tile + t) + 1)];
+        definition::<E>().execute_inplace::<Const<2>, Const<2>, Const<2>>(left, &b, &mut c);
+        sums[comptime!(2 * (tile + t))] = c[0usize];
+        sums[comptime!(2 * (tile + t) + 1)] = c[1usize];
+    }
+}
+
+/// Sums of the rows of this plane in `left` with rows `first ..` of `right`, 8 rows a tile.
+#[cube]
+pub(super) fn scores<E: Float, N: Size>(
+    left: &Stage<E, N>,
+    right: &Stage<E, N>,
+    first: usize,
+    #[comptime] tiles: usize,
+    #[comptime] dim: usize,
+) -> Array<Pair<f32>> {
+    let plane = UNIT_POS as usize / 32usize;
+    let mut sums = zeros(tiles);
+    #[unroll]
+    for k in 0..comptime!(chunks(dim) / 2) {
+        let a = left.left(plane, k);
+        #[unroll]
+        for n in 0..comptime!(tiles / 2) {
+            let b = right.right_transposed(first / 16usize + n, k);
+            multiply::<E>(&a, &b, &mut sums, comptime!(2 * n));
+        }
+    }
+    sums
+}
+
+/// `sums += weights * right`, with `weights` the sums of a product over rows `first ..` of `right`, rounded.
+#[cube]
+pub(super) fn accumulate<E: Float, N: Size>(
+    sums: &mut Array<Pair<f32>>,
+    weights: &Array<Pair<f32>>,
+    right: &Stage<E, N>,
+    first: usize,
+    #[comptime] tiles: usize,
+    #[comptime] dim: usize,
+) {
+    #[unroll]
+    for k in 0..comptime!(tiles / 2) {
+        let mut a = Array::<Pair<E>>::new(4usize);
+        #[unroll]
+        for r in 0..4usize {
+            a[r] = Vector::cast_from(weights[comptime!(4 * k + r)]);
+        }
+        #[unroll]
+        for n in 0..comptime!(chunks(dim) / 2) {
+            let b = right.right(n, first / 16usize + k);
+            multiply::<E>(&a, &b, sums, comptime!(2 * n));
+        }
+    }
+}
+
+/// Multiplies sums by `factor`; rows without a token are zeros.
+#[cube]
+pub(super) fn scale_rows(
+    sums: &mut Array<Pair<f32>>,
+    tokens: &Array<i32>,
+    #[comptime] tiles: usize,
+    factor: f32,
+) {
+    #[unroll]
+    for n in 0..comptime!(2 * tiles) {
+        let empty = tokens[comptime!(n % 2)] == NONE;
+        let mut pair = sums[n] * Vector::new(factor);
+        #[unroll]
+        for e in 0..2usize {
+            pair.insert(e, select(empty, f32::new(0.0), pair.extract(e)));
+        }
+        sums[n] = pair;
+    }
+}
+
+/// The row of this unit's pairs of `half`.
+#[cube]
+pub(super) fn pair_row(#[comptime] half: usize) -> u32 {
+    UNIT_POS / 32u32 * 16u32 + UNIT_POS % 32u32 / 4u32 + comptime!(8 * half as u32)
+}
+
+/// The largest `x` of the units that share rows.
+#[cube]
+pub(super) fn row_max(x: f32) -> f32 {
+    let y = max(x, plane_shuffle_xor(x, 1u32));
+    max(y, plane_shuffle_xor(y, 2u32))
+}
+
+/// The sum of the `x` of the units that share rows, the same for all of them.
+#[cube]
+pub(super) fn row_sum(x: f32) -> f32 {
+    let y = x + plane_shuffle_xor(x, 1u32);
+    y + plane_shuffle_xor(y, 2u32)
+}

@@ -1,0 +1,169 @@
+//! What the kernel that owns keys visits: queries of all heads of the group, one tile after another.
+
+use cubecl::prelude::*;
+
+use super::mask::Reach;
+use super::stage::{moved, moved_place};
+use crate::cube::tile::Tile;
+use crate::cube::walk::{BlockList, Distances, KeyTile, Span, TokenRows};
+
+/// The tokens of the key rows of which this unit moves a chunk, to or from a stage with rows of `width` elements.
+#[cube]
+pub(super) fn moved_keys(
+    own: &KeyTile,
+    index: &[i32],
+    kv_start: i32,
+    end: i32,
+    #[comptime] tile: Tile,
+    #[comptime] width: usize,
+    #[comptime] units: usize,
+) -> Array<i32> {
+    let count = comptime!(moved(tile.rows, width, units));
+    let mut tokens = Array::<i32>::new(count);
+    #[unroll]
+    for n in 0..count {
+        let (row, _) = moved_place(n, width, units);
+        tokens[n] = own.token(index, row as u32, kv_start, end, tile);
+    }
+    tokens
+}
+
+/// The reach of a key tile that is not empty.
+#[cube]
+pub(super) fn key_reach(own: &KeyTile, index: &[i32], #[comptime] tile: Tile) -> Reach {
+    let last_member = min(last_of(own, tile), own.end) - 1;
+    let mut first_block = own.member;
+    let mut last_block = last_member;
+    if !comptime!(tile.table) {
+        first_block = own.column(index, own.member);
+        last_block = own.column(index, last_member);
+    }
+    Reach {
+        first_block,
+        last_block,
+        first_token: first_block * comptime!(tile.block as i32) + own.offset,
+        last_token: last_block * comptime!(tile.block as i32)
+            + own.offset
+            + comptime!(tile.slot_rows() as i32 - 1),
+        complete: true.runtime(),
+    }
+}
+
+#[cube]
+fn last_of(own: &KeyTile, #[comptime] tile: Tile) -> i32 {
+    own.member + comptime!(tile.slots() as i32)
+}
+
+/// The visits of a key tile, one after another over all heads of the group and their intervals.
+#[derive(CubeType)]
+pub(super) struct QueryCursor {
+    /// The head, counted in its group.
+    pub(super) head: i32,
+    interval: i32,
+    intervals: i32,
+    visit: i32,
+    visits: i32,
+    first: i32,
+    count: i32,
+    min: i32,
+    max: i32,
+    causal: bool,
+    exact: bool,
+}
+
+/// Before the first visit: [`QueryCursor::settle`] goes there.
+#[cube]
+pub(super) fn query_cursor() -> QueryCursor {
+    QueryCursor {
+        head: (-1i32).runtime(),
+        interval: 0i32.runtime(),
+        intervals: 1i32.runtime(),
+        visit: 0i32.runtime(),
+        visits: 0i32.runtime(),
+        first: 0i32.runtime(),
+        count: 0i32.runtime(),
+        min: 0i32.runtime(),
+        max: 0i32.runtime(),
+        causal: false.runtime(),
+        exact: false.runtime(),
+    }
+}
+
+#[cube]
+impl QueryCursor {
+    /// Goes on to an interval with visits left, or to the end. `records` is where the group's head records are.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn settle(
+        &mut self,
+        own: &KeyTile,
+        index: &[i32],
+        records: usize,
+        group: i32,
+        span: &Span,
+        #[comptime] tile: Tile,
+        #[comptime] visited: Tile,
+    ) {
+        while self.head < group && self.visit >= self.visits {
+            self.interval += 1;
+            if self.interval >= self.intervals {
+                self.head += 1;
+                self.interval = 0i32.runtime();
+                if self.head < group {
+                    self.intervals = own.intervals(index, self.head as usize, tile);
+                }
+            }
+            self.visit = 0i32.runtime();
+            self.visits = 0i32.runtime();
+            self.count = 0i32.runtime();
+            if self.head < group && self.interval < self.intervals {
+                let head = self.head as usize;
+                let record = usize::cast_from(index[records + head]);
+                let visits = own.visits(index, record, head, self.interval, span, tile);
+                self.visits = visits.blocks.visits(visited);
+                self.first = visits.blocks.first;
+                self.count = visits.blocks.count;
+                self.min = visits.distances.min;
+                self.max = visits.distances.max;
+                self.causal = visits.distances.causal;
+                self.exact = visits.distances.exact;
+            }
+        }
+    }
+
+    /// Goes on by one visit.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn advance(
+        &mut self,
+        own: &KeyTile,
+        index: &[i32],
+        records: usize,
+        group: i32,
+        span: &Span,
+        #[comptime] tile: Tile,
+        #[comptime] visited: Tile,
+    ) {
+        self.visit += 1;
+        self.settle(own, index, records, group, span, tile, visited);
+    }
+
+    /// The rows of the visit; none at the end.
+    pub(super) fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
+        BlockList {
+            first: self.first,
+            step: 1i32.runtime(),
+            count: self.count,
+        }
+        .rows(self.visit, span.q_start, span.q_end, visited)
+    }
+
+    pub(super) fn distances(&self) -> Distances {
+        Distances {
+            min: self.min,
+            max: self.max,
+            stride: 1i32.runtime(),
+            residue: 0i32.runtime(),
+            causal: self.causal,
+            exact: self.exact,
+        }
+    }
+}

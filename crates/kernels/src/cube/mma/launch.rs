@@ -1,0 +1,199 @@
+//! Launches of the engine of tensor cores. No kernel reads or writes beyond its tensors, which are checked.
+
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+
+use super::size::{BOTH_SUMS, units, visited};
+use super::{LANES, dkdv, dq, forward};
+use crate::cube::attention::CubeAttention;
+use crate::cube::config::Config;
+use crate::cube::error::CubeError;
+use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
+use crate::cube::tile::Tile;
+
+/// Units of a cube.
+fn cube_dim(call: &CubeAttention) -> CubeDim {
+    CubeDim::new_1d(units(call.owned.rows) as u32)
+}
+
+/// `sums` of `dim` elements a row are what a unit holds.
+fn config(call: &CubeAttention, dim: usize, sums: usize) -> Config {
+    let config = call.config();
+    Config {
+        visited: Tile {
+            rows: visited(dim, sums),
+            ..config.visited
+        },
+        // Asynchronous copies are a feature of CubeCL's C++ compiler for CUDA alone, which also takes instructions.
+        approximate_exp2: call.client.properties().features.copy_async,
+        ..config
+    }
+}
+
+/// Launches the forward pass.
+pub(in crate::cube) fn forward(
+    call: &CubeAttention,
+    q: &DeviceTensor,
+    k: &DeviceTensor,
+    v: &DeviceTensor,
+    outputs: &ForwardOutputs,
+) -> Result<(), CubeError> {
+    let shape = call.problem().shape();
+    let unused = call.unused();
+    let rounding = outputs.rounding.as_ref().unwrap_or(&unused);
+    let count = call.query_grid()?;
+    unsafe {
+        forward::forward::launch_unchecked(
+            &call.client,
+            count,
+            cube_dim(call),
+            call.address_type(&[&q.handle, &k.handle, &v.handle, &outputs.out.handle]),
+            LANES,
+            call.arg(q, shape.q_sizes()),
+            call.arg(k, shape.k_sizes()),
+            call.arg(v, shape.v_sizes()),
+            call.arg(&outputs.out, shape.out_sizes()),
+            call.arg(rounding, shape.out_sizes()),
+            call.floats(&outputs.lse),
+            call.index_arg(),
+            call.problem.scale() as f32,
+            f32::NEG_INFINITY,
+            shape.batch as u32,
+            shape.num_heads as u32,
+            shape.num_kv_heads as u32,
+            shape.seq_q as u32,
+            Config {
+                rounding: outputs.rounding.is_some(),
+                ..config(call, shape.value_dim, 1)
+            },
+            call.dtype,
+        );
+    }
+    Ok(())
+}
+
+/// Launches dQ.
+pub(in crate::cube) fn dq(
+    call: &CubeAttention,
+    q: &DeviceTensor,
+    k: &DeviceTensor,
+    v: &DeviceTensor,
+    d_out: &DeviceTensor,
+    stats: &Handle,
+    target: &DeviceTensor,
+) -> Result<(), CubeError> {
+    let shape = call.problem().shape();
+    let handles = [
+        &q.handle,
+        &k.handle,
+        &v.handle,
+        &d_out.handle,
+        &target.handle,
+    ];
+    let count = call.query_grid()?;
+    unsafe {
+        dq::dq::launch_unchecked(
+            &call.client,
+            count,
+            cube_dim(call),
+            call.address_type(&handles),
+            LANES,
+            call.arg(q, shape.q_sizes()),
+            call.arg(k, shape.k_sizes()),
+            call.arg(v, shape.v_sizes()),
+            call.arg(d_out, shape.out_sizes()),
+            call.stats_arg(stats),
+            call.arg(target, shape.q_sizes()),
+            call.index_arg(),
+            call.problem.scale() as f32,
+            shape.batch as u32,
+            shape.num_heads as u32,
+            shape.num_kv_heads as u32,
+            shape.seq_q as u32,
+            config(call, shape.head_dim, 1),
+            call.dtype,
+        );
+    }
+    Ok(())
+}
+
+/// Launches dK and dV: at once where a unit has registers for the sums of both.
+pub(in crate::cube) fn dkdv(
+    call: &CubeAttention,
+    q: &DeviceTensor,
+    k: &DeviceTensor,
+    v: &DeviceTensor,
+    d_out: &DeviceTensor,
+    stats: &Handle,
+    target: &KeyGradients,
+) -> Result<(), CubeError> {
+    let shape = call.problem().shape();
+    let (keys, values) = (target.dk.is_some(), target.dv.is_some());
+    let passes = if shape.head_dim.max(shape.value_dim) > BOTH_SUMS {
+        vec![(keys, false), (false, values)]
+    } else {
+        vec![(keys, values)]
+    };
+    for pass in passes.into_iter().filter(|(keys, values)| *keys || *values) {
+        dkdv_pass(call, q, k, v, d_out, stats, target, pass)?;
+    }
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+fn dkdv_pass(
+    call: &CubeAttention,
+    q: &DeviceTensor,
+    k: &DeviceTensor,
+    v: &DeviceTensor,
+    d_out: &DeviceTensor,
+    stats: &Handle,
+    target: &KeyGradients,
+    (keys, values): (bool, bool),
+) -> Result<(), CubeError> {
+    let shape = call.problem().shape();
+    let widest = shape.head_dim.max(shape.value_dim);
+    let handles = [
+        &q.handle,
+        &k.handle,
+        &v.handle,
+        &d_out.handle,
+        &target.handle,
+    ];
+    let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
+    let count = call.key_grid()?;
+    unsafe {
+        dkdv::dkdv::launch_unchecked(
+            &call.client,
+            count,
+            cube_dim(call),
+            call.address_type(&handles),
+            LANES,
+            call.arg(q, shape.q_sizes()),
+            call.arg(k, shape.k_sizes()),
+            call.arg(v, shape.v_sizes()),
+            call.arg(d_out, shape.out_sizes()),
+            call.stats_arg(stats),
+            call.arg(&target.dk_tensor(), shape.k_sizes()),
+            call.index_arg(),
+            call.problem.scale() as f32,
+            f32::INFINITY,
+            dv_at,
+            dv_sequence,
+            dv_head,
+            dv_token,
+            shape.batch as u32,
+            shape.num_heads as u32,
+            shape.num_kv_heads as u32,
+            shape.seq_q as u32,
+            shape.seq_kv as u32,
+            Config {
+                keys,
+                values,
+                ..config(call, widest, usize::from(keys) + usize::from(values))
+            },
+            call.dtype,
+        );
+    }
+    Ok(())
+}

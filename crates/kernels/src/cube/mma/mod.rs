@@ -1,0 +1,19 @@
+//! The engine of tensor cores: 2-byte types, f32 sums, products of `16 x 8 x 16` by planes of 32 units.
+//!
+//! A cube owns 16 rows a plane and visits 64 rows at a time: queries that visit keys (forward, dQ) or keys that visit
+//! queries (dK, dV). Tiles on their way from global memory wait in registers while those in shared memory are worked on.
+
+pub(super) mod dkdv;
+pub(super) mod dq;
+pub(super) mod forward;
+mod fragments;
+mod intrinsics;
+mod keys;
+pub(super) mod launch;
+mod mask;
+mod queries;
+pub(super) mod size;
+mod stage;
+mod weight;
+
+pub(super) use stage::LANES;

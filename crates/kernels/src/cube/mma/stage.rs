@@ -1,0 +1,209 @@
+//! Tiles of rows in shared memory, in chunks of 16 bytes.
+//!
+//! Rows are padded with zeros to a multiple of 16 elements, the depth of a tensor core's product. Chunks are swizzled
+//! within a row, so that eight rows read at the same column touch all banks once.
+
+use cubecl::prelude::*;
+
+use super::fragments::{Pair, definition, pair_row};
+use crate::cube::rows::HeadRows;
+use crate::cube::walk::NONE;
+
+/// Elements of a chunk.
+pub(in crate::cube) const LANES: usize = 8;
+
+/// Chunks of a row of `dim` elements.
+pub(super) fn chunks(dim: usize) -> usize {
+    dim.div_ceil(2 * LANES) * 2
+}
+
+/// Elements of a row of `dim`, with padding.
+pub(super) fn padded(dim: usize) -> usize {
+    chunks(dim) * LANES
+}
+
+/// Chunks that a unit moves of `rows` rows.
+pub(super) fn moved(rows: usize, dim: usize, units: usize) -> usize {
+    (rows * chunks(dim)).div_ceil(units)
+}
+
+/// Neighbouring chunks among which those of a row are swizzled.
+fn swizzled(chunks: usize) -> usize {
+    1 << chunks.trailing_zeros().min(3)
+}
+
+/// A tile of `rows` rows of `dim` elements.
+#[derive(CubeType)]
+pub(super) struct Stage<E: Float, N: Size> {
+    chunks: Shared<[Vector<E, N>]>,
+    #[cube(comptime)]
+    rows: usize,
+    #[cube(comptime)]
+    dim: usize,
+    #[cube(comptime)]
+    units: usize,
+}
+
+#[cube]
+pub(super) fn stage<E: Float, N: Size>(
+    #[comptime] rows: usize,
+    #[comptime] dim: usize,
+    #[comptime] units: usize,
+) -> Stage<E, N> {
+    Stage::<E, N> {
+        chunks: Shared::<[Vector<E, N>]>::new_aligned_slice(
+            comptime!(rows * chunks(dim)),
+            128usize,
+        ),
+        rows,
+        dim,
+        units,
+    }
+}
+
+/// Where a chunk is.
+#[cube]
+fn place(row: usize, chunk: usize, #[comptime] chunks: usize) -> usize {
+    let among = comptime!(swizzled(chunks));
+    row * chunks + (chunk ^ ((row / comptime!(8 / among)) % among))
+}
+
+/// The row and the chunk of the `n`-th that this unit moves.
+#[cube]
+pub(super) fn moved_place(
+    #[comptime] n: usize,
+    #[comptime] dim: usize,
+    #[comptime] units: usize,
+) -> (usize, usize) {
+    let at = UNIT_POS as usize + comptime!(n * units);
+    (at / comptime!(chunks(dim)), at % comptime!(chunks(dim)))
+}
+
+/// What this unit moves of rows of `dim` elements, from global memory to a stage with rows of `width` elements.
+///
+/// Zeros for [`NONE`] and beyond the row.
+#[cube]
+pub(super) fn fetch<E: Float, N: Size>(
+    tensor: &Tensor<Vector<E, N>>,
+    rows: &HeadRows,
+    tokens: &Array<i32>,
+    #[comptime] tile_rows: usize,
+    #[comptime] dim: usize,
+    #[comptime] width: usize,
+    #[comptime] units: usize,
+) -> Array<Vector<E, N>> {
+    let count = comptime!(moved(tile_rows, width, units));
+    let mut values = Array::<Vector<E, N>>::new(count);
+    #[unroll]
+    for n in 0..count {
+        let (_, at) = moved_place(n, width, units);
+        let mut value = Vector::<E, N>::cast_from(0.0f32);
+        if tokens[n] != NONE
+            && (comptime!(chunks(width) * LANES == dim) || at < comptime!(dim / LANES))
+        {
+            value = tensor[rows.at(tokens[n]) + at];
+        }
+        values[n] = value;
+    }
+    values
+}
+
+#[cube]
+impl<E: Float, N: Size> Stage<E, N> {
+    /// Puts the chunks that this unit moves.
+    pub(super) fn put(&mut self, values: &Array<Vector<E, N>>) {
+        let (dim, rows, units) = comptime!((self.dim, self.rows, self.units));
+        #[unroll]
+        for n in 0..comptime!(moved(rows, dim, units)) {
+            let (row, at) = moved_place(n, dim, units);
+            if comptime!((n + 1) * units <= rows * chunks(dim)) || row < rows {
+                self.chunks[place(row, at, comptime!(chunks(dim)))] = values[n];
+            }
+        }
+    }
+
+    /// Rows `16 * plane ..` and elements `16 * k ..` as the left operand of a product.
+    pub(super) fn left(&self, plane: usize, k: usize) -> Array<Pair<E>> {
+        let lane = UNIT_POS as usize % 32usize;
+        let at = place(
+            plane * 16usize + lane % 16usize,
+            k * 2usize + lane / 16usize,
+            comptime!(chunks(self.dim)),
+        );
+        definition::<E>().load_matrix::<Vector<E, N>, Const<2>>(
+            &self.chunks[at..at + 1usize],
+            cmma::MatrixIdent::A,
+            4usize,
+            false,
+        )
+    }
+
+    /// Rows `16 * n ..` as columns and elements `16 * k ..` as depth: two right operands of a product with this transposed.
+    pub(super) fn right_transposed(&self, n: usize, k: usize) -> Array<Pair<E>> {
+        let lane = UNIT_POS as usize % 32usize;
+        let at = place(
+            n * 16usize + lane / 16usize * 8usize + lane % 8usize,
+            k * 2usize + lane / 8usize % 2usize,
+            comptime!(chunks(self.dim)),
+        );
+        definition::<E>().load_matrix::<Vector<E, N>, Const<2>>(
+            &self.chunks[at..at + 1usize],
+            cmma::MatrixIdent::B,
+            4usize,
+            false,
+        )
+    }
+
+    /// Elements `16 * n ..` as columns and rows `16 * k ..` as depth: two right operands of a product with this.
+    pub(super) fn right(&self, n: usize, k: usize) -> Array<Pair<E>> {
+        let lane = UNIT_POS as usize % 32usize;
+        let at = place(
+            k * 16usize + lane % 16usize,
+            n * 2usize + lane / 16usize,
+            comptime!(chunks(self.dim)),
+        );
+        definition::<E>().load_matrix::<Vector<E, N>, Const<2>>(
+            &self.chunks[at..at + 1usize],
+            cmma::MatrixIdent::B,
+            4usize,
+            true,
+        )
+    }
+
+    /// Puts the sums of a product, rounded, in the rows of this plane.
+    pub(super) fn put_sums(&mut self, sums: &Array<Pair<f32>>, #[comptime] tiles: usize) {
+        let width = comptime!(chunks(self.dim));
+        let pairs = self
+            .chunks
+            .as_mut_slice()
+            .with_vector_size_mut::<Const<2>>();
+        #[unroll]
+        for half in 0..2usize {
+            let row = pair_row(half) as usize;
+            #[unroll]
+            for tile in 0..tiles {
+                let at = place(row, tile, width) * 4usize + UNIT_POS as usize % 4usize;
+                pairs[at] = Vector::cast_from(sums[comptime!(2 * tile + half)]);
+            }
+        }
+    }
+
+    /// Writes rows of `dim` elements to those of `tensor` that have a token.
+    pub(super) fn store(
+        &self,
+        tensor: &mut Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        tokens: &Array<i32>,
+        #[comptime] dim: usize,
+    ) {
+        let (width, tile_rows, units) = comptime!((self.dim, self.rows, self.units));
+        #[unroll]
+        for n in 0..comptime!(moved(tile_rows, width, units)) {
+            let (row, at) = moved_place(n, width, units);
+            if row < tile_rows && tokens[n] != NONE && at < comptime!(dim / LANES) {
+                tensor[rows.at(tokens[n]) + at] =
+                    self.chunks[place(row, at, comptime!(chunks(width)))];
+            }
+        }
+    }
+}
