@@ -7,12 +7,17 @@ use s2_attention_pattern::{BlockMask, PatternConfig, Rule};
 
 use super::engine::Engine;
 use super::layouts::same;
-use super::support::compare::{self, F32};
-use super::support::{Results, Tensors, oracle, random};
-use super::{Effort, ensure};
+use super::storage::Storage;
+use super::support::{Results, Tensors, compare, random};
+use super::worst::{Worst, rounded};
+use super::{Effort, ensure, in_types};
 
-/// All of them, one after the other.
+/// All of them, one after the other, in every type.
 pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
+    in_types(engine, effort, &Storage::ALL, of_type)
+}
+
+fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     let lines = [
         empty_rows(engine, effort)?,
         a_mask_that_keeps_nothing(engine)?,
@@ -164,10 +169,11 @@ fn a_single_token(engine: &Engine) -> Result<String, String> {
             kv_len: 1,
         };
         let (problem, tensors) = call(shape, &config, Some(0.2), Some(vec![span]), 1.5)?;
-        let results = engine.run(&problem, &tensors)?;
-        compare::results(&results, &oracle(&problem, &tensors), F32)
+        let results = Worst::default()
+            .run(engine, &problem, &tensors)
             .map_err(|miss| format!("a token at {position}: {miss}"))?;
-        let mut pairs = results.out.iter().zip(tensors.v.iter().cycle());
+        let v = rounded(&tensors, engine.storage).v;
+        let mut pairs = results.out.iter().zip(v.iter().cycle());
         ensure(pairs.all(|(&out, &v)| out == f64::from(v)), || {
             format!("a token at {position}: out is not v")
         })?;
@@ -195,8 +201,7 @@ fn padding(engine: &Engine) -> Result<String, String> {
     });
     let config = PatternConfig::local_stride(2, 3, 16, 4).with_num_kv_heads(2);
     let (problem, tensors) = call(shape, &config, None, Some(spans.to_vec()), 1.5)?;
-    let results = engine.run(&problem, &tensors)?;
-    compare::results(&results, &oracle(&problem, &tensors), F32)?;
+    let results = Worst::default().run(engine, &problem, &tensors)?;
     let (mut queries, mut keys) = (0, 0);
     for (sequence, [q_len, kv_len]) in lengths.into_iter().enumerate() {
         for head in 0..4 {

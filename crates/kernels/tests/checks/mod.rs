@@ -22,8 +22,10 @@ pub mod random;
 pub mod repeat;
 pub mod storage;
 pub mod subsets;
+pub mod worst;
 
 use engine::Engine;
+use storage::Storage;
 use support::golden::Golden;
 
 /// How much is checked.
@@ -39,12 +41,30 @@ pub struct Effort {
     pub all_kernels: bool,
 }
 
+/// Files of few kernels between them: GQA, an lse with a gradient, a ragged end, a table with empty rows, widths that differ.
+const FEW: [&str; 6] = [
+    "mha_basic",
+    "gqa_per_kv_head",
+    "custom_empty_rows",
+    "d_lse",
+    "ragged_tail",
+    "value_dim",
+];
+
 impl Effort {
-    /// The golden files of those stems, or all where all kernels are compiled.
+    /// The golden files of a type: all of f32, and where few kernels are compiled a few of the others.
+    fn golden_in(&self, storage: Storage) -> impl Iterator<Item = &Golden> {
+        let few: &[&str] = if storage == Storage::F32 { &[] } else { &FEW };
+        self.golden_among(few)
+    }
+
+    /// The golden files of those stems; all where there are none, or where all kernels are compiled.
     fn golden_among(&self, few: &[&str]) -> impl Iterator<Item = &Golden> {
         let stem = |golden: &Golden| golden.name.rsplit('/').next().map(str::to_owned);
         let among = move |golden: &&Golden| {
-            self.all_kernels || stem(golden).is_some_and(|stem| few.contains(&stem.as_str()))
+            self.all_kernels
+                || few.is_empty()
+                || stem(golden).is_some_and(|stem| few.contains(&stem.as_str()))
         };
         self.golden.iter().filter(among)
     }
@@ -87,6 +107,25 @@ pub const CHECKS: [Check; 14] = [
 
 const fn check(name: &'static str, run: fn(&Engine, &Effort) -> Result<String, String>) -> Check {
     Check { name, run }
+}
+
+/// Holds a check in every type, and says which ones the device does not compute in.
+fn in_types(
+    engine: &Engine,
+    effort: &Effort,
+    types: &[Storage],
+    check: fn(&Engine, &Effort) -> Result<String, String>,
+) -> Result<String, String> {
+    let mut lines = Vec::new();
+    for &storage in types {
+        lines.push(match engine.with_storage(storage) {
+            Some(engine) => check(&engine, effort)
+                .map(|line| format!("{storage:?}: {line}"))
+                .map_err(|miss| format!("{storage:?}: {miss}"))?,
+            None => format!("{storage:?}: NOT CHECKED, the device does not compute in it"),
+        });
+    }
+    Ok(lines.join("; "))
 }
 
 /// The miss, where `held` is false.

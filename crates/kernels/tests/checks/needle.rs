@@ -1,25 +1,31 @@
 //! A huge logit in a block that a query drops must not move its output; in one that it keeps, it must.
 
 use super::engine::Engine;
+use super::storage::Storage;
 use super::support::golden::Golden;
-use super::{Effort, ensure};
+use super::{Effort, ensure, in_types};
 
-/// Pairs of a key and a query of the golden data that must be among those seen.
-const LEAST_DROPPED: usize = 100_000;
-const LEAST_KEPT: usize = 30_000;
+/// Pairs of a key and a query of a file that must be among those seen, on average.
+const LEAST_DROPPED: usize = 3_000;
+const LEAST_KEPT: usize = 1_000;
 
-/// The last key of every block, and the last of all, of every key/value head.
+/// The last key of every block, and the last of all, of every key/value head, in every type.
 pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
-    let [mut dropped, mut kept] = [0, 0];
-    for golden in effort.golden.iter().filter(|file| file.shape.batch == 1) {
+    in_types(engine, effort, &Storage::ALL, of_type)
+}
+
+fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
+    let [mut dropped, mut kept, mut files] = [0, 0, 0];
+    let golden = effort.golden_in(engine.storage);
+    for golden in golden.filter(|file| file.shape.batch == 1) {
         let seen = plant_all(engine, golden).map_err(|miss| format!("{}: {miss}", golden.name))?;
         dropped += seen[0];
         kept += seen[1];
+        files += 1;
     }
-    let line = format!("{dropped} pairs dropped, {kept} kept");
-    ensure(dropped > LEAST_DROPPED && kept > LEAST_KEPT, || {
-        format!("only {line}")
-    })?;
+    let line = format!("{dropped} pairs dropped, {kept} kept in {files} files");
+    let enough = dropped > files * LEAST_DROPPED && kept > files * LEAST_KEPT && files > 0;
+    ensure(enough, || format!("only {line}"))?;
     Ok(line)
 }
 

@@ -5,10 +5,11 @@ use rand::rngs::StdRng;
 use s2_attention_kernels::{AttentionProblem, AttentionShape};
 use s2_attention_pattern::PatternConfig;
 
-use super::Effort;
 use super::engine::{Call, Engine};
 use super::layouts::same;
+use super::storage::Storage;
 use super::support::{compare, random};
+use super::{Effort, in_types};
 
 const FILES: [&str; 5] = [
     "mha_basic",
@@ -18,7 +19,12 @@ const FILES: [&str; 5] = [
     "block64_d128",
 ];
 
+/// In every type.
 pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
+    in_types(engine, effort, &Storage::ALL, of_type)
+}
+
+fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     for stem in FILES {
         let golden = effort.golden_named(stem)?;
         let call = engine.call(&golden.problem(), &golden.tensors)?;

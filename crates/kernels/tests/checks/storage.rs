@@ -45,6 +45,9 @@ pub enum Storage {
 }
 
 impl Storage {
+    pub const ALL: [Storage; 3] = [Storage::F32, Storage::F16, Storage::BF16];
+    pub const HALVES: [Storage; 2] = [Storage::F16, Storage::BF16];
+
     pub fn elem(self) -> ElemType {
         ElemType::Float(match self {
             Storage::F32 => FloatKind::F32,

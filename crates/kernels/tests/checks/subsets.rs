@@ -2,12 +2,18 @@
 
 use super::engine::Engine;
 use super::layouts::same;
+use super::storage::Storage;
 use super::support::compare;
-use super::{Effort, ensure};
+use super::{Effort, ensure, in_types};
 
 const FEW: [&str; 3] = ["gqa_per_kv_head", "value_dim", "custom_empty_rows"];
 
+/// In every type.
 pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
+    in_types(engine, effort, &Storage::ALL, of_type)
+}
+
+fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     let mut files = 0;
     for golden in effort.golden_among(&FEW) {
         let call = engine.call(&golden.problem(), &golden.tensors)?;
