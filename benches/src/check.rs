@@ -7,6 +7,7 @@
 //! ```
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +19,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use cubecl::client::Client;
 use cubecl::ir::{ElemType, FloatKind};
 use indicatif::{ProgressBar, ProgressStyle};
+use s2_attention_kernels::cube;
 use serde::Serialize;
 
 #[path = "../../crates/kernels/tests/checks/mod.rs"]
@@ -42,12 +44,36 @@ pub struct CheckArgs {
     /// Checks to run, separated by commas; all where it is left out.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
+    /// The kernels that must run.
+    #[arg(long, value_enum, default_value_t = Kernels::Auto)]
+    pub engine: Kernels,
     /// Compile a few kernels of each kind only: a driver that runs on a CPU takes seconds for each.
     #[arg(long)]
     pub few_kernels: bool,
     /// File to add a line of JSON to for each check.
     #[arg(long)]
     pub json: Option<PathBuf>,
+}
+
+/// Kernels by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kernels {
+    /// The library's choice for each call.
+    Auto,
+    /// Plain multiply-adds, in every type.
+    Unit,
+    /// Tensor cores; f32 is left out.
+    Mma,
+}
+
+impl Kernels {
+    fn forced(self) -> Option<cube::Engine> {
+        match self {
+            Kernels::Auto => None,
+            Kernels::Unit => Some(cube::Engine::Unit),
+            Kernels::Mma => Some(cube::Engine::Mma),
+        }
+    }
 }
 
 /// What came of one check.
@@ -61,6 +87,8 @@ pub struct Row {
     pub detail: String,
     /// How long it took.
     pub seconds: f64,
+    /// Calls by the engine that ran them.
+    pub engines: BTreeMap<String, usize>,
     /// The device as it names itself.
     pub device: String,
     /// The runtime's name.
@@ -89,11 +117,11 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Vec<Row>> {
     };
     let client = catch_unwind(|| cubecl::Device::default().client())
         .map_err(|panic| anyhow::anyhow!("no device: {}", message(&*panic)))?;
-    let engine = Engine::new(client);
     let bar = progress_bar(selected.len() as u64);
     let mut rows = Vec::new();
     for check in selected {
         bar.set_message(check.name);
+        let engine = Engine::new(client.clone(), args.engine.forced());
         let row = hold(check, &engine, &effort);
         if let Some(path) = &args.json {
             append(&row, path).with_context(|| format!("--json {}", path.display()))?;
@@ -136,6 +164,7 @@ fn hold(check: &Check, engine: &Engine, effort: &Effort) -> Row {
         ok: result.is_ok(),
         detail: result.unwrap_or_else(|miss| miss),
         seconds: start.elapsed().as_secs_f64(),
+        engines: engine.ran(),
         device: client.properties().identity.name.clone(),
         runtime: client.name().to_owned(),
         features: features(client),
@@ -193,11 +222,16 @@ pub fn render(rows: &[Row]) -> String {
         .load_style(presets::UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(140)
-        .set_header(["check", "", "s", "what"]);
+        .set_header(["check", "", "s", "calls", "what"]);
     for row in rows {
         let seconds = format!("{:.1}", row.seconds);
         let ok = if row.ok { "ok" } else { "FAILED" };
-        table.add_row([row.name, ok, &seconds, &row.detail]);
+        let calls: Vec<String> = row
+            .engines
+            .iter()
+            .map(|(engine, calls)| format!("{engine} {calls}"))
+            .collect();
+        table.add_row([row.name, ok, &seconds, &calls.join("\n"), &row.detail]);
     }
     if let Some(column) = table.column_mut(2) {
         column.set_cell_alignment(CellAlignment::Right);

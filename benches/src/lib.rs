@@ -14,8 +14,9 @@
 //! | `bench` | the `bench` command: problems x providers x passes |
 //! | `table` | the table on the screen |
 //! | `check` | the `check` command: what the GPU kernels hold on this machine's device |
+//! | `kernels` | the `kernels` command: times the GPU kernels alone |
 //!
-//! Those without a link need the feature `timing`, the last one `check`; every GPU backend's feature turns both on.
+//! Those without a link need the feature `timing`, the last two `check`; every GPU backend's feature turns both on.
 
 #[cfg(feature = "timing")]
 pub mod bench;
@@ -23,6 +24,8 @@ pub mod bench;
 pub mod check;
 #[cfg(feature = "timing")]
 pub mod harness;
+#[cfg(feature = "check")]
+pub mod kernels;
 #[cfg(feature = "timing")]
 pub mod machine;
 #[cfg(feature = "timing")]

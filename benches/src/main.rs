@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 use s2_bench::bench::{self, BenchArgs};
 #[cfg(feature = "check")]
 use s2_bench::check::{self, CheckArgs};
+#[cfg(feature = "check")]
+use s2_bench::kernels::{self, KernelsArgs};
 use s2_bench::problems::SETS;
 #[cfg(feature = "timing")]
 use s2_bench::table;
@@ -27,6 +29,9 @@ enum Command {
     /// Hold the GPU kernels to their tests on this machine's device.
     #[cfg(feature = "check")]
     Check(CheckArgs),
+    /// Time the GPU kernels alone, without Burn around them.
+    #[cfg(feature = "check")]
+    Kernels(KernelsArgs),
     /// List the catalogue.
     Problems {
         /// Problems as lines of JSON, for programs in other languages that time the same ones.
@@ -58,6 +63,8 @@ fn main() -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        #[cfg(feature = "check")]
+        Command::Kernels(args) => println!("{}", kernels::run(&args)?),
         Command::Problems { json } => list_problems(json)?,
     }
     Ok(ExitCode::SUCCESS)

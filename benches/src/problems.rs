@@ -3,6 +3,8 @@
 //! A name says the whole problem: `b1_h8kv2_s2048_d64_f32_blk64_l4_v8` is batch 1, 8 query and 2 key/value heads, 2048
 //! tokens, head dimension 64, f32, blocks of 64 tokens, a local window of 4 blocks and a vertical stride of 8.
 
+use std::str::FromStr;
+
 use s2_attention_pattern::{PatternConfig, PatternError, PatternReport, Rule};
 use serde::Serialize;
 
@@ -117,6 +119,53 @@ impl Problem {
         };
         let pairs = self.report()?.attended_pairs as f64 * self.shape.batch as f64;
         Ok(Some(factor * 4.0 * pairs * self.shape.head_dim as f64))
+    }
+}
+
+/// A name that says no problem.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{name:?} is no problem's name: b1_h8_s2048_d64_f32_blk64_l4_v8, b1_h8kv2_s2048_d64_bf16_dense and the like are accepted"
+)]
+pub struct UnreadableName {
+    name: String,
+}
+
+/// From a name, in the catalogue or not.
+impl FromStr for Problem {
+    type Err = UnreadableName;
+
+    fn from_str(name: &str) -> Result<Self, UnreadableName> {
+        parse(name).ok_or_else(|| UnreadableName {
+            name: name.to_owned(),
+        })
+    }
+}
+
+fn parse(name: &str) -> Option<Problem> {
+    let parts: Vec<&str> = name.split('_').collect();
+    let (sizes, pattern) = parts.split_at_checked(5)?;
+    let number = |text: &str, prefix: &str| text.strip_prefix(prefix)?.parse::<usize>().ok();
+    let (heads, kv_heads) = match sizes[1].split_once("kv") {
+        Some((heads, kv_heads)) => (number(heads, "h")?, kv_heads.parse().ok()?),
+        None => (number(sizes[1], "h")?, number(sizes[1], "h")?),
+    };
+    let shape = Shape {
+        batch: number(sizes[0], "b")?,
+        heads,
+        kv_heads,
+        seq: number(sizes[2], "s")?,
+        head_dim: number(sizes[3], "d")?,
+        dtype: serde_json::from_value(sizes[4].into()).ok()?,
+    };
+    match pattern {
+        ["dense"] => Some(shape.dense()),
+        [block, local, stride] => Some(shape.sparse(
+            number(block, "blk")?,
+            number(local, "l")?,
+            number(stride, "v")?,
+        )),
+        _ => None,
     }
 }
 

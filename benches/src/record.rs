@@ -95,9 +95,9 @@ macro_rules! names {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[cfg_attr(feature = "timing", derive(clap::ValueEnum))]
+        #[cfg_attr(feature = "command", derive(clap::ValueEnum))]
         pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $text)] #[cfg_attr(feature = "timing", value(name = $text))] $variant),+
+            $($(#[$variant_doc])* #[serde(rename = $text)] #[cfg_attr(feature = "command", value(name = $text))] $variant),+
         }
 
         impl fmt::Display for $name {

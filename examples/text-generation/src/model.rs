@@ -70,11 +70,12 @@ impl LanguageModel {
             transformer,
             max_grad_norm: config.training.max_grad_norm.into(),
         };
+        // Parameters are drawn when they are first asked for: by the cast, before they move.
         Ok(if on_cpu {
             model
         } else {
-            let model = model.fork(device);
-            model.map(&mut Cast(config.model.dtype.into()))
+            let model = model.map(&mut Cast(config.model.dtype.into()));
+            model.fork(device)
         })
     }
 
