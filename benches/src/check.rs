@@ -66,16 +66,6 @@ pub enum Kernels {
     Mma,
 }
 
-impl Kernels {
-    fn forced(self) -> Option<cube::Engine> {
-        match self {
-            Kernels::Auto => None,
-            Kernels::Unit => Some(cube::Engine::Unit),
-            Kernels::Mma => Some(cube::Engine::Mma),
-        }
-    }
-}
-
 /// What came of one check.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
@@ -121,7 +111,12 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for check in selected {
         bar.set_message(check.name);
-        let engine = Engine::new(client.clone(), args.engine.forced());
+        let engine = Engine::new(client.clone());
+        let engine = match args.engine {
+            Kernels::Auto => engine,
+            Kernels::Unit => engine.with_kernels(cube::Engine::Unit),
+            Kernels::Mma => engine.with_kernels(cube::Engine::Mma),
+        };
         let row = hold(check, &engine, &effort);
         if let Some(path) = &args.json {
             append(&row, path).with_context(|| format!("--json {}", path.display()))?;

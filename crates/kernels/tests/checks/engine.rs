@@ -1,24 +1,29 @@
 //! Runs the CubeCL engines on contiguous tensors, through views of any layout.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cubecl::client::Client;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use s2_attention_kernels::AttentionProblem;
 use s2_attention_kernels::cube::{
-    CubeAttention, DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs,
+    self, CubeAttention, DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs,
 };
 
 use super::storage::{Layout, Storage, start};
 use super::support::{Results, Tensors, rows};
 
-/// What runs the calls: a device, a layout and a storage type.
+/// What runs the calls: a device, kernels, a layout and a storage type.
 #[derive(Clone)]
 pub struct Engine {
     pub client: Client,
     pub layout: Layout,
     pub storage: Storage,
+    /// The kernels that must run; the library's choice where there are none.
+    forced: Option<cube::Engine>,
+    /// Calls by the kernels that ran them.
+    ran: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
 /// A tensor of the device with the sizes of its axes.
@@ -28,13 +33,31 @@ struct Placed {
 }
 
 impl Engine {
-    /// f32 in Burn's own layout.
+    /// f32 in Burn's own layout, on the kernels that the library chooses.
     pub fn new(client: Client) -> Self {
         Self {
             client,
             layout: Layout::Bhsd,
             storage: Storage::F32,
+            forced: None,
+            ran: Arc::default(),
         }
+    }
+
+    /// The same device with these kernels.
+    pub fn with_kernels(&self, kernels: cube::Engine) -> Self {
+        Self {
+            forced: Some(kernels),
+            ..self.clone()
+        }
+    }
+
+    /// Calls so far, by the kernels that ran them.
+    pub fn ran(&self) -> BTreeMap<String, usize> {
+        self.ran
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The same device with tensors of another layout.
@@ -45,10 +68,18 @@ impl Engine {
         }
     }
 
-    /// The same device with tensors of another type; `None` where it does not compute in it.
-    pub fn with_storage(&self, storage: Storage) -> Option<Self> {
-        let computes = self.client.properties().supports_type(storage.elem());
-        computes.then(|| Self {
+    /// The same device with tensors of another type.
+    ///
+    /// # Errors
+    /// Why it does not compute in it.
+    pub fn with_storage(&self, storage: Storage) -> Result<Self, String> {
+        if !self.client.properties().supports_type(storage.elem()) {
+            return Err("the device does not compute in it".to_owned());
+        }
+        if self.forced == Some(cube::Engine::Mma) && storage == Storage::F32 {
+            return Err("it is not for the engine mma".to_owned());
+        }
+        Ok(Self {
             storage,
             ..self.clone()
         })
@@ -61,13 +92,18 @@ impl Engine {
     pub fn call(&self, problem: &AttentionProblem, tensors: &Tensors) -> Result<Call, String> {
         let shape = *problem.shape();
         let problem = Arc::new(problem.clone());
-        let attention = CubeAttention::new(&self.client, problem, self.storage.elem());
+        let dtype = self.storage.elem();
+        let attention = CubeAttention::with_engine(&self.client, problem, dtype, self.forced);
+        let attention = attention.map_err(|error| error.to_string())?;
+        let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        *ran.entry(attention.choice().engine.to_string())
+            .or_default() += 1;
         let d_lse = match &tensors.d_lse {
             Some(d_lse) => self.floats(d_lse),
             None => self.floats(&vec![0.0; rows(&shape)]),
         };
         Ok(Call {
-            attention: attention.map_err(|error| error.to_string())?,
+            attention,
             q: self.place(&tensors.q, shape.q_sizes()).tensor,
             k: self.place(&tensors.k, shape.k_sizes()).tensor,
             v: self.place(&tensors.v, shape.v_sizes()).tensor,

@@ -71,8 +71,8 @@ fn refused_calls(engine: &Engine) -> Result<usize, String> {
         hold(new(SHAPE, 10, float(kind))?, &parts)?;
         count += 1;
     }
-    for storage in [Storage::F16, Storage::BF16] {
-        if engine.with_storage(storage).is_none() {
+    for storage in Storage::HALVES {
+        if engine.with_storage(storage).is_err() {
             let parts = [engine.client.name(), &format!("{storage:?}"), "accepted: "];
             hold(new(SHAPE, 10, storage.elem())?, &parts)?;
             count += 1;

@@ -119,10 +119,10 @@ fn in_types(
     let mut lines = Vec::new();
     for &storage in types {
         lines.push(match engine.with_storage(storage) {
-            Some(engine) => check(&engine, effort)
+            Ok(engine) => check(&engine, effort)
                 .map(|line| format!("{storage:?}: {line}"))
                 .map_err(|miss| format!("{storage:?}: {miss}"))?,
-            None => format!("{storage:?}: NOT CHECKED, the device does not compute in it"),
+            Err(why) => format!("{storage:?}: NOT CHECKED, {why}"),
         });
     }
     Ok(lines.join("; "))

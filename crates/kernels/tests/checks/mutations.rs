@@ -4,10 +4,11 @@
 use s2_attention_pattern::{PatternConfig, Rule};
 
 use super::engine::Engine;
+use super::storage::Storage;
 use super::support::compare::{self, F32};
 use super::support::golden::Golden;
 use super::support::{Results, Tensors};
-use super::{Effort, ensure};
+use super::{Effort, ensure, in_types};
 
 /// The mutant of a file, or `None` where the mutation changes nothing (a stride of 1, one block in all, ..).
 type Mutant = fn(&Golden) -> Option<Wrong>;
@@ -93,6 +94,10 @@ const MUTATIONS: [(&str, usize, Mutant); 12] = [
 
 /// Every mutation is noticed by as many files as can notice.
 pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
+    in_types(engine, effort, &[Storage::F32], of_type)
+}
+
+fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     let mut counts = Vec::new();
     for (name, least, mutant) in MUTATIONS {
         let (mut caught, mut missed) = (0, Vec::new());

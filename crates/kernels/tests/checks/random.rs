@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use super::engine::Engine;
-use super::storage::Layout;
+use super::storage::{Layout, Storage};
 use super::support::compare::{F32, Worst};
 use super::support::random::{CLASSES, Case, case_of};
 use super::support::{Results, oracle};
-use super::{Effort, ensure};
+use super::{Effort, ensure, in_types};
 
 /// Kernels that may be compiled for it: three for a class as table and as closed form, and one for a value dim.
 const MOST_KERNELS: usize = 60;
@@ -20,6 +20,10 @@ const CHUNK: u64 = 128;
 
 /// f32 within the bars, in every layout.
 pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
+    in_types(engine, effort, &[Storage::F32], of_type)
+}
+
+fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     let engines = Layout::ALL.map(|layout| engine.with_layout(layout));
     let classes = if effort.all_kernels {
         &CLASSES[..]
