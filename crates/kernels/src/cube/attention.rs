@@ -99,12 +99,16 @@ impl CubeAttention {
         outputs: &ForwardOutputs,
     ) -> Result<(), CubeError> {
         let shape = self.problem.shape();
-        self.check_tensors(&[
+        self.check_inputs(&[
             ("q", q, shape.q_sizes()),
             ("k", k, shape.k_sizes()),
             ("v", v, shape.v_sizes()),
-            ("out", &outputs.out, shape.out_sizes()),
         ])?;
+        self.check_output("out", &outputs.out, shape.out_sizes())?;
+        if let Some(rounding) = &outputs.rounding {
+            self.check_output("rounding", rounding, shape.out_sizes())?;
+        }
+        self.check_rows("lse", &outputs.lse)?;
         self.check_resources("forward", 7)?;
         match self.choice.engine {
             Engine::Unit => unit::launch::forward(self, q, k, v, outputs),
@@ -126,17 +130,26 @@ impl CubeAttention {
         keys: Option<&KeyGradients>,
     ) -> Result<(), CubeError> {
         let shape = self.problem.shape();
-        let mut tensors = vec![
+        let forward = &saved.forward;
+        let mut inputs = vec![
             ("q", q, shape.q_sizes()),
             ("k", k, shape.k_sizes()),
             ("v", v, shape.v_sizes()),
-            ("out", &saved.forward.out, shape.out_sizes()),
+            ("out", &forward.out, shape.out_sizes()),
             ("d_out", &saved.d_out, shape.out_sizes()),
         ];
+        inputs.extend(
+            forward
+                .rounding
+                .iter()
+                .map(|rounding| ("rounding", rounding, shape.out_sizes())),
+        );
+        self.check_inputs(&inputs)?;
+        self.check_rows("lse", &forward.lse)?;
+        self.check_rows("d_lse", &saved.d_lse)?;
         if let Some(dq) = dq {
-            tensors.push(("dq", dq, shape.q_sizes()));
+            self.check_output("dq", dq, shape.q_sizes())?;
         }
-        self.check_tensors(&tensors)?;
         if let Some(keys) = keys {
             self.check_keys(keys)?;
         }

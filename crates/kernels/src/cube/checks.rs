@@ -48,7 +48,8 @@ impl CubeAttention {
         }
     }
 
-    pub(super) fn check_tensors(
+    /// Tensors that are read.
+    pub(super) fn check_inputs(
         &self,
         tensors: &[(&'static str, &DeviceTensor, [usize; 4])],
     ) -> Result<(), CubeError> {
@@ -58,17 +59,59 @@ impl CubeAttention {
         Ok(())
     }
 
+    /// A tensor that is written: of its own elements each.
+    pub(super) fn check_output(
+        &self,
+        name: &'static str,
+        tensor: &DeviceTensor,
+        sizes: [usize; 4],
+    ) -> Result<(), CubeError> {
+        self.check_tensor(name, &tensor.handle, 0, tensor.strides, sizes)?;
+        check_apart(name, tensor.strides, sizes)
+    }
+
     pub(super) fn check_keys(&self, keys: &KeyGradients) -> Result<(), CubeError> {
         let shape = self.problem.shape();
+        let mut dk_end = 0;
         if let Some(strides) = keys.dk {
-            self.check_tensor("dk", &keys.handle, 0, strides, shape.k_sizes())?;
+            dk_end = self.check_tensor("dk", &keys.handle, 0, strides, shape.k_sizes())?;
+            check_apart("dk", strides, shape.k_sizes())?;
         }
         if let Some((at, strides)) = keys.dv {
             self.check_tensor("dv", &keys.handle, at, strides, shape.v_sizes())?;
+            check_apart("dv", strides, shape.v_sizes())?;
+            if at < dk_end {
+                return Err(CubeError::Overlap {
+                    tensor: "dv",
+                    seen: strides,
+                    with: format!("dk, which ends at element {dk_end}, after {at}"),
+                });
+            }
         }
         Ok(())
     }
 
+    /// A value in f32 for each query row.
+    pub(super) fn check_rows(
+        &self,
+        tensor: &'static str,
+        handle: &Handle,
+    ) -> Result<(), CubeError> {
+        let (needed, seen) = (
+            self.rows(),
+            handle.size_in_used() as usize / size_of::<f32>(),
+        );
+        if needed > seen {
+            return Err(CubeError::Buffer {
+                tensor,
+                seen,
+                needed,
+            });
+        }
+        Ok(())
+    }
+
+    /// Returns the end of the tensor in its buffer.
     fn check_tensor(
         &self,
         tensor: &'static str,
@@ -76,7 +119,7 @@ impl CubeAttention {
         at: usize,
         strides: [usize; 4],
         sizes: [usize; 4],
-    ) -> Result<(), CubeError> {
+    ) -> Result<usize, CubeError> {
         let lanes = match self.choice.engine {
             Engine::Unit => LANES,
             Engine::Mma => mma::LANES,
@@ -91,12 +134,12 @@ impl CubeAttention {
                 accepted: lanes,
             });
         }
-        let last: usize = strides
-            .iter()
-            .zip(sizes)
-            .map(|(stride, size)| stride * (size - 1))
-            .sum();
-        let (needed, seen) = (at + last + 1, handle.size() as usize / self.dtype.size());
+        // Absurd strides reach beyond any buffer, not around to its start.
+        let last = strides.iter().zip(sizes).fold(at, |last, (stride, size)| {
+            last.saturating_add(stride.saturating_mul(size - 1))
+        });
+        let needed = last.saturating_add(1);
+        let seen = handle.size_in_used() as usize / self.dtype.size();
         if needed > seen {
             return Err(CubeError::Buffer {
                 tensor,
@@ -104,8 +147,32 @@ impl CubeAttention {
                 needed,
             });
         }
-        Ok(())
+        Ok(needed)
     }
+}
+
+/// Whether no two elements share a place: along the axes from the smallest stride on, each step is beyond all before.
+fn check_apart(
+    tensor: &'static str,
+    strides: [usize; 4],
+    sizes: [usize; 4],
+) -> Result<(), CubeError> {
+    let mut axes: Vec<(usize, usize)> = (strides.into_iter().zip(sizes))
+        .filter(|(_, size)| *size > 1)
+        .collect();
+    axes.sort_unstable();
+    let mut reach = 0;
+    for (stride, size) in axes {
+        if stride <= reach {
+            return Err(CubeError::Overlap {
+                tensor,
+                seen: strides,
+                with: "itself".to_owned(),
+            });
+        }
+        reach += stride * (size - 1);
+    }
+    Ok(())
 }
 
 pub(super) fn check_dtype(client: &Client, dtype: ElemType) -> Result<(), CubeError> {

@@ -39,6 +39,18 @@ pub enum CubeError {
         /// Elements of a vector.
         accepted: usize,
     },
+    /// A tensor that is written shares elements.
+    #[error(
+        "{tensor} with the strides {seen:?} overlaps with {with}; what is written needs a place for each element"
+    )]
+    Overlap {
+        /// The tensor's name.
+        tensor: &'static str,
+        /// Its strides: batch, head, token, element.
+        seen: [usize; 4],
+        /// What it shares elements with.
+        with: String,
+    },
     /// A buffer ends before its tensor.
     #[error("{tensor} ends at element {needed} of its buffer, which holds {seen}")]
     Buffer {

@@ -23,7 +23,7 @@ pub(super) fn stats_at(stats: &[f32], row: usize, rows: usize) -> Stats {
 }
 
 /// Fills [`Stats`]: one unit a row. `rounding` is what `out` lost by rounding, where `has_rounding`.
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn prepass<E: Float, N: Size>(
     out: &Tensor<Vector<E, N>>,

@@ -4,9 +4,9 @@ use cubecl::prelude::*;
 
 use super::fragments::{accumulate, scale_rows, scores, zeros};
 use super::mask::{all_attend, attended, bit, own_rows, reach};
-use super::queries::{key_cursor, moved_tokens, query_tile};
+use super::queries::{key_cursor, query_tile};
 use super::size::units;
-use super::stage::{LANES, chunks, fetch, stage};
+use super::stage::{LANES, chunks, stage};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
@@ -39,7 +39,6 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         comptime!((config.owned, config.visited, units(config.owned.rows)));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (tiles, key_tiles) = comptime!((visited.rows / 8, chunks(head_dim)));
-    let in_order = comptime!(tile.in_order());
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
 
@@ -49,9 +48,33 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let queries = own_rows(index, &own.rows, span.q_end, tile);
     let queries_reach = own.reach(tile);
 
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units);
+    let mut gradients = stage::<E, N>(tile.rows, value_dim, units);
+    let mut keys = stage::<E, N>(visited.rows, head_dim, units);
+    let mut values = stage::<E, N>(visited.rows, value_dim, units);
+    // Two slots: those of this visit and those of the next.
+    let mut tokens = Shared::<[i32]>::new_slice(comptime!(2 * visited.rows));
+    let own_tokens = own.tokens(index, tile, units);
+    let mut slot = 0usize.runtime();
+    let mut cursor = key_cursor();
+    cursor.settle(index, &own.walk, &span, tile, visited);
+    cursor.visit(&mut tokens, slot, index, &own.walk, &span, visited);
+    sync_cube();
+    owned.put(&owned.fetch(q, &q_rows, &own_tokens, 0usize, span.q_end, head_dim));
+    gradients.put(&gradients.fetch(
+        d_out,
+        &d_out_rows,
+        &own_tokens,
+        0usize,
+        span.q_end,
+        value_dim,
+    ));
+    keys.put(&keys.fetch(k, &k_rows, &tokens, slot, span.kv_end, head_dim));
+    sync_cube();
+
+    let queries = own_rows(&own_tokens, span.q_end);
     let mut lse = Array::<f32>::new(2usize);
     let mut d = Array::<f32>::new(2usize);
     #[unroll]
@@ -67,63 +90,15 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         }
     }
 
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units);
-    let mut gradients = stage::<E, N>(tile.rows, value_dim, units);
-    let mut keys = stage::<E, N>(visited.rows, head_dim, units);
-    let mut values = stage::<E, N>(visited.rows, value_dim, units);
-    let mut tokens = Shared::<[i32]>::new_slice(comptime!(visited.rows));
-
-    let q_tokens = moved_tokens(index, &own.queries(), in_order, head_dim, units);
-    owned.put(&fetch::<E, N>(
-        q, &q_rows, &q_tokens, tile.rows, head_dim, head_dim, units,
-    ));
-    let d_out_tokens = moved_tokens(index, &own.queries(), in_order, value_dim, units);
-    gradients.put(&fetch::<E, N>(
-        d_out,
-        &d_out_rows,
-        &d_out_tokens,
-        tile.rows,
-        value_dim,
-        value_dim,
-        units,
-    ));
-    let mut cursor = key_cursor();
-    cursor.settle(index, &own.walk, &span, tile, visited);
-    let rows = cursor.rows(&span, visited);
-    let k_tokens = cursor.moved(index, &own.walk, &rows, visited, head_dim, units);
-    keys.put(&fetch::<E, N>(
-        k,
-        &k_rows,
-        &k_tokens,
-        visited.rows,
-        head_dim,
-        head_dim,
-        units,
-    ));
-    sync_cube();
-
     let mut sums = zeros(key_tiles);
     while cursor.any(&own.walk) {
-        let rows = cursor.rows(&span, visited);
-        let v_tokens = cursor.moved(index, &own.walk, &rows, visited, value_dim, units);
-        let next_values = fetch::<E, N>(
-            v,
-            &v_rows,
-            &v_tokens,
-            visited.rows,
-            value_dim,
-            value_dim,
-            units,
-        );
+        let next_values = values.fetch(v, &v_rows, &tokens, slot, span.kv_end, value_dim);
         let products = scores::<E, N>(&owned, &keys, 0usize, tiles, head_dim);
         values.put(&next_values);
-        if UNIT_POS < comptime!(visited.rows as u32) {
-            tokens[UNIT_POS as usize] = cursor.token(index, &own.walk, &rows, UNIT_POS, visited);
-        }
         sync_cube();
 
         let distances = cursor.distances();
-        let keys_reach = reach(index, &rows, visited);
+        let keys_reach = reach(index, &cursor.rows(&span, visited), visited);
         let one_block = queries_reach.first_block == queries_reach.last_block;
         let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
         let mut bits = u32::MAX.runtime();
@@ -134,7 +109,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 own.walk.record,
                 &queries,
                 &tokens,
-                0usize,
+                slot,
                 tiles,
                 true,
                 tile,
@@ -142,17 +117,10 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         }
         // The next keys are on their way while the gradients are computed and used.
         cursor.advance(index, &own.walk, &span, tile, visited);
-        let next_rows = cursor.rows(&span, visited);
-        let k_tokens = cursor.moved(index, &own.walk, &next_rows, visited, head_dim, units);
-        let next_keys = fetch::<E, N>(
-            k,
-            &k_rows,
-            &k_tokens,
-            visited.rows,
-            head_dim,
-            head_dim,
-            units,
-        );
+        slot = comptime!(visited.rows) - slot;
+        cursor.visit(&mut tokens, slot, index, &own.walk, &span, visited);
+        sync_cube();
+        let next_keys = keys.fetch(k, &k_rows, &tokens, slot, span.kv_end, head_dim);
         #[unroll]
         for part in 0..comptime!(tiles / PART) {
             let first = comptime!(part * PART * 8);
@@ -183,7 +151,6 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     scale_rows(&mut sums, &queries, key_tiles, scale);
     owned.put_sums(&sums, key_tiles);
     sync_cube();
-    let dq_tokens = moved_tokens(index, &own.rows, in_order, head_dim, units);
     let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);
-    owned.store(dq, &dq_rows, &dq_tokens, head_dim);
+    owned.store(dq, &dq_rows, &own_tokens, head_dim);
 }

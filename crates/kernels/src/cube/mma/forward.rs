@@ -5,9 +5,9 @@ use cubecl::prelude::*;
 use super::fragments::{accumulate, row_max, row_sum, scores, zeros};
 use super::intrinsics::exp2;
 use super::mask::{all_attend, attended, bit, own_rows, reach};
-use super::queries::{key_cursor, moved_tokens, query_tile};
+use super::queries::{key_cursor, query_tile};
 use super::size::units;
-use super::stage::{LANES, chunks, fetch, stage};
+use super::stage::{LANES, chunks, stage};
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
 use crate::cube::walk::NONE;
@@ -49,36 +49,24 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let queries = own_rows(index, &own.rows, span.q_end, tile);
     let queries_reach = own.reach(tile);
 
     let mut owned = stage::<E, N>(tile.rows, comptime!(head_dim.max(value_dim)), units);
     let mut keys = stage::<E, N>(visited.rows, head_dim, units);
     let mut values = stage::<E, N>(visited.rows, value_dim, units);
-    let mut tokens = Shared::<[i32]>::new_slice(comptime!(visited.rows));
-
-    let widest = comptime!(head_dim.max(value_dim));
-    let in_order = comptime!(tile.in_order());
-    let q_tokens = moved_tokens(index, &own.queries(), in_order, widest, units);
-    owned.put(&fetch::<E, N>(
-        q, &q_rows, &q_tokens, tile.rows, head_dim, widest, units,
-    ));
-
+    // Two slots: those of this visit and those of the next.
+    let mut tokens = Shared::<[i32]>::new_slice(comptime!(2 * visited.rows));
+    let own_tokens = own.tokens(index, tile, units);
+    let mut slot = 0usize.runtime();
     let mut cursor = key_cursor();
     cursor.settle(index, &own.walk, &span, tile, visited);
-    let rows = cursor.rows(&span, visited);
-    let k_tokens = cursor.moved(index, &own.walk, &rows, visited, head_dim, units);
-    keys.put(&fetch::<E, N>(
-        k,
-        &k_rows,
-        &k_tokens,
-        visited.rows,
-        head_dim,
-        head_dim,
-        units,
-    ));
+    cursor.visit(&mut tokens, slot, index, &own.walk, &span, visited);
+    sync_cube();
+    owned.put(&owned.fetch(q, &q_rows, &own_tokens, 0usize, span.q_end, head_dim));
+    keys.put(&keys.fetch(k, &k_rows, &tokens, slot, span.kv_end, head_dim));
     sync_cube();
 
+    let queries = own_rows(&own_tokens, span.q_end);
     let mut maxima = Array::<f32>::new(2usize);
     let mut sums = Array::<f32>::new(2usize);
     #[unroll]
@@ -88,22 +76,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     }
     let mut results = zeros(value_tiles);
     while cursor.any(&own.walk) {
-        let rows = cursor.rows(&span, visited);
-        let v_tokens = cursor.moved(index, &own.walk, &rows, visited, value_dim, units);
-        let next_values = fetch::<E, N>(
-            v,
-            &v_rows,
-            &v_tokens,
-            visited.rows,
-            value_dim,
-            value_dim,
-            units,
-        );
+        let next_values = values.fetch(v, &v_rows, &tokens, slot, span.kv_end, value_dim);
         let mut weights = scores::<E, N>(&owned, &keys, 0usize, tiles, head_dim);
         values.put(&next_values);
-        if UNIT_POS < comptime!(visited.rows as u32) {
-            tokens[UNIT_POS as usize] = cursor.token(index, &own.walk, &rows, UNIT_POS, visited);
-        }
         sync_cube();
 
         if scale < 0.0f32 {
@@ -113,7 +88,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             }
         }
         let distances = cursor.distances();
-        let keys_reach = reach(index, &rows, visited);
+        let keys_reach = reach(index, &cursor.rows(&span, visited), visited);
         let one_block = queries_reach.first_block == queries_reach.last_block;
         let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
         if !(keys_reach.complete && all) {
@@ -123,7 +98,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 own.walk.record,
                 &queries,
                 &tokens,
-                0usize,
+                slot,
                 tiles,
                 true,
                 tile,
@@ -141,17 +116,10 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
 
         // The next keys are on their way while the weights are computed and used.
         cursor.advance(index, &own.walk, &span, tile, visited);
-        let next_rows = cursor.rows(&span, visited);
-        let k_tokens = cursor.moved(index, &own.walk, &next_rows, visited, head_dim, units);
-        let next_keys = fetch::<E, N>(
-            k,
-            &k_rows,
-            &k_tokens,
-            visited.rows,
-            head_dim,
-            head_dim,
-            units,
-        );
+        slot = comptime!(visited.rows) - slot;
+        cursor.visit(&mut tokens, slot, index, &own.walk, &span, visited);
+        sync_cube();
+        let next_keys = keys.fetch(k, &k_rows, &tokens, slot, span.kv_end, head_dim);
         #[unroll]
         for half in 0..2usize {
             let mut top = minus_infinity;
@@ -186,7 +154,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         sync_cube();
     }
 
-    let tokens = own_rows(index, &own.rows, own.rows.end, tile);
+    let tokens = own_rows(&own_tokens, own.rows.end);
     #[unroll]
     for half in 0..2usize {
         let sum = row_sum(sums[half]);
@@ -204,11 +172,10 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             lse[row] = select(empty, minus_infinity, maxima[half] / log2_e + sum.ln());
         }
     }
-    let out_tokens = moved_tokens(index, &own.rows, in_order, widest, units);
     let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
     owned.put_sums(&results, value_tiles);
     sync_cube();
-    owned.store(out, &out_rows, &out_tokens, value_dim);
+    owned.store(out, &out_rows, &own_tokens, value_dim);
     if comptime!(config.rounding) {
         #[unroll]
         for n in 0..comptime!(2 * value_tiles) {
@@ -219,6 +186,6 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         owned.put_sums(&results, value_tiles);
         sync_cube();
         let rows = head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
-        owned.store(rounding, &rows, &out_tokens, value_dim);
+        owned.store(rounding, &rows, &own_tokens, value_dim);
     }
 }

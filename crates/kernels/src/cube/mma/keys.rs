@@ -3,27 +3,27 @@
 use cubecl::prelude::*;
 
 use super::mask::Reach;
-use super::stage::{moved, moved_place};
+use crate::cube::stats::stats_at;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{BlockList, Distances, KeyTile, Span, TokenRows};
+use crate::cube::walk::{BlockList, Distances, KeyTile, NONE, Span, TokenRows};
 
-/// The tokens of the key rows of which this unit moves a chunk, to or from a stage with rows of `width` elements.
+/// The tokens of the rows of a key tile that have a place in the results, keys and padding.
 #[cube]
-pub(super) fn moved_keys(
+pub(super) fn key_tokens(
     own: &KeyTile,
     index: &[i32],
     kv_start: i32,
-    end: i32,
+    rows_end: i32,
     #[comptime] tile: Tile,
-    #[comptime] width: usize,
     #[comptime] units: usize,
-) -> Array<i32> {
-    let count = comptime!(moved(tile.rows, width, units));
-    let mut tokens = Array::<i32>::new(count);
+) -> Shared<[i32]> {
+    let mut tokens = Shared::<[i32]>::new_slice(tile.rows);
     #[unroll]
-    for n in 0..count {
-        let (row, _) = moved_place(n, width, units);
-        tokens[n] = own.token(index, row as u32, kv_start, end, tile);
+    for n in 0..comptime!(tile.rows.div_ceil(units)) {
+        let row = UNIT_POS + comptime!((n * units) as u32);
+        if row < comptime!(tile.rows as u32) {
+            tokens[row as usize] = own.token(index, row, kv_start, rows_end, tile);
+        }
     }
     tokens
 }
@@ -164,6 +164,63 @@ impl QueryCursor {
             residue: 0i32.runtime(),
             causal: self.causal,
             exact: self.exact,
+        }
+    }
+}
+
+/// What the visited queries have of their rows.
+#[derive(CubeType)]
+pub(super) struct VisitedStats {
+    pub(super) tokens: Shared<[i32]>,
+    /// To base 2; `inf` for rows without a token, whose weights are 0.
+    pub(super) lse: Shared<[f32]>,
+    pub(super) d: Shared<[f32]>,
+}
+
+#[cube]
+pub(super) fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
+    VisitedStats {
+        tokens: Shared::<[i32]>::new_slice(rows),
+        lse: Shared::<[f32]>::new_slice(rows),
+        d: Shared::<[f32]>::new_slice(rows),
+    }
+}
+
+#[cube]
+impl VisitedStats {
+    /// Sets those of `rows`, from `first` on. Row 0 of their head is `first_row` in `stats`, of `all` rows.
+    ///
+    /// Queries that attend nothing are left out: theirs and their gradients' rows may hold anything.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn visit(
+        &mut self,
+        first: usize,
+        rows: &TokenRows,
+        index: &[i32],
+        stats: &[f32],
+        first_row: usize,
+        all: usize,
+        q_start: i32,
+        infinity: f32,
+        #[comptime] visited: Tile,
+    ) {
+        if UNIT_POS < comptime!(visited.rows as u32) {
+            let mut token = rows.token(index, UNIT_POS, visited);
+            let mut lse = infinity;
+            let mut d = f32::new(0.0);
+            if token != NONE {
+                let of_row = stats_at(stats, first_row + usize::cast_from(token - q_start), all);
+                if of_row.lse < f32::MIN {
+                    token = NONE.runtime();
+                } else {
+                    lse = of_row.lse * f32::new(core::f32::consts::LOG2_E);
+                    d = of_row.d;
+                }
+            }
+            let at = first + UNIT_POS as usize;
+            self.tokens[at] = token;
+            self.lse[at] = lse;
+            self.d[at] = d;
         }
     }
 }

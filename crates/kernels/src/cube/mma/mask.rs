@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::fragments::pair_row;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{Distances, TokenRows};
+use crate::cube::walk::{Distances, NONE, TokenRows};
 
 /// Blocks and tokens of the rows of a tile, ends included.
 #[derive(CubeType, Clone, Copy)]
@@ -88,10 +88,10 @@ pub(super) fn attended(
     #[comptime] tile: Tile,
 ) -> u32 {
     let mut bits = u32::new(0);
-    #[unroll]
-    for n in 0..comptime!(2 * tiles) {
-        let at = first + comptime!(n / 2 * 8 + n % 2) + UNIT_POS as usize % 4usize * 2usize;
-        let token = visited[at];
+    for n in 0..comptime!(2 * tiles as u32) {
+        // Element `n % 2` of the pairs of tile `n / 2`.
+        let at = n / 2 * 8 + n % 2 + UNIT_POS % 4u32 * 2u32;
+        let token = visited[first + at as usize];
         #[unroll]
         for half in 0..2usize {
             let attends = if comptime!(queries) {
@@ -99,8 +99,8 @@ pub(super) fn attended(
             } else {
                 distances.attends(index, head_record, token, owned[half], tile)
             };
-            let bit = comptime!(1u32 << (n / 2 * 4 + half * 2 + n % 2));
-            bits |= select(attends, u32::new(comptime!(bit as i64)), u32::new(0));
+            let bit = n / 2 * 4 + n % 2 + comptime!(2 * half as u32);
+            bits |= select(attends, 1u32 << bit, u32::new(0));
         }
     }
     bits
@@ -112,19 +112,14 @@ pub(super) fn bit(bits: u32, #[comptime] pair: usize, #[comptime] element: usize
     bits & comptime!(1u32 << (2 * pair + element)) != 0u32
 }
 
-/// Tokens of this unit's two rows.
+/// Tokens of this unit's two rows: of `tokens`, those before `end`.
 #[cube]
-pub(super) fn own_rows(
-    index: &[i32],
-    rows: &TokenRows,
-    end: i32,
-    #[comptime] tile: Tile,
-) -> Array<i32> {
-    let mut tokens = Array::<i32>::new(2usize);
+pub(super) fn own_rows(tokens: &Shared<[i32]>, end: i32) -> Array<i32> {
+    let mut own = Array::<i32>::new(2usize);
     #[unroll]
     for half in 0..2usize {
-        let token = rows.token(index, pair_row(half), comptime!(tile.in_order()));
-        tokens[half] = select(token < end, token, crate::cube::walk::NONE);
+        let token = tokens[pair_row(half) as usize];
+        own[half] = select(token < end, token, NONE);
     }
-    tokens
+    own
 }

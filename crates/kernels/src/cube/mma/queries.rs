@@ -3,7 +3,6 @@
 use cubecl::prelude::*;
 
 use super::mask::Reach;
-use super::stage::{moved, moved_place};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{
     BlockList, Distances, NONE, RowWalk, Span, TokenRows, query_rows, row_walk, span,
@@ -52,14 +51,22 @@ pub(super) fn query_tile(
 
 #[cube]
 impl QueryTile {
-    /// The rows that hold queries, not padding.
-    pub(super) fn queries(&self) -> TokenRows {
-        TokenRows {
-            blocks: self.rows.blocks,
-            offset: self.rows.offset,
-            start: self.rows.start,
-            end: self.span.q_end,
+    /// The tokens of the rows that have a place in the results, queries and padding.
+    pub(super) fn tokens(
+        &self,
+        index: &[i32],
+        #[comptime] tile: Tile,
+        #[comptime] units: usize,
+    ) -> Shared<[i32]> {
+        let mut tokens = Shared::<[i32]>::new_slice(tile.rows);
+        #[unroll]
+        for n in 0..comptime!(tile.rows.div_ceil(units)) {
+            let row = UNIT_POS + comptime!((n * units) as u32);
+            if row < comptime!(tile.rows as u32) {
+                tokens[row as usize] = self.rows.token(index, row, comptime!(tile.in_order()));
+            }
         }
+        tokens
     }
 
     /// The queries of the tile, as far as its walk goes.
@@ -73,25 +80,6 @@ impl QueryTile {
             complete: true.runtime(),
         }
     }
-}
-
-/// The tokens of the rows of which this unit moves a chunk, to or from a stage with rows of `width` elements.
-#[cube]
-pub(super) fn moved_tokens(
-    index: &[i32],
-    rows: &TokenRows,
-    #[comptime] tile: Tile,
-    #[comptime] width: usize,
-    #[comptime] units: usize,
-) -> Array<i32> {
-    let count = comptime!(moved(tile.rows, width, units));
-    let mut tokens = Array::<i32>::new(count);
-    #[unroll]
-    for n in 0..count {
-        let (row, _) = moved_place(n, width, units);
-        tokens[n] = rows.token(index, row as u32, tile);
-    }
-    tokens
 }
 
 /// The visits of a query tile, one after another over all bands and phases.
@@ -198,38 +186,22 @@ impl KeyCursor {
         .rows(self.visit, span.kv_start, span.kv_end, visited)
     }
 
-    /// The token of a visited row; [`NONE`] where no query of the tile attends its block.
-    pub(super) fn token(
+    /// Sets the tokens of the visited rows, from `tokens[first]` on; [`NONE`] where no query of the tile attends the block.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn visit(
         &self,
+        tokens: &mut Shared<[i32]>,
+        first: usize,
         index: &[i32],
         walk: &RowWalk,
-        rows: &TokenRows,
-        row: u32,
+        span: &Span,
         #[comptime] visited: Tile,
-    ) -> i32 {
-        let token = rows.token(index, row, visited);
-        let reads = walk.reads(index, &self.distances(), token, visited);
-        select(reads, token, NONE)
-    }
-
-    /// The tokens of the visited rows of which this unit moves a chunk.
-    pub(super) fn moved(
-        &self,
-        index: &[i32],
-        walk: &RowWalk,
-        rows: &TokenRows,
-        #[comptime] visited: Tile,
-        #[comptime] dim: usize,
-        #[comptime] units: usize,
-    ) -> Array<i32> {
-        let count = comptime!(moved(visited.rows, dim, units));
-        let mut tokens = Array::<i32>::new(count);
-        #[unroll]
-        for n in 0..count {
-            let (row, _) = moved_place(n, dim, units);
-            tokens[n] = self.token(index, walk, rows, row as u32, visited);
+    ) {
+        if UNIT_POS < comptime!(visited.rows as u32) {
+            let token = self.rows(span, visited).token(index, UNIT_POS, visited);
+            let reads = walk.reads(index, &self.distances(), token, visited);
+            tokens[first + UNIT_POS as usize] = select(reads, token, NONE);
         }
-        tokens
     }
 
     pub(super) fn distances(&self) -> Distances {

@@ -28,8 +28,8 @@ pub(in crate::cube) fn units(rows: usize) -> usize {
 }
 
 /// Bytes of shared memory of the hungriest kernel with cubes that own `rows` rows: rows and their gradients, owned and
-/// visited, and three numbers for each visited row.
+/// visited, a token for each owned row, and three numbers twice for each visited row.
 pub(in crate::cube) fn shared_bytes(rows: usize, shape: &AttentionShape) -> usize {
     let elements = (rows + VISITED) * (padded(shape.head_dim) + padded(shape.value_dim));
-    elements * 2 + VISITED * 12
+    elements * 2 + rows * 4 + VISITED * 24
 }

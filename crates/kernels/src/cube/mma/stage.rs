@@ -23,7 +23,7 @@ pub(super) fn padded(dim: usize) -> usize {
 }
 
 /// Chunks that a unit moves of `rows` rows.
-pub(super) fn moved(rows: usize, dim: usize, units: usize) -> usize {
+fn moved(rows: usize, dim: usize, units: usize) -> usize {
     (rows * chunks(dim)).div_ceil(units)
 }
 
@@ -70,7 +70,7 @@ fn place(row: usize, chunk: usize, #[comptime] chunks: usize) -> usize {
 
 /// The row and the chunk of the `n`-th that this unit moves.
 #[cube]
-pub(super) fn moved_place(
+fn moved_place(
     #[comptime] n: usize,
     #[comptime] dim: usize,
     #[comptime] units: usize,
@@ -79,37 +79,40 @@ pub(super) fn moved_place(
     (at / comptime!(chunks(dim)), at % comptime!(chunks(dim)))
 }
 
-/// What this unit moves of rows of `dim` elements, from global memory to a stage with rows of `width` elements.
-///
-/// Zeros for [`NONE`] and beyond the row.
-#[cube]
-pub(super) fn fetch<E: Float, N: Size>(
-    tensor: &Tensor<Vector<E, N>>,
-    rows: &HeadRows,
-    tokens: &Array<i32>,
-    #[comptime] tile_rows: usize,
-    #[comptime] dim: usize,
-    #[comptime] width: usize,
-    #[comptime] units: usize,
-) -> Array<Vector<E, N>> {
-    let count = comptime!(moved(tile_rows, width, units));
-    let mut values = Array::<Vector<E, N>>::new(count);
-    #[unroll]
-    for n in 0..count {
-        let (_, at) = moved_place(n, width, units);
-        let mut value = Vector::<E, N>::cast_from(0.0f32);
-        if tokens[n] != NONE
-            && (comptime!(chunks(width) * LANES == dim) || at < comptime!(dim / LANES))
-        {
-            value = tensor[rows.at(tokens[n]) + at];
-        }
-        values[n] = value;
-    }
-    values
-}
-
 #[cube]
 impl<E: Float, N: Size> Stage<E, N> {
+    /// What this unit moves of rows of `dim` elements, from global memory: to row `i` from that of `tokens[first + i]`.
+    ///
+    /// Zeros for [`NONE`], from token `end` on, and beyond the row.
+    pub(super) fn fetch(
+        &self,
+        tensor: &Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        tokens: &Shared<[i32]>,
+        first: usize,
+        end: i32,
+        #[comptime] dim: usize,
+    ) -> Array<Vector<E, N>> {
+        let (width, tile_rows, units) = comptime!((self.dim, self.rows, self.units));
+        let count = comptime!(moved(tile_rows, width, units));
+        let mut values = Array::<Vector<E, N>>::new(count);
+        #[unroll]
+        for n in 0..count {
+            let (row, at) = moved_place(n, width, units);
+            let mut value = Vector::<E, N>::cast_from(0.0f32);
+            if (comptime!((n + 1) * units <= tile_rows * chunks(width)) || row < tile_rows)
+                && (comptime!(chunks(width) * LANES == dim) || at < comptime!(dim / LANES))
+            {
+                let token = tokens[first + row];
+                if token != NONE && token < end {
+                    value = tensor[rows.at(token) + at];
+                }
+            }
+            values[n] = value;
+        }
+        values
+    }
+
     /// Puts the chunks that this unit moves.
     pub(super) fn put(&mut self, values: &Array<Vector<E, N>>) {
         let (dim, rows, units) = comptime!((self.dim, self.rows, self.units));
@@ -193,16 +196,19 @@ impl<E: Float, N: Size> Stage<E, N> {
         &self,
         tensor: &mut Tensor<Vector<E, N>>,
         rows: &HeadRows,
-        tokens: &Array<i32>,
+        tokens: &Shared<[i32]>,
         #[comptime] dim: usize,
     ) {
         let (width, tile_rows, units) = comptime!((self.dim, self.rows, self.units));
         #[unroll]
         for n in 0..comptime!(moved(tile_rows, width, units)) {
             let (row, at) = moved_place(n, width, units);
-            if row < tile_rows && tokens[n] != NONE && at < comptime!(dim / LANES) {
-                tensor[rows.at(tokens[n]) + at] =
-                    self.chunks[place(row, at, comptime!(chunks(width)))];
+            if row < tile_rows && at < comptime!(dim / LANES) {
+                let token = tokens[row];
+                if token != NONE {
+                    tensor[rows.at(token) + at] =
+                        self.chunks[place(row, at, comptime!(chunks(width)))];
+                }
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::cube::walk::{KeyTile, NONE, Span, key_tile, span};
 ///
 /// Both are in one buffer, so that the pass takes no more than seven: `d_keys` has the strides of dK; the rows of dV begin at
 /// vector `dv_at` and have the strides `dv_strides`, in vectors. Grid: key tiles of all sequences and heads, by class.
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     q: &Tensor<Vector<E, N>>,

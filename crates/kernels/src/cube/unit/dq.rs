@@ -11,7 +11,7 @@ use crate::cube::stats::stats_at;
 use crate::cube::walk::NONE;
 
 /// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dq<E: Float, N: Size>(
     q: &Tensor<Vector<E, N>>,

@@ -12,7 +12,7 @@ use crate::cube::walk::NONE;
 const LOWEST: f32 = f32::MIN;
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn forward<E: Float, N: Size>(
     q: &Tensor<Vector<E, N>>,

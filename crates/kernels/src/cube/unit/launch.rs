@@ -22,31 +22,34 @@ pub(in crate::cube) fn forward(
     let unused = call.unused();
     let rounding = outputs.rounding.as_ref().unwrap_or(&unused);
     let count = call.query_grid()?;
-    forward::forward::launch(
-        &call.client,
-        count,
-        CubeDim::new_1d(UNITS as u32),
-        call.address_type(&[&q.handle, &k.handle, &v.handle, &outputs.out.handle]),
-        LANES,
-        call.arg(q, shape.q_sizes()),
-        call.arg(k, shape.k_sizes()),
-        call.arg(v, shape.v_sizes()),
-        call.arg(&outputs.out, shape.out_sizes()),
-        call.arg(rounding, shape.out_sizes()),
-        call.floats(&outputs.lse),
-        call.index_arg(),
-        call.problem.scale() as f32,
-        f32::NEG_INFINITY,
-        shape.batch as u32,
-        shape.num_heads as u32,
-        shape.num_kv_heads as u32,
-        shape.seq_q as u32,
-        Config {
-            rounding: outputs.rounding.is_some(),
-            ..call.config()
-        },
-        call.dtype,
-    );
+    // Tensors are checked, and rows without a token are not read.
+    unsafe {
+        forward::forward::launch_unchecked(
+            &call.client,
+            count,
+            CubeDim::new_1d(UNITS as u32),
+            call.address_type(&[&q.handle, &k.handle, &v.handle, &outputs.out.handle]),
+            LANES,
+            call.arg(q, shape.q_sizes()),
+            call.arg(k, shape.k_sizes()),
+            call.arg(v, shape.v_sizes()),
+            call.arg(&outputs.out, shape.out_sizes()),
+            call.arg(rounding, shape.out_sizes()),
+            call.floats(&outputs.lse),
+            call.index_arg(),
+            call.problem.scale() as f32,
+            f32::NEG_INFINITY,
+            shape.batch as u32,
+            shape.num_heads as u32,
+            shape.num_kv_heads as u32,
+            shape.seq_q as u32,
+            Config {
+                rounding: outputs.rounding.is_some(),
+                ..call.config()
+            },
+            call.dtype,
+        )
+    };
     Ok(())
 }
 
@@ -69,27 +72,30 @@ pub(in crate::cube) fn dq(
         &target.handle,
     ];
     let count = call.query_grid()?;
-    dq::dq::launch(
-        &call.client,
-        count,
-        CubeDim::new_1d(UNITS as u32),
-        call.address_type(&handles),
-        LANES,
-        call.arg(q, shape.q_sizes()),
-        call.arg(k, shape.k_sizes()),
-        call.arg(v, shape.v_sizes()),
-        call.arg(d_out, shape.out_sizes()),
-        call.stats_arg(stats),
-        call.arg(target, shape.q_sizes()),
-        call.index_arg(),
-        call.problem.scale() as f32,
-        shape.batch as u32,
-        shape.num_heads as u32,
-        shape.num_kv_heads as u32,
-        shape.seq_q as u32,
-        call.config(),
-        call.dtype,
-    );
+    // Tensors are checked, and rows without a token are not read.
+    unsafe {
+        dq::dq::launch_unchecked(
+            &call.client,
+            count,
+            CubeDim::new_1d(UNITS as u32),
+            call.address_type(&handles),
+            LANES,
+            call.arg(q, shape.q_sizes()),
+            call.arg(k, shape.k_sizes()),
+            call.arg(v, shape.v_sizes()),
+            call.arg(d_out, shape.out_sizes()),
+            call.stats_arg(stats),
+            call.arg(target, shape.q_sizes()),
+            call.index_arg(),
+            call.problem.scale() as f32,
+            shape.batch as u32,
+            shape.num_heads as u32,
+            shape.num_kv_heads as u32,
+            shape.seq_q as u32,
+            call.config(),
+            call.dtype,
+        )
+    };
     Ok(())
 }
 
@@ -113,35 +119,38 @@ pub(in crate::cube) fn dkdv(
     ];
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
     let count = call.key_grid()?;
-    dkdv::dkdv::launch(
-        &call.client,
-        count,
-        CubeDim::new_1d(UNITS as u32),
-        call.address_type(&handles),
-        LANES,
-        call.arg(q, shape.q_sizes()),
-        call.arg(k, shape.k_sizes()),
-        call.arg(v, shape.v_sizes()),
-        call.arg(d_out, shape.out_sizes()),
-        call.stats_arg(stats),
-        call.arg(&target.dk_tensor(), shape.k_sizes()),
-        call.index_arg(),
-        call.problem.scale() as f32,
-        dv_at,
-        dv_sequence,
-        dv_head,
-        dv_token,
-        shape.batch as u32,
-        shape.num_heads as u32,
-        shape.num_kv_heads as u32,
-        shape.seq_q as u32,
-        shape.seq_kv as u32,
-        Config {
-            keys: target.dk.is_some(),
-            values: target.dv.is_some(),
-            ..call.config()
-        },
-        call.dtype,
-    );
+    // Tensors are checked, and rows without a token are not read.
+    unsafe {
+        dkdv::dkdv::launch_unchecked(
+            &call.client,
+            count,
+            CubeDim::new_1d(UNITS as u32),
+            call.address_type(&handles),
+            LANES,
+            call.arg(q, shape.q_sizes()),
+            call.arg(k, shape.k_sizes()),
+            call.arg(v, shape.v_sizes()),
+            call.arg(d_out, shape.out_sizes()),
+            call.stats_arg(stats),
+            call.arg(&target.dk_tensor(), shape.k_sizes()),
+            call.index_arg(),
+            call.problem.scale() as f32,
+            dv_at,
+            dv_sequence,
+            dv_head,
+            dv_token,
+            shape.batch as u32,
+            shape.num_heads as u32,
+            shape.num_kv_heads as u32,
+            shape.seq_q as u32,
+            shape.seq_kv as u32,
+            Config {
+                keys: target.dk.is_some(),
+                values: target.dv.is_some(),
+                ..call.config()
+            },
+            call.dtype,
+        )
+    };
     Ok(())
 }
