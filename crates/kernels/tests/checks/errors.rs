@@ -13,7 +13,7 @@ use s2_attention_pattern::PatternConfig;
 use super::edges::call;
 use super::engine::Engine;
 use super::storage::Storage;
-use super::{Effort, ensure};
+use super::{Effort, ensure, in_types};
 
 const SHAPE: AttentionShape = AttentionShape {
     batch: 1,
@@ -26,9 +26,13 @@ const SHAPE: AttentionShape = AttentionShape {
 };
 
 /// Every kind of error by its text.
-pub fn check(engine: &Engine, _: &Effort) -> Result<String, String> {
+pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
+    in_types(engine, effort, &[Storage::F32], of_type)
+}
+
+fn of_type(engine: &Engine, _: &Effort) -> Result<String, String> {
     let calls = refused_calls(engine)?;
-    let tensors = refused_tensors(engine)?;
+    let tensors = refused_tensors(engine)? + refused_places(engine)?;
     Ok(format!("{calls} calls and {tensors} tensors refused"))
 }
 
@@ -143,9 +147,10 @@ fn with_strides(tensor: &DeviceTensor, change: fn([usize; 4]) -> [usize; 4]) -> 
     }
 }
 
-/// A buffer of half the size.
+/// A buffer that ends one f32 earlier.
 fn shorter(engine: &Engine, handle: &Handle) -> Handle {
-    engine.client.empty(handle.size_in_used() as usize / 2)
+    let bytes = handle.size_in_used() as usize - size_of::<f32>();
+    engine.client.empty(bytes)
 }
 
 fn refused_tensors(engine: &Engine) -> Result<usize, String> {
@@ -211,5 +216,114 @@ fn refused_tensors(engine: &Engine) -> Result<usize, String> {
             count += 1;
         }
     }
+    Ok(count)
+}
+
+/// Rows of statistics that are too short, and results without a place for each element.
+fn refused_places(engine: &Engine) -> Result<usize, String> {
+    let (problem, tensors) = call(SHAPE, &config(), None, None, 1.0)?;
+    let call = engine.call(&problem, &tensors)?;
+    let too_short = ["ends at element", "which holds"];
+    let overlaps = ["overlaps with", "a place for each element"];
+    let over_itself = |tensor: &DeviceTensor| {
+        with_strides(tensor, |[batch, _, token, last]| [batch, 0, token, last])
+    };
+    let right = || call.outputs();
+    let forward = [
+        (
+            "lse",
+            too_short,
+            ForwardOutputs {
+                lse: shorter(engine, &right().lse),
+                ..right()
+            },
+        ),
+        (
+            "rounding",
+            too_short,
+            ForwardOutputs {
+                rounding: Some(DeviceTensor {
+                    handle: shorter(engine, &right().out.handle),
+                    ..right().out
+                }),
+                ..right()
+            },
+        ),
+        (
+            "out",
+            overlaps,
+            ForwardOutputs {
+                out: over_itself(&right().out),
+                ..right()
+            },
+        ),
+    ];
+    let mut count = 0;
+    for (name, parts, outputs) in forward {
+        let result = call.attention.forward(&call.q, &call.k, &call.v, &outputs);
+        hold(result, &[name, parts[0], parts[1]])
+            .map_err(|miss| format!("forward, {name}: {miss}"))?;
+        count += 1;
+    }
+
+    let outputs = call.launch_forward()?;
+    let saved = |lse: &Handle, d_lse: &Handle| SavedOutputs {
+        forward: ForwardOutputs {
+            lse: lse.clone(),
+            ..outputs.clone()
+        },
+        d_out: call.d_out.clone(),
+        d_lse: d_lse.clone(),
+    };
+    let [lse, d_lse] = [&outputs.lse, &call.d_lse].map(|handle| shorter(engine, handle));
+    let all = saved(&outputs.lse, &call.d_lse);
+    let strides = call.k.strides;
+    let keys = |dv_at: usize, dv: [usize; 4]| KeyGradients {
+        handle: engine
+            .client
+            .empty(2 * call.k.handle.size_in_used() as usize),
+        dk: Some(strides),
+        dv: Some((dv_at, dv)),
+    };
+    let elements = SHAPE.num_kv_heads * SHAPE.seq_kv * SHAPE.head_dim;
+    let right = keys(elements, strides);
+    let backward = [
+        ("lse", too_short, saved(&lse, &call.d_lse), right.clone()),
+        (
+            "d_lse",
+            too_short,
+            saved(&outputs.lse, &d_lse),
+            right.clone(),
+        ),
+        (
+            "dv",
+            ["dv", "multiples of 4"],
+            all.clone(),
+            keys(elements + 2, strides),
+        ),
+        ("dv", too_short, all.clone(), keys(elements + 4, strides)),
+        (
+            "dv",
+            ["overlaps with", "dk"],
+            all.clone(),
+            keys(elements - 4, strides),
+        ),
+        (
+            "dv",
+            overlaps,
+            all.clone(),
+            keys(elements, [strides[0], strides[1], 0, 1]),
+        ),
+    ];
+    for (name, parts, saved, keys) in backward {
+        let attention = &call.attention;
+        let result = attention.backward(&call.q, &call.k, &call.v, &saved, None, Some(&keys));
+        hold(result, &[name, parts[0], parts[1]])
+            .map_err(|miss| format!("backward, {name}: {miss}"))?;
+        count += 1;
+    }
+    let attention = &call.attention;
+    let accepted = attention.backward(&call.q, &call.k, &call.v, &all, None, Some(&right));
+    accepted.map_err(|error| format!("refused what is right: {error}"))?;
     Ok(count)
 }
