@@ -134,6 +134,15 @@ impl CubeAttention {
                 accepted: lanes,
             });
         }
+        let vector = (lanes * self.dtype.size()) as u64;
+        let offset = handle.offset_start.unwrap_or(0);
+        if offset % vector != 0 {
+            return Err(CubeError::Offset {
+                tensor,
+                seen: offset,
+                accepted: vector,
+            });
+        }
         // Absurd strides reach beyond any buffer, not around to its start.
         let last = strides.iter().zip(sizes).fold(at, |last, (stride, size)| {
             last.saturating_add(stride.saturating_mul(size - 1))

@@ -39,6 +39,18 @@ pub enum CubeError {
         /// Elements of a vector.
         accepted: usize,
     },
+    /// A tensor does not begin where a vector may.
+    #[error(
+        "{tensor} begins {seen} bytes into its buffer; accepted are multiples of {accepted} (make it contiguous)"
+    )]
+    Offset {
+        /// The tensor's name.
+        tensor: &'static str,
+        /// Bytes before its first element.
+        seen: u64,
+        /// Bytes of a vector.
+        accepted: u64,
+    },
     /// A tensor that is written shares elements.
     #[error(
         "{tensor} with the strides {seen:?} overlaps with {with}; what is written needs a place for each element"

@@ -38,7 +38,7 @@ pub struct Choice {
     pub engine: Engine,
     /// Rows that a cube owns.
     pub owned_rows: usize,
-    /// Rows that it visits at a time.
+    /// Most rows that it visits at a time.
     pub visited_rows: usize,
     /// Why this one.
     pub why: String,
@@ -127,7 +127,9 @@ fn mma_rows(
         mma::size::shared_bytes(*rows, problem.shape()) <= hardware.max_shared_memory_size
             && mma::size::units(*rows) <= hardware.max_units_per_cube as usize
     };
-    mma_tiles(problem).into_iter().find(fits).ok_or_else(|| {
+    let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
+    let mut tiles = mma_tiles(problem, processors).iter().copied();
+    tiles.find(fits).ok_or_else(|| {
         format!(
             "{} bytes of shared memory and {} units a cube are too few",
             hardware.max_shared_memory_size, hardware.max_units_per_cube
@@ -136,8 +138,17 @@ fn mma_rows(
 }
 
 /// Rows that a cube may own, the better first.
-fn mma_tiles(_problem: &AttentionProblem) -> [usize; 2] {
-    [64, 32]
+///
+/// Twice the rows read keys and values half as often, and visit the blocks of two tiles for each: that pays for wide heads,
+/// where there are cubes enough for the whole device.
+fn mma_tiles(problem: &AttentionProblem, processors: usize) -> &'static [usize] {
+    let shape = problem.shape();
+    let cubes = shape.batch * shape.num_heads * shape.seq_q.div_ceil(128);
+    if shape.head_dim.max(shape.value_dim) > 64 && cubes >= processors {
+        &[128, 64, 32]
+    } else {
+        &[64, 32]
+    }
 }
 
 /// Says what was chosen, once for calls of a class.
