@@ -21,8 +21,9 @@ const GPU_FEATURES: [&str; 6] = ["wgpu", "vulkan", "metal", "cuda", "cuda-cpp", 
 
 /// On the GPU that WebGPU finds, by kernels alone and through Burn. Without one these tests say what is missing and end.
 const GPU_TESTS: &str = "cargo test --release --package s2-attention-kernels --package burn-s2-attention \
-                         --features s2-attention-kernels/wgpu,burn-s2-attention/wgpu,burn-s2-attention/flex \
-                         --test cube --test gpu";
+                         --package s2-bench \
+                         --features s2-attention-kernels/wgpu,burn-s2-attention/wgpu,burn-s2-attention/flex,s2-bench/check \
+                         --test cube --test gpu --test check";
 
 /// Runs the steps in order; the first that fails ends the run.
 ///

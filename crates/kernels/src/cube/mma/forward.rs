@@ -69,10 +69,14 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let queries = own_rows(&own_tokens, span.q_end);
     let mut maxima = Array::<f32>::new(2usize);
     let mut sums = Array::<f32>::new(2usize);
+    // Of the weights as the product sees them: divided by these, its sums are an average, never beyond the values, and
+    // rounding the weights moves D by their share of dS, not of dP.
+    let mut rounded_sums = Array::<f32>::new(2usize);
     #[unroll]
     for half in 0..2usize {
         maxima[half] = f32::new(LOWEST);
         sums[half] = f32::new(0.0);
+        rounded_sums[half] = f32::new(0.0);
     }
     let mut results = zeros(value_tiles);
     while cursor.any(&own.walk) {
@@ -132,6 +136,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             let kept = exp2(maxima[half] - top, config.approximate_exp2);
             maxima[half] = top;
             let mut sum = sums[half] * kept;
+            let mut rounded_sum = rounded_sums[half] * kept;
             #[unroll]
             for n in 0..tiles {
                 let mut pair = weights[comptime!(2 * n + half)];
@@ -141,9 +146,13 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     sum += weight;
                     pair.insert(e, weight);
                 }
+                let rounded = Vector::<E, Const<2>>::cast_from(pair);
+                let rounded = Vector::<f32, Const<2>>::cast_from(rounded);
+                rounded_sum += rounded.extract(0usize) + rounded.extract(1usize);
                 weights[comptime!(2 * n + half)] = pair;
             }
             sums[half] = sum;
+            rounded_sums[half] = rounded_sum;
             #[unroll]
             for n in 0..value_tiles {
                 results[comptime!(2 * n + half)] *= Vector::new(kept);
@@ -160,7 +169,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let sum = row_sum(sums[half]);
         // Scores that are not a number leave the maximum alone, but not the sum.
         let empty = sum == 0.0f32 || queries[half] == NONE;
-        let part = select(empty, f32::new(0.0), f32::new(1.0) / sum);
+        let whole = row_sum(rounded_sums[half]);
+        let part = select(empty, f32::new(0.0), f32::new(1.0) / whole);
         #[unroll]
         for n in 0..value_tiles {
             let pair = results[comptime!(2 * n + half)] * Vector::new(part);
