@@ -69,8 +69,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let queries = own_rows(&own_tokens, span.q_end);
     let mut maxima = Array::<f32>::new(2usize);
     let mut sums = Array::<f32>::new(2usize);
-    // Of the weights as the product sees them: divided by these, its sums are an average, never beyond the values, and
-    // rounding the weights moves D by their share of dS, not of dP.
+    // Of the weights as the product sees them: divided by these, its sums are an average, never beyond the values.
     let mut rounded_sums = Array::<f32>::new(2usize);
     #[unroll]
     for half in 0..2usize {
@@ -132,8 +131,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 let pair = weights[comptime!(2 * n + half)];
                 top = max(top, max(pair.extract(0usize), pair.extract(1usize)));
             }
-            let top = max(maxima[half], row_max(top) * factor);
-            let kept = exp2(maxima[half] - top, config.approximate_exp2);
+            let top = max(maxima[half], row_max(top));
+            let kept = exp2((maxima[half] - top) * factor, config.approximate_exp2);
             maxima[half] = top;
             let mut sum = sums[half] * kept;
             let mut rounded_sum = rounded_sums[half] * kept;
@@ -142,13 +141,16 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 let mut pair = weights[comptime!(2 * n + half)];
                 #[unroll]
                 for e in 0..2usize {
-                    let weight = exp2(pair.extract(e) * factor - top, config.approximate_exp2);
+                    // The difference first: of huge scores, products keep no digit after the point.
+                    let weight = exp2((pair.extract(e) - top) * factor, config.approximate_exp2);
                     sum += weight;
                     pair.insert(e, weight);
                 }
-                let rounded = Vector::<E, Const<2>>::cast_from(pair);
-                let rounded = Vector::<f32, Const<2>>::cast_from(rounded);
-                rounded_sum += rounded.extract(0usize) + rounded.extract(1usize);
+                if comptime!(!config.rounding) {
+                    let rounded = Vector::<E, Const<2>>::cast_from(pair);
+                    let rounded = Vector::<f32, Const<2>>::cast_from(rounded);
+                    rounded_sum += rounded.extract(0usize) + rounded.extract(1usize);
+                }
                 weights[comptime!(2 * n + half)] = pair;
             }
             sums[half] = sum;
@@ -159,6 +161,16 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             }
         }
         accumulate::<E, N>(&mut results, &weights, &values, 0usize, tiles, value_dim);
+        if comptime!(config.rounding) {
+            // What rounding took from the weights: `D = rowsum(dO * O)` moves a whole row of dS, and is to be as exact as
+            // dS itself.
+            #[unroll]
+            for n in 0..comptime!(2 * tiles) {
+                let rounded = Vector::<E, Const<2>>::cast_from(weights[n]);
+                weights[n] -= Vector::cast_from(rounded);
+            }
+            accumulate::<E, N>(&mut results, &weights, &values, 0usize, tiles, value_dim);
+        }
         keys.put(&next_keys);
         sync_cube();
     }
@@ -169,7 +181,10 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let sum = row_sum(sums[half]);
         // Scores that are not a number leave the maximum alone, but not the sum.
         let empty = sum == 0.0f32 || queries[half] == NONE;
-        let whole = row_sum(rounded_sums[half]);
+        let mut whole = sum;
+        if comptime!(!config.rounding) {
+            whole = row_sum(rounded_sums[half]);
+        }
         let part = select(empty, f32::new(0.0), f32::new(1.0) / whole);
         #[unroll]
         for n in 0..value_tiles {
@@ -179,7 +194,11 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         if tokens[half] != NONE && UNIT_POS % 4u32 == 0u32 {
             let row = (own.sequence * heads as usize + own.head) * seq_q as usize
                 + usize::cast_from(tokens[half] - span.q_start);
-            lse[row] = select(empty, minus_infinity, maxima[half] / log2_e + sum.ln());
+            lse[row] = select(
+                empty,
+                minus_infinity,
+                maxima[half] * factor / log2_e + sum.ln(),
+            );
         }
     }
     let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);

@@ -1,0 +1,89 @@
+//! Which pairs of a visit attend.
+
+use cubecl::prelude::*;
+
+use super::lists::{div, modulo};
+use crate::cube::index::{BAND_WORDS, ROW_WORDS};
+use crate::cube::tile::Tile;
+
+/// The distances `i - j` that a visit covers.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(in crate::cube) struct Distances {
+    pub(in crate::cube) min: i32,
+    pub(in crate::cube) max: i32,
+    /// Distances are congruent to `residue` modulo this; 1 for all.
+    pub(in crate::cube) stride: i32,
+    pub(in crate::cube) residue: i32,
+    /// Whether keys after the query are left out.
+    pub(in crate::cube) causal: bool,
+    /// Whether these distances say it all; if not, the bands of the head are asked for each pair.
+    pub(in crate::cube) exact: bool,
+}
+
+/// All distances; the mask of the table says which pairs attend.
+#[cube]
+pub(super) fn everything(causal: bool) -> Distances {
+    Distances {
+        min: -0x4000_0000i32.runtime(),
+        max: 0x4000_0000i32.runtime(),
+        stride: 1i32.runtime(),
+        residue: 0i32.runtime(),
+        causal,
+        exact: true.runtime(),
+    }
+}
+
+#[cube]
+impl Distances {
+    /// Whether query token `q` attends key token `k`; both may be [`NONE`].
+    pub(in crate::cube) fn attends(
+        &self,
+        index: &[i32],
+        head_record: usize,
+        q: i32,
+        k: i32,
+        #[comptime] tile: Tile,
+    ) -> bool {
+        let mut attends = false;
+        if q >= 0 && k >= 0 && (!self.causal || k <= q) {
+            let i = div(q, tile.block);
+            let j = div(k, tile.block);
+            if comptime!(tile.table) {
+                let row = index[head_record + 3] + i * index[head_record + 4];
+                let word = u32::cast_from(index[usize::cast_from(row + div(j, 32usize))]);
+                attends = (word >> u32::cast_from(j % 32)) & 1u32 == 1u32;
+            } else {
+                let distance = i - j;
+                attends = distance >= self.min && distance <= self.max;
+                if self.stride > 1 {
+                    attends = attends && modulo(distance - self.residue, self.stride) == 0;
+                }
+                if !self.exact {
+                    attends = attends && kept(index, head_record, i, j);
+                }
+            }
+        }
+        attends
+    }
+}
+
+/// Whether any band of a head holds block `(i, j)`.
+#[cube]
+fn kept(index: &[i32], head_record: usize, i: i32, j: i32) -> bool {
+    let mut kept = false;
+    let distance = i - j;
+    for band in 0..index[head_record + 1] {
+        let at = head_record + ROW_WORDS + usize::cast_from(band) * BAND_WORDS;
+        let along = select(index[at + 6] != 0, distance, j);
+        if distance >= index[at]
+            && distance <= index[at + 1]
+            && j >= index[at + 2]
+            && j < index[at + 3]
+            && modulo(along - index[at + 5], index[at + 4]) == 0
+        {
+            kept = true;
+        }
+    }
+    kept
+}

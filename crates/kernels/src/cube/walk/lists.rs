@@ -1,0 +1,133 @@
+//! Lists of blocks and the tokens of their rows.
+
+use cubecl::prelude::*;
+
+use crate::cube::index::SPAN_WORDS;
+use crate::cube::tile::Tile;
+
+/// No token: a row of a tile that holds nothing.
+pub(in crate::cube) const NONE: i32 = -1;
+
+/// Where the tokens of a sequence stand; ends are exclusive.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(in crate::cube) struct Span {
+    pub(in crate::cube) q_start: i32,
+    pub(in crate::cube) q_end: i32,
+    pub(in crate::cube) kv_start: i32,
+    pub(in crate::cube) kv_end: i32,
+}
+
+/// Some blocks: `first, first + step, ..`, or `count` entries of the index buffer from `first` on.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(in crate::cube) struct BlockList {
+    pub(in crate::cube) first: i32,
+    pub(in crate::cube) step: i32,
+    pub(in crate::cube) count: i32,
+}
+
+/// The tokens of a tile, row by row.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(in crate::cube) struct TokenRows {
+    /// The blocks from the first row on.
+    pub(in crate::cube) blocks: BlockList,
+    /// Tokens of each block before the first row.
+    pub(in crate::cube) offset: i32,
+    /// Tokens that exist.
+    pub(in crate::cube) start: i32,
+    /// End of the tokens that exist.
+    pub(in crate::cube) end: i32,
+}
+
+#[cube]
+pub(in crate::cube) fn span(index: &[i32], sequence: usize) -> Span {
+    let at = sequence * SPAN_WORDS;
+    Span {
+        q_start: index[at],
+        q_end: index[at + 1],
+        kv_start: index[at + 2],
+        kv_end: index[at + 3],
+    }
+}
+
+/// `a / b` for `a >= 0`.
+#[cube]
+pub(in crate::cube) fn div(a: i32, #[comptime] b: usize) -> i32 {
+    i32::cast_from(u32::cast_from(a) / comptime!(b as u32))
+}
+
+/// `a / b`, upwards, for `a >= 0`.
+#[cube]
+pub(in crate::cube) fn div_up(a: i32, #[comptime] b: usize) -> i32 {
+    div(a + comptime!(b as i32 - 1), b)
+}
+
+/// The non-negative remainder.
+#[cube]
+pub(super) fn modulo(a: i32, b: i32) -> i32 {
+    let rest = a % b;
+    select(rest < 0, rest + b, rest)
+}
+
+/// `a / b` upwards, 0 for `a <= 0`.
+#[cube]
+pub(super) fn steps(a: i32, b: i32) -> i32 {
+    max(a + b - 1, 0) / b
+}
+
+#[cube]
+impl BlockList {
+    /// Visits that the list takes, a tile of blocks or a part of one each.
+    pub(in crate::cube) fn visits(&self, #[comptime] tile: Tile) -> i32 {
+        div_up(max(self.count, 0), comptime!(tile.slots())) * comptime!(tile.parts() as i32)
+    }
+
+    /// The rows of one visit.
+    pub(in crate::cube) fn rows(
+        &self,
+        visit: i32,
+        start: i32,
+        end: i32,
+        #[comptime] tile: Tile,
+    ) -> TokenRows {
+        let parts = comptime!(tile.parts());
+        let done = div(visit, parts) * comptime!(tile.slots() as i32);
+        TokenRows {
+            blocks: BlockList {
+                first: self.first + done * self.step,
+                step: self.step,
+                count: self.count - done,
+            },
+            offset: (visit % comptime!(parts as i32)) * comptime!(tile.rows as i32),
+            start,
+            end,
+        }
+    }
+}
+
+#[cube]
+impl TokenRows {
+    /// The token of a row, or [`NONE`].
+    pub(in crate::cube) fn token(&self, index: &[i32], row: u32, #[comptime] tile: Tile) -> i32 {
+        let width = comptime!(tile.slot_rows() as u32);
+        let slot = i32::cast_from(row / width);
+        let within = i32::cast_from(row % width) + self.offset;
+        let mut token = NONE.runtime();
+        if slot < min(self.blocks.count, comptime!(tile.slots() as i32))
+            && within < comptime!(tile.block as i32)
+        {
+            let block = if comptime!(tile.table) {
+                index[usize::cast_from(self.blocks.first + slot)]
+            } else {
+                self.blocks.first + slot * self.blocks.step
+            };
+            let here = block * comptime!(tile.block as i32) + within;
+            if here >= self.start && here < self.end {
+                token = here;
+            }
+        }
+        token
+    }
+}

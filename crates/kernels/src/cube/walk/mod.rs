@@ -1,0 +1,11 @@
+//! The schedule on the device: which blocks a tile visits, and which pairs of tokens attend, from the index buffer.
+
+mod distances;
+mod keys;
+mod lists;
+mod queries;
+
+pub(super) use distances::Distances;
+pub(super) use keys::{KeyTile, key_tile};
+pub(super) use lists::{BlockList, NONE, Span, TokenRows, span};
+pub(super) use queries::{RowWalk, query_rows, row_walk};

@@ -1,0 +1,186 @@
+//! Which keys a tile of queries visits.
+
+use cubecl::prelude::*;
+
+use super::distances::{Distances, everything};
+use super::lists::{BlockList, Span, TokenRows, div, div_up, modulo};
+use crate::cube::index::{BAND_WORDS, ROW_WORDS};
+use crate::cube::tile::Tile;
+
+/// The query tile `tile_index` of a sequence, counted from its last one: with causal patterns the heaviest first.
+#[cube]
+pub(in crate::cube) fn query_rows(
+    span: &Span,
+    rows_end: i32,
+    tile_index: i32,
+    #[comptime] tile: Tile,
+) -> TokenRows {
+    let slots = comptime!(tile.slots() as i32);
+    let first = div(div(span.q_start, tile.block), tile.slots()) * slots;
+    let blocks = BlockList {
+        first,
+        step: 1,
+        count: div_up(rows_end, tile.block) - first,
+    };
+    let visits = blocks.visits(tile);
+    // A sequence with fewer tiles than the longest of the batch: nothing is left to visit.
+    blocks.rows(
+        select(tile_index < visits, visits - 1 - tile_index, visits),
+        span.q_start,
+        rows_end,
+        tile,
+    )
+}
+
+/// The keys that a query tile visits for one band: blocks, and what of them is attended.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(in crate::cube) struct Visits {
+    pub(in crate::cube) blocks: BlockList,
+    pub(in crate::cube) distances: Distances,
+}
+
+/// Query blocks `first..=last` of a tile, for which a row record is walked.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(in crate::cube) struct RowWalk {
+    /// Place of the head's row record.
+    pub(in crate::cube) record: usize,
+    pub(in crate::cube) first: i32,
+    pub(in crate::cube) last: i32,
+    /// Bands to visit: none where the tile holds no query.
+    pub(in crate::cube) bands: i32,
+}
+
+#[cube]
+pub(in crate::cube) fn row_walk(
+    index: &[i32],
+    heads_at: usize,
+    head: usize,
+    rows: &TokenRows,
+    span: &Span,
+    #[comptime] tile: Tile,
+) -> RowWalk {
+    let record = usize::cast_from(index[heads_at + head]);
+    let first = max(rows.blocks.first, div(span.q_start, tile.block));
+    let slots = min(rows.blocks.count, comptime!(tile.slots() as i32));
+    let last = min(
+        rows.blocks.first + slots - 1,
+        div_up(span.q_end, tile.block) - 1,
+    );
+    let starts = first * comptime!(tile.block as i32) + rows.offset;
+    let mut bands = 0i32;
+    if first <= last
+        && starts < span.q_end
+        && span.q_start < span.q_end
+        && span.kv_start < span.kv_end
+    {
+        bands = if comptime!(tile.table) {
+            1i32.runtime()
+        } else {
+            index[record + 1]
+        };
+    }
+    RowWalk {
+        record,
+        first,
+        last,
+        bands,
+    }
+}
+
+#[cube]
+impl RowWalk {
+    /// Visits that a band takes: with diagonal strides one for each residue among the tile's rows.
+    pub(in crate::cube) fn phases(&self, index: &[i32], band: i32, #[comptime] tile: Tile) -> i32 {
+        let mut phases = 1i32;
+        if !comptime!(tile.table) {
+            let at = self.band(band);
+            if index[at + 6] != 0 {
+                phases = min(index[at + 4], self.last - self.first + 1);
+            }
+        }
+        phases
+    }
+
+    fn band(&self, band: i32) -> usize {
+        self.record + ROW_WORDS + usize::cast_from(band) * BAND_WORDS
+    }
+
+    pub(in crate::cube) fn visits(
+        &self,
+        index: &[i32],
+        band: i32,
+        phase: i32,
+        span: &Span,
+        #[comptime] tile: Tile,
+    ) -> Visits {
+        let causal = index[self.record] != 0;
+        if comptime!(tile.table) {
+            let list = div(self.first, tile.slots());
+            let at = usize::cast_from(index[self.record + 1] + 2 * list);
+            Visits {
+                blocks: BlockList {
+                    first: index[at],
+                    step: 1i32.runtime(),
+                    count: index[at + 1],
+                },
+                distances: everything(causal),
+            }
+        } else {
+            let at = self.band(band);
+            let (min_distance, max_distance) = (index[at], index[at + 1]);
+            let (stride, residue, diagonal) = (index[at + 4], index[at + 5], index[at + 6] != 0);
+            let key_first = div(span.kv_start, tile.block);
+            let key_end = div_up(span.kv_end, tile.block);
+            let low = max(max(key_first, index[at + 2]), self.first - max_distance);
+            let high = min(min(key_end, index[at + 3]) - 1, self.last - min_distance);
+            let along = select(diagonal, self.first + phase - residue, residue);
+            let first = low + modulo(along - low, stride);
+            Visits {
+                blocks: BlockList {
+                    first,
+                    step: stride,
+                    count: select(high >= first, (high - first) / stride + 1, 0),
+                },
+                distances: Distances {
+                    min: min_distance,
+                    max: max_distance,
+                    stride: select(diagonal, stride, 1),
+                    residue,
+                    causal,
+                    exact: true.runtime(),
+                },
+            }
+        }
+    }
+}
+
+#[cube]
+impl RowWalk {
+    /// Whether a query block of the tile attends the block of a key that is visited; its data are read only then.
+    ///
+    /// Several blocks to a tile share their lists: those of a table hold what blocks outside of the call's queries
+    /// attend, those of a diagonal stride what lies too near or too far for the rows of their residue.
+    pub(in crate::cube) fn reads(
+        &self,
+        index: &[i32],
+        distances: &Distances,
+        key: i32,
+        #[comptime] tile: Tile,
+    ) -> bool {
+        let shared = comptime!(tile.table) || distances.stride > 1;
+        let mut reads = !shared;
+        if shared && key >= 0 {
+            let first_key = div(key, tile.block) * comptime!(tile.block as i32);
+            for block in self.first..self.last + 1 {
+                // The last query of a block attends the first key of every block that the block attends.
+                let last_query = (block + 1) * comptime!(tile.block as i32) - 1;
+                if distances.attends(index, self.record, last_query, first_key, tile) {
+                    reads = true;
+                }
+            }
+        }
+        reads
+    }
+}
