@@ -20,10 +20,11 @@ pub struct TestArgs {
 const GPU_FEATURES: [&str; 6] = ["wgpu", "vulkan", "metal", "cuda", "cuda-cpp", "rocm"];
 
 /// On the GPU that WebGPU finds, by kernels alone and through Burn. Without one these tests say what is missing and end.
+/// `--lib` is for what needs none: the kernels, lowered for devices that are not there.
 const GPU_TESTS: &str = "cargo test --release --package s2-attention-kernels --package burn-s2-attention \
                          --package s2-bench \
-                         --features s2-attention-kernels/wgpu,burn-s2-attention/wgpu,burn-s2-attention/flex,s2-bench/check \
-                         --test cube --test gpu --test check";
+                         --features s2-attention-kernels/wgpu,s2-attention-kernels/lowering,burn-s2-attention/wgpu,burn-s2-attention/flex,s2-bench/check \
+                         --lib --test cube --test gpu --test check";
 
 /// Runs the steps in order; the first that fails ends the run.
 ///

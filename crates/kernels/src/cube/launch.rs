@@ -13,9 +13,9 @@ use super::tensors::{DeviceTensor, SavedOutputs};
 use super::tile::Tile;
 
 /// Units of a cube of the pass before the gradients.
-const PREPASS_UNITS: usize = 128;
+pub(super) const PREPASS_UNITS: usize = 128;
 /// Elements of its vectors.
-const PREPASS_LANES: usize = 4;
+pub(super) const PREPASS_LANES: usize = 4;
 
 impl CubeAttention {
     /// lse and D of each query.

@@ -10,7 +10,7 @@ mod config;
 mod error;
 mod index;
 mod launch;
-#[cfg(all(test, feature = "cuda"))]
+#[cfg(all(test, feature = "lowering"))]
 mod lowering;
 mod mma;
 mod rows;

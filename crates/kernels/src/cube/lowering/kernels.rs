@@ -1,0 +1,153 @@
+//! Kernels as they are launched, without buffers.
+
+use cubecl::ir::{AddressType, ElemType};
+use cubecl::prelude::*;
+
+use super::devices::Device;
+use crate::cube::config::Config;
+use crate::cube::launch::{PREPASS_LANES, PREPASS_UNITS};
+use crate::cube::mma::size::units;
+use crate::cube::unit::tile::UNITS;
+use crate::cube::{mma, stats, unit};
+
+fn tensor() -> TensorCompilationArg {
+    TensorCompilationArg {
+        meta: TensorMetaCompilationArg { len: (), rank: () },
+        buffer: buffer(),
+    }
+}
+
+fn buffer() -> BufferCompilationArg {
+    BufferCompilationArg { inplace: None }
+}
+
+fn settings(units: usize) -> KernelSettings {
+    KernelSettings::new(
+        *CubeDim::new_1d(units as u32),
+        ExecutionMode::Unchecked,
+        AddressType::U32,
+    )
+}
+
+/// A kernel by what follows the properties of the device: T is a tensor, B a buffer, S a scalar.
+macro_rules! kernel {
+    (@ T) => { tensor() };
+    (@ B) => { buffer() };
+    (@ S) => { () };
+    ($kernel:ty, $device:expr, $units:expr, [$($argument:ident)*], $($comptime:expr),*) => {
+        Box::new(<$kernel>::new(
+            settings($units),
+            $device.properties.clone(),
+            $device.target.clone(),
+            $(kernel!(@ $argument),)*
+            $($comptime),*
+        ))
+    };
+}
+
+/// The kernels of an engine.
+pub(super) struct Engine {
+    pub(super) forward: Make,
+    pub(super) dq: Make,
+    pub(super) dkdv: Make,
+}
+
+/// Makes a kernel.
+pub(super) type Make = fn(&Device, Config, ElemType) -> Box<dyn CubeKernel>;
+
+/// A kernel of an engine, what it is compiled for, and which of its buffers it writes.
+pub(super) struct Launch {
+    pub(super) kernel: &'static str,
+    pub(super) make: Make,
+    pub(super) config: Config,
+    pub(super) written: &'static [usize],
+}
+
+/// Every kernel of an engine; `config` is by the number of sums that a unit holds.
+pub(super) fn launches(engine: &Engine, config: impl Fn(usize) -> Config) -> [Launch; 5] {
+    let one = config(1);
+    let launch = |kernel, make, written| Launch {
+        kernel,
+        make,
+        config: one,
+        written,
+    };
+    let keys = |kernel, keys: bool, values: bool| Launch {
+        config: Config {
+            keys,
+            values,
+            ..config(usize::from(keys) + usize::from(values))
+        },
+        ..launch(kernel, engine.dkdv, &[5])
+    };
+    let outputs: &[usize] = if one.rounding { &[3, 4, 5] } else { &[3, 5] };
+    [
+        launch("forward", engine.forward, outputs),
+        launch("dq", engine.dq, &[5]),
+        keys("dkdv", true, true),
+        keys("dk", true, false),
+        keys("dv", false, true),
+    ]
+}
+
+pub(super) const UNIT: Engine = Engine {
+    forward: |device, config, dtype| {
+        kernel!(
+            unit::forward::forward::Forward, device, UNITS,
+            [T T T T T B B S S S S S S],
+            unit::tile::LANES, config, dtype
+        )
+    },
+    dq: |device, config, dtype| {
+        kernel!(
+            unit::dq::dq::Dq, device, UNITS,
+            [T T T T B T B S S S S S],
+            unit::tile::LANES, config, dtype
+        )
+    },
+    dkdv: |device, config, dtype| {
+        kernel!(
+            unit::dkdv::dkdv::Dkdv, device, UNITS,
+            [T T T T B T B S S S S S S S S S S],
+            unit::tile::LANES, config, dtype
+        )
+    },
+};
+
+pub(super) const MMA: Engine = Engine {
+    forward: |device, config, dtype| {
+        kernel!(
+            mma::forward::forward::Forward, device, units(config.owned.rows),
+            [T T T T T B B S S S S S S],
+            mma::LANES, config, dtype
+        )
+    },
+    dq: |device, config, dtype| {
+        kernel!(
+            mma::dq::dq::Dq, device, units(config.owned.rows),
+            [T T T T B T B S S S S S],
+            mma::LANES, config, dtype
+        )
+    },
+    dkdv: |device, config, dtype| {
+        kernel!(
+            mma::dkdv::dkdv::Dkdv, device, units(config.owned.rows),
+            [T T T T B T B S S S S S S S S S S S],
+            mma::LANES, config, dtype
+        )
+    },
+};
+
+/// The pass before the gradients, which engines share.
+pub(super) fn prepass(
+    device: &Device,
+    value_dim: usize,
+    rounding: bool,
+    dtype: ElemType,
+) -> Box<dyn CubeKernel> {
+    kernel!(
+        stats::prepass::Prepass, device, PREPASS_UNITS,
+        [T T T B B B B S S S],
+        PREPASS_LANES, value_dim, PREPASS_LANES, rounding, dtype
+    )
+}
