@@ -1,7 +1,8 @@
 //! Every kernel, expanded and lowered by CubeCL's compilers for devices that are not there: what a device alone would show
 //! is seen without one.
 //!
-//! By the feature `lowering`. Kernels for WebGPU and Vulkan are not lowered here: a processor runs those. `S2_DUMP_KERNELS=folder` keeps the sources.
+//! By the feature `lowering`. Kernels for WebGPU and Vulkan are not lowered here: a processor runs those.
+//! `S2_DUMP_KERNELS=folder` keeps the sources.
 
 mod devices;
 mod kernels;
