@@ -96,9 +96,10 @@ impl ColumnClasses {
     /// The classes of key/value head `kv_head`, whose query heads all have a closed form.
     pub(super) fn new(pattern: &Pattern, kv_head: usize) -> Self {
         let group = pattern.num_heads() / pattern.num_kv_heads();
-        let heads: Vec<&[Band]> = (kv_head * group..(kv_head + 1) * group)
-            .map(|head| pattern.head(head).bands().unwrap_or_default())
+        let heads: Vec<Vec<Band>> = (kv_head * group..(kv_head + 1) * group)
+            .map(|head| reachable(pattern.head(head).bands().unwrap_or_default()))
             .collect();
+        let heads: Vec<&[Band]> = heads.iter().map(Vec::as_slice).collect();
         Self::exact(&heads).unwrap_or_else(|| Self::cover(&heads))
     }
 
@@ -175,6 +176,21 @@ impl ColumnClasses {
             exact: false,
         }
     }
+}
+
+/// The bands with strides that kernels can count in: of a stride beyond any sequence one column is left, or none.
+pub(super) fn reachable(bands: &[Band]) -> Vec<Band> {
+    let reach = |band: &Band| match band.anchor {
+        Anchor::Column if band.stride > FAR => (band.residue < FAR).then_some(Band {
+            column_start: band.column_start.max(band.residue),
+            column_end: band.column_end.min(band.residue + 1),
+            stride: 1,
+            residue: 0,
+            ..*band
+        }),
+        _ => Some(*band),
+    };
+    bands.iter().filter_map(reach).collect()
 }
 
 fn distances(band: &Band) -> Interval {

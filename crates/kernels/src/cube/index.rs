@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use s2_attention_pattern::{Anchor, Band, HeadSchedule, Pattern};
 
-use super::columns::{ColumnClass, ColumnClasses, FAR, Members};
+use super::columns::{ColumnClass, ColumnClasses, FAR, Members, reachable};
 use super::tile::Tile;
 use crate::{AttentionProblem, SequenceSpan};
 
@@ -183,7 +183,7 @@ fn clip(value: i64) -> i32 {
 /// Appends a row record and returns its place.
 fn push_bands(words: &mut Vec<i32>, schedule: &HeadSchedule) -> i32 {
     let at = words.len() as i32;
-    let bands = schedule.bands().unwrap_or_default();
+    let bands = reachable(schedule.bands().unwrap_or_default());
     words.extend([i32::from(schedule.is_causal()), bands.len() as i32]);
     words.extend(bands.iter().flat_map(band_words));
     at

@@ -69,6 +69,6 @@ pub(super) fn prepass<E: Float, N: Size>(
             sum -= d_lse[row as usize];
         }
         stats[row as usize] = lse[row as usize];
-        stats[(rows + row) as usize] = sum;
+        stats[rows as usize + row as usize] = sum;
     }
 }

@@ -24,6 +24,8 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
         unread_queries(engine)?,
         a_single_token(engine)?,
         padding(engine)?,
+        infinite_values(engine)?,
+        strides_beyond_the_sequence(engine)?,
     ];
     Ok(lines.join("; "))
 }
@@ -83,6 +85,54 @@ fn empty_rows(engine: &Engine, effort: &Effort) -> Result<String, String> {
     ensure(count >= 150 + 3 * 16, || format!("only {count} empty rows"))?;
     Ok(format!("{count} empty rows"))
 }
+
+/// What a neighbour attends does not reach a query that attends nothing, not even infinity.
+fn infinite_values(engine: &Engine) -> Result<String, String> {
+    let mask = BlockMask::from_fn([1, 2, 2], false, |_, i, j| (i, j) == (1, 0));
+    let rule = Rule::Custom(mask.map_err(|error| error.to_string())?);
+    let shape = AttentionShape {
+        seq_q: 32,
+        seq_kv: 32,
+        ..ONE_HEAD
+    };
+    let (problem, mut tensors) = call(shape, &PatternConfig::new(rule, 16, 1), None, None, 1.5)?;
+    tensors.v[3 * shape.value_dim..][..shape.value_dim].fill(f32::INFINITY);
+    let results = engine.run(&problem, &tensors)?;
+    for row in 0..16 {
+        hold_nothing(&results, row, [shape.head_dim, shape.value_dim])?;
+    }
+    Ok("16 empty rows beside infinite values".to_owned())
+}
+
+/// Strides that leave one column or none of any sequence, the largest that a pattern takes among them.
+fn strides_beyond_the_sequence(engine: &Engine) -> Result<String, String> {
+    let shape = AttentionShape {
+        num_heads: 8,
+        num_kv_heads: 8,
+        ..ONE_HEAD
+    };
+    let results = [1 << 20, (1 << 30) + 1, i32::MAX as usize].map(|stride| {
+        let config = PatternConfig::local_stride(1, stride, 16, 8);
+        let (problem, tensors) = call(shape, &config, None, None, 1.5)?;
+        engine.run(&problem, &tensors)
+    });
+    let [first, others @ ..] = results;
+    let first = first?;
+    for other in others {
+        same(compare::difference(&other?, &first))?;
+    }
+    Ok("strides beyond any sequence".to_owned())
+}
+
+const ONE_HEAD: AttentionShape = AttentionShape {
+    batch: 1,
+    num_heads: 1,
+    num_kv_heads: 1,
+    seq_q: 48,
+    seq_kv: 48,
+    head_dim: 16,
+    value_dim: 16,
+};
 
 fn a_mask_that_keeps_nothing(engine: &Engine) -> Result<String, String> {
     let shape = AttentionShape {

@@ -188,7 +188,12 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let part = select(empty, f32::new(0.0), f32::new(1.0) / whole);
         #[unroll]
         for n in 0..value_tiles {
-            let pair = results[comptime!(2 * n + half)] * Vector::new(part);
+            // Values that others of the tile attend may be infinite, and 0 times that is not 0.
+            let mut pair = results[comptime!(2 * n + half)] * Vector::new(part);
+            #[unroll]
+            for e in 0..2usize {
+                pair.insert(e, select(empty, f32::new(0.0), pair.extract(e)));
+            }
             results[comptime!(2 * n + half)] = pair;
         }
         if tokens[half] != NONE && UNIT_POS % 4u32 == 0u32 {

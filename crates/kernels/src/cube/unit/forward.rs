@@ -121,6 +121,13 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             // Scores that are not a number leave the maximum alone, but not the sum.
             let empty = sums[i] == 0.0f32;
             let factor = select(empty, f32::new(0.0), f32::new(1.0) / sums[i]);
+            if empty {
+                // Values that others of the tile attend may be infinite, and 0 times that is not 0.
+                #[unroll]
+                for u in 0..held {
+                    values[i * held + u] = Vector::new(0.0f32);
+                }
+            }
             store_row::<E, N>(out, &out_rows, own.tokens[i], &values, i, factor, value_dim);
             if comptime!(config.rounding) {
                 #[unroll]

@@ -206,13 +206,16 @@ impl KeyTile {
         if comptime!(tile.table) {
             let list = div(self.member, tile.slots());
             let at = usize::cast_from(index[head_record + 2] + 2 * list);
+            // Tiles of padding have no list.
+            let mut first = 0i32;
             let mut count = 0i32;
             if self.member * comptime!(tile.block as i32) < span.kv_end {
+                first = index[at];
                 count = index[at + 1];
             }
             Visits {
                 blocks: BlockList {
-                    first: index[at],
+                    first,
                     step: 1i32.runtime(),
                     count,
                 },
