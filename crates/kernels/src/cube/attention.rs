@@ -9,7 +9,7 @@ use cubecl::server::Handle;
 
 use super::checks::{check_dtype, check_problem};
 use super::error::CubeError;
-use super::index::Index;
+use super::index::{Index, Tiles};
 use super::select::{Choice, Engine, choose};
 use super::tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
 use super::tile::Tile;
@@ -24,8 +24,9 @@ pub struct CubeAttention {
     pub(super) dtype: ElemType,
     pub(super) choice: Choice,
     pub(super) owned: Tile,
-    pub(super) index: Index,
-    pub(super) index_handle: Handle,
+    pub(super) tiles: Tiles,
+    pub(super) index: Handle,
+    pub(super) index_len: usize,
 }
 
 impl CubeAttention {
@@ -65,15 +66,15 @@ impl CubeAttention {
                 .any(|head| head.bands().is_none()),
         };
         let index = Index::new(&problem, owned);
-        let index_handle = client.create_from_slice(i32::as_bytes(&index.words));
         Ok(Self {
             client: client.clone(),
             problem,
             dtype,
             choice,
             owned,
-            index,
-            index_handle,
+            tiles: index.tiles,
+            index: client.create_from_slice(i32::as_bytes(&index.words)),
+            index_len: index.words.len(),
         })
     }
 

@@ -38,10 +38,16 @@ pub(super) const OTHERS: i32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Index {
     pub(super) words: Vec<i32>,
+    pub(super) tiles: Tiles,
+}
+
+/// The grids that words are packed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tiles {
     /// Most query tiles of a sequence and head.
-    pub(super) row_tiles: usize,
+    pub(super) rows: usize,
     /// Most key tiles of a sequence and head.
-    pub(super) column_tiles: usize,
+    pub(super) columns: usize,
 }
 
 impl Index {
@@ -102,8 +108,10 @@ impl Index {
         }
         Self {
             words,
-            row_tiles,
-            column_tiles,
+            tiles: Tiles {
+                rows: row_tiles,
+                columns: column_tiles,
+            },
         }
     }
 }

@@ -85,7 +85,7 @@ impl CubeAttention {
     }
 
     pub(super) fn arg(&self, tensor: &DeviceTensor, sizes: [usize; 4]) -> TensorArg {
-        // Checked by `check_tensors`.
+        // Checked before any launch.
         unsafe {
             TensorArg::from_raw_parts(
                 tensor.handle.clone(),
@@ -104,7 +104,7 @@ impl CubeAttention {
     }
 
     pub(super) fn index_arg(&self) -> BufferArg {
-        unsafe { BufferArg::from_raw_parts(self.index_handle.clone(), self.index.words.len()) }
+        unsafe { BufferArg::from_raw_parts(self.index.clone(), self.index_len) }
     }
 
     pub(super) fn address_type(&self, handles: &[&Handle]) -> AddressType {
@@ -117,13 +117,13 @@ impl CubeAttention {
     /// The cubes of a kernel that owns queries.
     pub(super) fn query_grid(&self) -> Result<CubeCount, CubeError> {
         let shape = self.problem.shape();
-        self.grid(self.index.row_tiles * shape.batch * shape.num_heads)
+        self.grid(self.tiles.rows * shape.batch * shape.num_heads)
     }
 
     /// The cubes of a kernel that owns keys.
     pub(super) fn key_grid(&self) -> Result<CubeCount, CubeError> {
         let shape = self.problem.shape();
-        self.grid(self.index.column_tiles * shape.batch * shape.num_kv_heads)
+        self.grid(self.tiles.columns * shape.batch * shape.num_kv_heads)
     }
 
     /// A grid of at least `cubes`; what is beyond finds nothing to do.

@@ -20,6 +20,7 @@ mod tensors;
 mod tile;
 mod unit;
 mod walk;
+mod weight;
 
 pub use attention::CubeAttention;
 pub use error::CubeError;

@@ -96,12 +96,15 @@ fn infinite_values(engine: &Engine) -> Result<String, String> {
         ..ONE_HEAD
     };
     let (problem, mut tensors) = call(shape, &PatternConfig::new(rule, 16, 1), None, None, 1.5)?;
-    tensors.v[3 * shape.value_dim..][..shape.value_dim].fill(f32::INFINITY);
+    let widths = [shape.head_dim, shape.value_dim];
+    for infinite in [&mut tensors.v, &mut tensors.k] {
+        infinite[3 * widths[0]..][..widths[0]].fill(f32::INFINITY);
+    }
     let results = engine.run(&problem, &tensors)?;
     for row in 0..16 {
-        hold_nothing(&results, row, [shape.head_dim, shape.value_dim])?;
+        hold_nothing(&results, row, widths)?;
     }
-    Ok("16 empty rows beside infinite values".to_owned())
+    Ok("16 empty rows beside infinite keys and values".to_owned())
 }
 
 /// Strides that leave one column or none of any sequence, the largest that a pattern takes among them.

@@ -4,14 +4,14 @@ use cubecl::prelude::*;
 
 use super::fragments::{accumulate, scale_rows, scores, zeros};
 use super::mask::{all_attend, attended, bit, own_rows, reach};
-use super::queries::{key_cursor, query_tile};
+use super::queries::{key_cursor, own_reach, own_tokens};
 use super::size::units;
 use super::stage::{LANES, chunks, stage};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
 use crate::cube::stats::stats_at;
-use crate::cube::walk::NONE;
+use crate::cube::walk::{NONE, query_tile};
 
 /// Tiles of 8 keys whose gradients are held at a time.
 const PART: usize = 4;
@@ -48,7 +48,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let queries_reach = own.reach(tile);
+    let queries_reach = own_reach(&own, tile);
 
     let mut owned = stage::<E, N>(tile.rows, head_dim, units);
     let mut gradients = stage::<E, N>(tile.rows, value_dim, units);
@@ -56,7 +56,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let mut values = stage::<E, N>(visited.rows, value_dim, units);
     // Two slots: those of this visit and those of the next.
     let mut tokens = Shared::<[i32]>::new_slice(comptime!(2 * visited.rows));
-    let own_tokens = own.tokens(index, tile, units);
+    let own_tokens = own_tokens(&own, index, tile, units);
     let mut slot = 0usize.runtime();
     let mut cursor = key_cursor();
     cursor.settle(index, &own.walk, &span, tile, visited);
@@ -148,7 +148,13 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         sync_cube();
     }
 
-    scale_rows(&mut sums, &queries, key_tiles, scale);
+    // Of queries that attend nothing too: keys that others of the tile attend may be infinite, and 0 times that is not 0.
+    let mut attending = Array::<i32>::new(2usize);
+    #[unroll]
+    for half in 0..2usize {
+        attending[half] = select(lse[half] < f32::MIN, NONE, queries[half]);
+    }
+    scale_rows(&mut sums, &attending, key_tiles, scale);
     owned.put_sums(&sums, key_tiles);
     sync_cube();
     let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);

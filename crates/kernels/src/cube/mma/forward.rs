@@ -5,12 +5,12 @@ use cubecl::prelude::*;
 use super::fragments::{accumulate, row_max, row_sum, scores, zeros};
 use super::intrinsics::exp2;
 use super::mask::{all_attend, attended, bit, own_rows, reach};
-use super::queries::{key_cursor, query_tile};
+use super::queries::{key_cursor, own_reach, own_tokens};
 use super::size::units;
 use super::stage::{LANES, chunks, stage};
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
-use crate::cube::walk::NONE;
+use crate::cube::walk::{NONE, query_tile};
 
 /// Where a row's maximum starts.
 const LOWEST: f32 = f32::MIN;
@@ -49,14 +49,14 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let queries_reach = own.reach(tile);
+    let queries_reach = own_reach(&own, tile);
 
     let mut owned = stage::<E, N>(tile.rows, comptime!(head_dim.max(value_dim)), units);
     let mut keys = stage::<E, N>(visited.rows, head_dim, units);
     let mut values = stage::<E, N>(visited.rows, value_dim, units);
     // Two slots: those of this visit and those of the next.
     let mut tokens = Shared::<[i32]>::new_slice(comptime!(2 * visited.rows));
-    let own_tokens = own.tokens(index, tile, units);
+    let own_tokens = own_tokens(&own, index, tile, units);
     let mut slot = 0usize.runtime();
     let mut cursor = key_cursor();
     cursor.settle(index, &own.walk, &span, tile, visited);

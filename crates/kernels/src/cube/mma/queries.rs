@@ -4,81 +4,37 @@ use cubecl::prelude::*;
 
 use super::mask::Reach;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{
-    BlockList, Distances, NONE, RowWalk, Span, TokenRows, query_rows, row_walk, span,
-};
+use crate::cube::walk::{BlockList, Distances, NONE, QueryTile, RowWalk, Span, TokenRows};
 
-/// The tile of queries of one cube. Grid: query tiles of all sequences and heads, the last tiles first.
-#[derive(CubeType)]
-pub(super) struct QueryTile {
-    pub(super) head: usize,
-    pub(super) kv_head: usize,
-    pub(super) sequence: usize,
-    pub(super) span: Span,
-    pub(super) rows: TokenRows,
-    pub(super) walk: RowWalk,
-}
-
+/// The tokens of the rows that have a place in the results, queries and padding.
 #[cube]
-pub(super) fn query_tile(
+pub(super) fn own_tokens(
+    own: &QueryTile,
     index: &[i32],
-    batch: u32,
-    heads: u32,
-    kv_heads: u32,
-    seq_q: u32,
     #[comptime] tile: Tile,
-) -> QueryTile {
-    let cube = CUBE_POS as u32;
-    let head = (cube % heads) as usize;
-    let sequence = ((cube / heads) % batch) as usize;
-    let span = span(index, sequence);
-    let rows = query_rows(
-        &span,
-        span.q_start + i32::cast_from(seq_q),
-        i32::cast_from(cube / heads / batch),
-        tile,
-    );
-    let walk = row_walk(index, (batch * 4u32) as usize, head, &rows, &span, tile);
-    QueryTile {
-        head,
-        kv_head: head / (heads / kv_heads) as usize,
-        sequence,
-        span,
-        rows,
-        walk,
+    #[comptime] units: usize,
+) -> Shared<[i32]> {
+    let mut tokens = Shared::<[i32]>::new_slice(tile.rows);
+    #[unroll]
+    for n in 0..comptime!(tile.rows.div_ceil(units)) {
+        let row = UNIT_POS + comptime!((n * units) as u32);
+        if row < comptime!(tile.rows as u32) {
+            tokens[row as usize] = own.rows.token(index, row, comptime!(tile.in_order()));
+        }
     }
+    tokens
 }
 
+/// The queries of the tile, as far as its walk goes.
 #[cube]
-impl QueryTile {
-    /// The tokens of the rows that have a place in the results, queries and padding.
-    pub(super) fn tokens(
-        &self,
-        index: &[i32],
-        #[comptime] tile: Tile,
-        #[comptime] units: usize,
-    ) -> Shared<[i32]> {
-        let mut tokens = Shared::<[i32]>::new_slice(tile.rows);
-        #[unroll]
-        for n in 0..comptime!(tile.rows.div_ceil(units)) {
-            let row = UNIT_POS + comptime!((n * units) as u32);
-            if row < comptime!(tile.rows as u32) {
-                tokens[row as usize] = self.rows.token(index, row, comptime!(tile.in_order()));
-            }
-        }
-        tokens
-    }
-
-    /// The queries of the tile, as far as its walk goes.
-    pub(super) fn reach(&self, #[comptime] tile: Tile) -> Reach {
-        let first_token = self.walk.first * comptime!(tile.block as i32) + self.rows.offset;
-        Reach {
-            first_block: self.walk.first,
-            last_block: self.walk.last,
-            first_token: max(first_token, self.span.q_start),
-            last_token: self.span.q_end - 1,
-            complete: true.runtime(),
-        }
+pub(super) fn own_reach(own: &QueryTile, #[comptime] tile: Tile) -> Reach {
+    let first_token = own.walk.first * comptime!(tile.block as i32) + own.rows.offset;
+    Reach {
+        first_block: own.walk.first,
+        last_block: own.walk.last,
+        first_token: max(first_token, own.span.q_start),
+        last_token: own.span.q_end - 1,
+        complete: true.runtime(),
     }
 }
 

@@ -3,8 +3,8 @@
 use cubecl::prelude::*;
 
 use super::tile::{
-    COLUMNS, LANES, ROWS, SCORES, held_vectors, owned_row, scratch, staged, staged_row, store_row,
-    vectors_of,
+    COLUMNS, LANES, ROWS, SCORES, clear_row, held_vectors, owned_row, scratch, staged, staged_row,
+    store_row, vectors_of,
 };
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
@@ -167,6 +167,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     };
     #[unroll]
     for i in 0..ROWS {
+        clear_row::<N>(&mut key_sums, i, keys[i] == NONE, head_dim);
+        clear_row::<N>(&mut value_sums, i, keys[i] == NONE, value_dim);
         if tokens[i] != NONE {
             if comptime!(config.keys) {
                 store_row::<E, N>(d_keys, &dk_rows, tokens[i], &key_sums, i, scale, head_dim);

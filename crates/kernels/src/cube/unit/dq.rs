@@ -2,13 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::queries::query_tile;
-use super::tile::{COLUMNS, LANES, ROWS, SCORES, held_vectors, scratch, store_row};
+use super::queries::{own_tokens, queries_of, staged_queries};
+use super::tile::{COLUMNS, LANES, ROWS, SCORES, clear_row, held_vectors, scratch, store_row};
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
 use crate::cube::stats::stats_at;
-use crate::cube::walk::NONE;
+use crate::cube::walk::{NONE, query_tile};
 
 /// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -36,12 +36,14 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
 
     let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
     let span = own.span;
+    let tokens = own_tokens(&own, index, tile);
+    let queries = queries_of(&tokens, &span);
     let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
     let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let staged_queries = own.staged(index, head_dim, tile);
-    let staged_gradients = own.staged(index, value_dim, tile);
+    let query_rows = staged_queries(&own, index, head_dim, tile);
+    let gradient_rows = staged_queries(&own, index, value_dim, tile);
 
     let mut lse = Array::<f32>::new(ROWS);
     let mut d = Array::<f32>::new(ROWS);
@@ -49,9 +51,9 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     for i in 0..ROWS {
         lse[i] = f32::new(0.0);
         d[i] = f32::new(0.0);
-        if own.queries[i] != NONE {
+        if queries[i] != NONE {
             let row = (own.sequence * heads as usize + own.head) * seq_q as usize
-                + usize::cast_from(own.queries[i] - span.q_start);
+                + usize::cast_from(queries[i] - span.q_start);
             let of_row = stats_at(stats, row, (batch * heads * seq_q) as usize);
             lse[i] = of_row.lse;
             d[i] = of_row.d;
@@ -72,12 +74,11 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                     .blocks
                     .rows(visit, span.kv_start, span.kv_end, visited);
                 scratch.visit_keys(index, &key_rows, &own.walk, &visits.distances, visited);
-                let scores =
-                    scratch.products::<E>(q, &q_rows, &staged_queries, k, &k_rows, head_dim);
+                let scores = scratch.products::<E>(q, &q_rows, &query_rows, k, &k_rows, head_dim);
                 let d_weights = scratch.products::<E>(
                     d_out,
                     &d_out_rows,
-                    &staged_gradients,
+                    &gradient_rows,
                     v,
                     &v_rows,
                     value_dim,
@@ -91,7 +92,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                         let attended = visits.distances.attends(
                             index,
                             own.walk.record,
-                            own.queries[i],
+                            queries[i],
                             scratch.visited_token(j),
                             tile,
                         );
@@ -107,8 +108,10 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);
     #[unroll]
     for i in 0..ROWS {
-        if own.tokens[i] != NONE {
-            store_row::<E, N>(dq, &dq_rows, own.tokens[i], &sums, i, scale, head_dim);
+        let empty = queries[i] == NONE || lse[i] < f32::MIN;
+        clear_row::<N>(&mut sums, i, empty, head_dim);
+        if tokens[i] != NONE {
+            store_row::<E, N>(dq, &dq_rows, tokens[i], &sums, i, scale, head_dim);
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::queries::query_tile;
-use super::tile::{COLUMNS, LANES, ROWS, SCORES, first_across, held_vectors, scratch, store_row};
+use super::queries::{own_tokens, queries_of, staged_queries};
+use super::tile::{
+    COLUMNS, LANES, ROWS, SCORES, clear_row, first_across, held_vectors, scratch, store_row,
+};
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
-use crate::cube::walk::NONE;
+use crate::cube::walk::{NONE, query_tile};
 
 /// Where a row's maximum starts.
 const LOWEST: f32 = f32::MIN;
@@ -38,10 +40,12 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
 
     let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
     let span = own.span;
+    let tokens = own_tokens(&own, index, tile);
+    let queries = queries_of(&tokens, &span);
     let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let staged_queries = own.staged(index, head_dim, tile);
+    let query_rows = staged_queries(&own, index, head_dim, tile);
 
     let mut scratch = scratch::<N>();
     let mut maxima = Array::<f32>::new(ROWS);
@@ -66,7 +70,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     .rows(visit, span.kv_start, span.kv_end, visited);
                 scratch.visit_keys(index, &key_rows, &own.walk, &visits.distances, visited);
                 let mut weights =
-                    scratch.products::<E>(q, &q_rows, &staged_queries, k, &k_rows, head_dim);
+                    scratch.products::<E>(q, &q_rows, &query_rows, k, &k_rows, head_dim);
 
                 let mut attended = Array::<bool>::new(SCORES);
                 let mut tops = Array::<f32>::new(ROWS);
@@ -79,7 +83,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         attended[n] = visits.distances.attends(
                             index,
                             own.walk.record,
-                            own.queries[i],
+                            queries[i],
                             scratch.visited_token(j),
                             tile,
                         );
@@ -117,18 +121,12 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
     #[unroll]
     for i in 0..ROWS {
-        if own.tokens[i] != NONE {
+        if tokens[i] != NONE {
             // Scores that are not a number leave the maximum alone, but not the sum.
             let empty = sums[i] == 0.0f32;
             let factor = select(empty, f32::new(0.0), f32::new(1.0) / sums[i]);
-            if empty {
-                // Values that others of the tile attend may be infinite, and 0 times that is not 0.
-                #[unroll]
-                for u in 0..held {
-                    values[i * held + u] = Vector::new(0.0f32);
-                }
-            }
-            store_row::<E, N>(out, &out_rows, own.tokens[i], &values, i, factor, value_dim);
+            clear_row::<N>(&mut values, i, empty, value_dim);
+            store_row::<E, N>(out, &out_rows, tokens[i], &values, i, factor, value_dim);
             if comptime!(config.rounding) {
                 #[unroll]
                 for u in 0..held {
@@ -141,7 +139,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 store_row::<E, N>(
                     rounding,
                     &rows,
-                    own.tokens[i],
+                    tokens[i],
                     &values,
                     i,
                     f32::new(1.0),
@@ -150,7 +148,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             }
             if first_across() {
                 let row = (own.sequence * heads as usize + own.head) * seq_q as usize
-                    + usize::cast_from(own.tokens[i] - span.q_start);
+                    + usize::cast_from(tokens[i] - span.q_start);
                 lse[row] = select(empty, minus_infinity, maxima[i] + sums[i].ln());
             }
         }

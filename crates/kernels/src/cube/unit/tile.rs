@@ -316,6 +316,24 @@ pub(super) fn vectors_of(dim: usize) -> usize {
     slice_vectors(dim)
 }
 
+/// Makes the sums of a row zeros where it attends nothing: rows that others of the tile attend may be infinite, and 0
+/// times that is not 0.
+#[cube]
+pub(super) fn clear_row<N: Size>(
+    sums: &mut Array<Vector<f32, N>>,
+    #[comptime] i: usize,
+    empty: bool,
+    #[comptime] dim: usize,
+) {
+    let held = comptime!(held_vectors(dim));
+    if empty {
+        #[unroll]
+        for u in 0..held {
+            sums[i * held + u] = Vector::new(0.0f32);
+        }
+    }
+}
+
 /// Writes this unit's part of a row.
 #[cube]
 #[allow(clippy::too_many_arguments)]

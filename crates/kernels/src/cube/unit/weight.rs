@@ -2,13 +2,12 @@
 
 use cubecl::prelude::*;
 
+use crate::cube::weight::at_most_one;
+
 /// `P = exp(score - lse)`: 0 where the pair does not attend, at most 1 however large the scores are.
 #[cube]
 pub(super) fn weight(attended: bool, score: f32, lse: f32) -> f32 {
-    let weight = (score - lse).exp();
-    // Not `min`, which hides what is not a number.
-    let weight = select(weight > 1.0f32, f32::new(1.0), weight);
-    select(attended, weight, f32::new(0.0))
+    select(attended, at_most_one((score - lse).exp()), f32::new(0.0))
 }
 
 /// `dS = P * (dP - D)`: 0 where the pair does not attend.

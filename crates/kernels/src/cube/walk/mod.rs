@@ -8,4 +8,4 @@ mod queries;
 pub(super) use distances::Distances;
 pub(super) use keys::{KeyTile, key_tile};
 pub(super) use lists::{BlockList, NONE, Span, TokenRows, span};
-pub(super) use queries::{RowWalk, query_rows, row_walk};
+pub(super) use queries::{QueryTile, RowWalk, query_tile};

@@ -3,18 +3,13 @@
 use cubecl::prelude::*;
 
 use super::distances::{Distances, everything};
-use super::lists::{BlockList, Span, TokenRows, div, div_up, modulo};
+use super::lists::{BlockList, Span, TokenRows, div, div_up, modulo, span};
 use crate::cube::index::{BAND_WORDS, ROW_WORDS};
 use crate::cube::tile::Tile;
 
 /// The query tile `tile_index` of a sequence, counted from its last one: with causal patterns the heaviest first.
 #[cube]
-pub(in crate::cube) fn query_rows(
-    span: &Span,
-    rows_end: i32,
-    tile_index: i32,
-    #[comptime] tile: Tile,
-) -> TokenRows {
+fn query_rows(span: &Span, rows_end: i32, tile_index: i32, #[comptime] tile: Tile) -> TokenRows {
     let slots = comptime!(tile.slots() as i32);
     let first = div(div(span.q_start, tile.block), tile.slots()) * slots;
     let blocks = BlockList {
@@ -53,7 +48,7 @@ pub(in crate::cube) struct RowWalk {
 }
 
 #[cube]
-pub(in crate::cube) fn row_walk(
+fn row_walk(
     index: &[i32],
     heads_at: usize,
     head: usize,
@@ -182,5 +177,46 @@ impl RowWalk {
             }
         }
         reads
+    }
+}
+
+/// The tile of queries of one cube. Grid: query tiles of all sequences and heads, the last tiles first.
+#[derive(CubeType)]
+pub(in crate::cube) struct QueryTile {
+    pub(in crate::cube) head: usize,
+    pub(in crate::cube) kv_head: usize,
+    pub(in crate::cube) sequence: usize,
+    pub(in crate::cube) span: Span,
+    pub(in crate::cube) rows: TokenRows,
+    pub(in crate::cube) walk: RowWalk,
+}
+
+#[cube]
+pub(in crate::cube) fn query_tile(
+    index: &[i32],
+    batch: u32,
+    heads: u32,
+    kv_heads: u32,
+    seq_q: u32,
+    #[comptime] tile: Tile,
+) -> QueryTile {
+    let cube = CUBE_POS as u32;
+    let head = (cube % heads) as usize;
+    let sequence = ((cube / heads) % batch) as usize;
+    let span = span(index, sequence);
+    let rows = query_rows(
+        &span,
+        span.q_start + i32::cast_from(seq_q),
+        i32::cast_from(cube / heads / batch),
+        tile,
+    );
+    let walk = row_walk(index, (batch * 4u32) as usize, head, &rows, &span, tile);
+    QueryTile {
+        head,
+        kv_head: head / (heads / kv_heads) as usize,
+        sequence,
+        span,
+        rows,
+        walk,
     }
 }
