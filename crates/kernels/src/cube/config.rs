@@ -1,5 +1,6 @@
 //! What a kernel is compiled for.
 
+use super::round::Rounding;
 use super::tile::Tile;
 
 /// A kernel of any engine.
@@ -15,6 +16,8 @@ pub(super) struct Config {
     pub(super) value_dim: usize,
     /// Forward: whether to keep what `out` loses by rounding.
     pub(super) rounding: bool,
+    /// Who rounds results.
+    pub(super) results: Rounding,
     /// dK and dV: which of them.
     pub(super) keys: bool,
     /// See [`Self::keys`].

@@ -8,6 +8,7 @@ use cubecl::zspace::{Shape, Strides};
 use super::attention::CubeAttention;
 use super::config::Config;
 use super::error::CubeError;
+use super::round::Rounding;
 use super::stats;
 use super::tensors::{DeviceTensor, SavedOutputs};
 use super::tile::Tile;
@@ -64,6 +65,7 @@ impl CubeAttention {
             head_dim: shape.head_dim,
             value_dim: shape.value_dim,
             rounding: false,
+            results: Rounding::of(self.client.name(), self.dtype),
             keys: false,
             values: false,
             approximate_exp2: false,

@@ -13,6 +13,7 @@ mod launch;
 #[cfg(all(test, feature = "lowering"))]
 mod lowering;
 mod mma;
+mod round;
 mod rows;
 mod select;
 mod stats;

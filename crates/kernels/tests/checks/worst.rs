@@ -54,7 +54,7 @@ pub struct Worst {
 
 impl Worst {
     /// f32 within its bars; two-byte types at most 1.5 times plain's largest error and 1.2 times its Frobenius error, and
-    /// lse within 1e-4.
+    /// lse within 1e-4. Where plain is exact, f32's bars.
     ///
     /// # Errors
     /// The first tensor that misses its bar.
@@ -112,6 +112,11 @@ impl Shares {
                 continue;
             }
             let (errors, plain) = (errors(results, expected), errors(plain, expected));
+            if plain[0] == 0.0 {
+                // A softmax of one key has no gradient, which plain hits: what is left are sums of f32 in another order.
+                compare::tensor(name, results, expected, F32.of(name))?;
+                continue;
+            }
             for (at, (kind, factor)) in [("largest", 1.5), ("Frobenius", 1.2)].iter().enumerate() {
                 let (error, bar) = (errors[at], factor * plain[at]);
                 // Not `error > bar`, which NaN passes.
@@ -119,9 +124,7 @@ impl Shares {
                 ensure(held, || {
                     format!("{name}: {kind} error {error:e} above {bar:e}")
                 })?;
-                if plain[at] > 0.0 {
-                    self.0[at] = self.0[at].max(error / plain[at]);
-                }
+                self.0[at] = self.0[at].max(error / plain[at]);
             }
         }
         Ok(())

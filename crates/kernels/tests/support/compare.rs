@@ -20,7 +20,7 @@ pub const F32: Tolerance = Tolerance {
 };
 
 impl Tolerance {
-    fn of(&self, tensor: &str) -> f64 {
+    pub fn of(&self, tensor: &str) -> f64 {
         match tensor {
             "out" => self.out,
             "lse" => self.lse,

@@ -8,6 +8,7 @@ use super::{BF16, F16, class_name, lowered};
 use crate::AttentionShape;
 use crate::cube::config::Config;
 use crate::cube::mma::size::{BOTH_SUMS, shared_bytes, visited};
+use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
 
 /// Head dim, block and owned rows: whole blocks, several and parts of them to a tile, padding, two launches for dK and dV.
@@ -37,6 +38,7 @@ pub(super) fn class_launches(
         head_dim: dim,
         value_dim: dim,
         rounding: table,
+        results: Rounding::Conversion,
         keys: false,
         values: false,
         approximate_exp2: false,

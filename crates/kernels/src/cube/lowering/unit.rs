@@ -6,6 +6,7 @@ use super::devices::{Device, cuda, hip, metal};
 use super::kernels::{UNIT, launches, prepass};
 use super::{BF16, F16, F32, class_name, lowered};
 use crate::cube::config::Config;
+use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
 use crate::cube::unit::tile::{OWNED, SHARED_BYTES, VISITED};
 
@@ -57,6 +58,7 @@ fn lower(devices: &[Device]) {
                 head_dim,
                 value_dim,
                 rounding: table && dtype != F32,
+                results: Rounding::Conversion,
                 keys: false,
                 values: false,
                 approximate_exp2: false,

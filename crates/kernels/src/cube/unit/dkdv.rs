@@ -171,7 +171,16 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         clear_row::<N>(&mut value_sums, i, keys[i] == NONE, value_dim);
         if tokens[i] != NONE {
             if comptime!(config.keys) {
-                store_row::<E, N>(d_keys, &dk_rows, tokens[i], &key_sums, i, scale, head_dim);
+                store_row::<E, N>(
+                    d_keys,
+                    &dk_rows,
+                    tokens[i],
+                    &key_sums,
+                    i,
+                    scale,
+                    head_dim,
+                    config.results,
+                );
             }
             if comptime!(config.values) {
                 store_row::<E, N>(
@@ -182,6 +191,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     i,
                     f32::new(1.0),
                     value_dim,
+                    config.results,
                 );
             }
         }

@@ -111,7 +111,16 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         let empty = queries[i] == NONE || lse[i] < f32::MIN;
         clear_row::<N>(&mut sums, i, empty, head_dim);
         if tokens[i] != NONE {
-            store_row::<E, N>(dq, &dq_rows, tokens[i], &sums, i, scale, head_dim);
+            store_row::<E, N>(
+                dq,
+                &dq_rows,
+                tokens[i],
+                &sums,
+                i,
+                scale,
+                head_dim,
+                config.results,
+            );
         }
     }
 }

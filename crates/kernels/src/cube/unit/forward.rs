@@ -7,6 +7,7 @@ use super::tile::{
     COLUMNS, LANES, ROWS, SCORES, clear_row, first_across, held_vectors, scratch, store_row,
 };
 use crate::cube::config::Config;
+use crate::cube::round::rounded;
 use crate::cube::rows::head_rows;
 use crate::cube::walk::{NONE, query_tile};
 
@@ -126,12 +127,21 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             let empty = sums[i] == 0.0f32;
             let factor = select(empty, f32::new(0.0), f32::new(1.0) / sums[i]);
             clear_row::<N>(&mut values, i, empty, value_dim);
-            store_row::<E, N>(out, &out_rows, tokens[i], &values, i, factor, value_dim);
+            store_row::<E, N>(
+                out,
+                &out_rows,
+                tokens[i],
+                &values,
+                i,
+                factor,
+                value_dim,
+                config.results,
+            );
             if comptime!(config.rounding) {
                 #[unroll]
                 for u in 0..held {
                     let exact = values[i * held + u] * Vector::<f32, N>::new(factor);
-                    let rounded = Vector::<E, N>::cast_from(exact);
+                    let rounded = rounded::<E, N>(exact, LANES, config.results);
                     values[i * held + u] = exact - Vector::<f32, N>::cast_from(rounded);
                 }
                 let rows =
@@ -144,6 +154,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     i,
                     f32::new(1.0),
                     value_dim,
+                    config.results,
                 );
             }
             if first_across() {

@@ -6,6 +6,7 @@
 
 use cubecl::prelude::*;
 
+use crate::cube::round::{Rounding, rounded};
 use crate::cube::rows::{HeadRows, load};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{Distances, NONE, RowWalk, TokenRows};
@@ -345,14 +346,15 @@ pub(super) fn store_row<E: Float, N: Size>(
     #[comptime] i: usize,
     factor: f32,
     #[comptime] dim: usize,
+    #[comptime] results: Rounding,
 ) {
     let held = comptime!(held_vectors(dim));
     #[unroll]
     for u in 0..held {
         let column = UNIT_POS as usize % ACROSS + comptime!(u * ACROSS);
         if column < comptime!(dim / LANES) {
-            tensor[rows.at(token) + column] =
-                Vector::cast_from(sums[i * held + u] * Vector::<f32, N>::new(factor));
+            let result = sums[i * held + u] * Vector::<f32, N>::new(factor);
+            tensor[rows.at(token) + column] = rounded::<E, N>(result, LANES, results);
         }
     }
 }
