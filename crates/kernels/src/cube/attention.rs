@@ -110,7 +110,7 @@ impl CubeAttention {
             self.check_output("rounding", rounding, shape.out_sizes())?;
         }
         self.check_rows("lse", &outputs.lse)?;
-        self.check_resources("forward", 7)?;
+        self.check_resources("forward", 7, 1)?;
         match self.choice.engine {
             Engine::Unit => unit::launch::forward(self, q, k, v, outputs),
             Engine::Mma => mma::launch::forward(self, q, k, v, outputs),
@@ -154,7 +154,7 @@ impl CubeAttention {
         if let Some(keys) = keys {
             self.check_keys(keys)?;
         }
-        self.check_resources("backward", 7)?;
+        self.check_resources("backward", 7, 2)?;
 
         let stats = self.prepass(saved)?;
         if let Some(target) = dq {

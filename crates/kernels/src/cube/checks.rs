@@ -10,7 +10,7 @@ use super::error::CubeError;
 use super::mma;
 use super::select::Engine;
 use super::tensors::{DeviceTensor, KeyGradients};
-use super::unit::tile::{LANES, SHARED_BYTES, UNITS};
+use super::unit::size::LANES;
 use crate::AttentionProblem;
 
 impl CubeAttention {
@@ -18,12 +18,18 @@ impl CubeAttention {
         &self,
         kernel: &'static str,
         bindings: usize,
+        owns: usize,
     ) -> Result<(), CubeError> {
         let hardware = &self.client.properties().hardware;
+        let shape = self.problem.shape();
         let (shared, units) = match self.choice.engine {
-            Engine::Unit => (SHARED_BYTES, UNITS),
+            Engine::Unit => {
+                let dims = [shape.head_dim, shape.value_dim];
+                let size = self.choice.unit;
+                (size.shared_bytes(dims, owns), size.units)
+            }
             Engine::Mma => (
-                mma::size::shared_bytes(self.owned.rows, self.problem.shape()),
+                mma::size::shared_bytes(self.owned.rows, shape),
                 mma::size::units(self.owned.rows),
             ),
         };

@@ -2,6 +2,7 @@
 
 use super::round::Rounding;
 use super::tile::Tile;
+use super::unit::size::CubeSize;
 
 /// A kernel of any engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -10,6 +11,8 @@ pub(super) struct Config {
     pub(super) owned: Tile,
     /// Rows that it visits at a time.
     pub(super) visited: Tile,
+    /// How units share rows, for the unit engine.
+    pub(super) unit: CubeSize,
     /// Elements of a query or key.
     pub(super) head_dim: usize,
     /// Elements of a value.

@@ -62,6 +62,7 @@ impl CubeAttention {
                 rows: self.choice.visited_rows,
                 ..self.owned
             },
+            unit: self.choice.unit,
             head_dim: shape.head_dim,
             value_dim: shape.value_dim,
             rounding: false,

@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use cubecl::client::Client;
-use cubecl::ir::features::MmaConfig;
+use cubecl::ir::features::{MmaConfig, Plane};
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
 use super::error::CubeError;
-use super::{mma, unit};
+use super::mma;
+use super::unit::size::{CubeSize, SLICES, WHOLE};
 use crate::AttentionProblem;
 
 /// A set of kernels that share a way to multiply tiles.
@@ -40,6 +41,8 @@ pub struct Choice {
     pub owned_rows: usize,
     /// Most rows that it visits at a time.
     pub visited_rows: usize,
+    /// How units share rows, for the unit engine.
+    pub(super) unit: CubeSize,
     /// Why this one.
     pub why: String,
 }
@@ -59,11 +62,13 @@ pub(super) fn choose(
     forced: Option<Engine>,
 ) -> Result<Choice, CubeError> {
     let tensor_cores = mma_rows(client.properties(), problem, dtype);
+    let unit = unit_size(client.properties(), problem);
     let choice = match (forced, tensor_cores) {
         (None | Some(Engine::Mma), Ok(rows)) => Choice {
             engine: Engine::Mma,
             owned_rows: rows,
             visited_rows: mma::size::VISITED,
+            unit,
             why: match forced {
                 Some(_) => "forced".to_owned(),
                 None => format!("the device multiplies tiles of {dtype:?} in hardware"),
@@ -78,8 +83,9 @@ pub(super) fn choose(
         }
         (forced, tensor_cores) => Choice {
             engine: Engine::Unit,
-            owned_rows: unit::tile::OWNED,
-            visited_rows: unit::tile::VISITED,
+            owned_rows: unit.owned,
+            visited_rows: unit.visited,
+            unit,
             why: match (forced, tensor_cores) {
                 (None, Err(why)) => why,
                 _ => "forced".to_owned(),
@@ -90,6 +96,26 @@ pub(super) fn choose(
         explain(client, problem, dtype, &choice);
     }
     Ok(choice)
+}
+
+/// Rows of a cube that multiplies and adds: whole ones where there is shared memory for them.
+fn unit_size(properties: &DeviceProperties, problem: &AttentionProblem) -> CubeSize {
+    let (hardware, shape) = (&properties.hardware, problem.shape());
+    let dims = [shape.head_dim, shape.value_dim];
+    let has = |feature| properties.features.plane.contains(feature);
+    let fits = |size: &CubeSize| {
+        // The pass of the gradients owns rows of both operands.
+        size.shared_bytes(dims, 2) <= hardware.max_shared_memory_size
+            && size.units <= hardware.max_units_per_cube as usize
+    };
+    let size = Some(WHOLE).filter(fits).unwrap_or(SLICES);
+    CubeSize {
+        planes: size.whole
+            && has(Plane::Ops)
+            && has(Plane::Sync)
+            && hardware.plane_size_min as usize >= size.across,
+        ..size
+    }
 }
 
 /// Rows of a cube's tile on tensor cores, or why there can be none.

@@ -7,7 +7,6 @@ use super::devices::Device;
 use crate::cube::config::Config;
 use crate::cube::launch::{PREPASS_LANES, PREPASS_UNITS};
 use crate::cube::mma::size::units;
-use crate::cube::unit::tile::UNITS;
 use crate::cube::{mma, stats, unit};
 
 fn tensor() -> TensorCompilationArg {
@@ -93,23 +92,23 @@ pub(super) fn launches(engine: &Engine, config: impl Fn(usize) -> Config) -> [La
 pub(super) const UNIT: Engine = Engine {
     forward: |device, config, dtype| {
         kernel!(
-            unit::forward::forward::Forward, device, UNITS,
+            unit::forward::forward::Forward, device, config.unit.units,
             [T T T T T B B S S S S S S],
-            unit::tile::LANES, config, dtype
+            unit::size::LANES, config, dtype
         )
     },
     dq: |device, config, dtype| {
         kernel!(
-            unit::dq::dq::Dq, device, UNITS,
+            unit::dq::dq::Dq, device, config.unit.units,
             [T T T T B T B S S S S S],
-            unit::tile::LANES, config, dtype
+            unit::size::LANES, config, dtype
         )
     },
     dkdv: |device, config, dtype| {
         kernel!(
-            unit::dkdv::dkdv::Dkdv, device, UNITS,
+            unit::dkdv::dkdv::Dkdv, device, config.unit.units,
             [T T T T B T B S S S S S S S S S S],
-            unit::tile::LANES, config, dtype
+            unit::size::LANES, config, dtype
         )
     },
 };

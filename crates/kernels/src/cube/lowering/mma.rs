@@ -10,6 +10,7 @@ use crate::cube::config::Config;
 use crate::cube::mma::size::{BOTH_SUMS, shared_bytes, visited};
 use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
+use crate::cube::unit::size::SLICES;
 
 /// Head dim, block and owned rows: whole blocks, several and parts of them to a tile, padding, two launches for dK and dV.
 pub(super) const CLASSES: [(usize, usize, usize); 8] = [
@@ -38,6 +39,7 @@ pub(super) fn class_launches(
         head_dim: dim,
         value_dim: dim,
         rounding: table,
+        unit: SLICES,
         results: Rounding::Conversion,
         keys: false,
         values: false,

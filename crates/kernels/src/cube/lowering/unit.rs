@@ -8,9 +8,9 @@ use super::{BF16, F16, F32, class_name, lowered};
 use crate::cube::config::Config;
 use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
-use crate::cube::unit::tile::{OWNED, SHARED_BYTES, VISITED};
+use crate::cube::unit::size::{CubeSize, SLICES, WHOLE};
 
-/// What WebGPU promises.
+/// What WebGPU promises, for slices of rows.
 const SHARED: usize = 16 * 1024;
 
 /// Block, and dims of queries and values: several blocks to a tile, one, parts of one that end in the middle; one slice and
@@ -44,26 +44,36 @@ fn lower(devices: &[Device]) {
         for (at, (block, head_dim, value_dim)) in CLASSES.into_iter().enumerate() {
             // Not each with each: that takes minutes, and these hardly meet.
             let table = (at + turn) % 2 == 1;
-            let owned = Tile {
-                rows: OWNED,
-                block,
-                table,
+            let device = &devices[at % devices.len()];
+            let shared = device.properties.hardware.max_shared_memory_size;
+            let planes = CubeSize {
+                planes: true,
+                ..WHOLE
             };
-            let config = Config {
-                owned,
-                visited: Tile {
-                    rows: VISITED,
-                    ..owned
-                },
-                head_dim,
-                value_dim,
-                rounding: table && dtype != F32,
-                results: Rounding::Conversion,
-                keys: false,
-                values: false,
-                approximate_exp2: false,
-            };
-            lower_class(&devices[at % devices.len()], config, dtype);
+            let fits = |size: &CubeSize| size.shared_bytes([head_dim, value_dim], 2) <= shared;
+            for unit in [SLICES, WHOLE, planes].into_iter().filter(fits) {
+                let owned = Tile {
+                    rows: unit.owned,
+                    block,
+                    table,
+                };
+                let config = Config {
+                    owned,
+                    visited: Tile {
+                        rows: unit.visited,
+                        ..owned
+                    },
+                    unit,
+                    head_dim,
+                    value_dim,
+                    rounding: table && dtype != F32,
+                    results: Rounding::Conversion,
+                    keys: false,
+                    values: false,
+                    approximate_exp2: false,
+                };
+                lower_class(device, config, dtype);
+            }
         }
         for (at, (value_dim, rounding)) in [(64, false), (40, true)].into_iter().enumerate() {
             let device = &devices[at % devices.len()];
@@ -77,12 +87,19 @@ fn lower(devices: &[Device]) {
 
 fn lower_class(device: &Device, config: Config, dtype: ElemType) {
     for launch in launches(&UNIT, |_| config) {
-        let name = format!("unit-{}-{}", launch.kernel, class_name(config, dtype));
+        let (size, dims) = (config.unit, [config.head_dim, config.value_dim]);
+        let (rows, class) = (
+            if size.whole { "whole" } else { "slices" },
+            class_name(config, dtype),
+        );
+        let name = format!("unit-{rows}-{}-{class}", launch.kernel);
         let kernel = (launch.make)(device, launch.config, dtype);
         let kernel = lowered(device, &name, &*kernel, launch.written);
         // What calls are checked against.
-        assert_eq!(kernel.shared_memory_size, SHARED_BYTES, "{name}");
-        assert!(kernel.shared_memory_size <= SHARED, "{name}");
+        let owns = if launch.kernel == "forward" { 1 } else { 2 };
+        let shared = size.shared_bytes(dims, owns);
+        assert_eq!(kernel.shared_memory_size, shared, "{name}");
+        assert!(size.whole || shared <= SHARED, "{name}: {shared}");
         assert!(kernel.source.contains(device.barrier), "{name}: no barrier");
     }
 }

@@ -3,14 +3,14 @@
 use cubecl::prelude::*;
 
 use super::fragments::{accumulate, scale_rows, scores, zeros};
-use super::keys::{key_reach, key_tokens, query_cursor, visited_stats};
-use super::mask::{all_attend, attended, bit, own_rows, reach};
+use super::keys::{key_tokens, query_cursor, visited_stats};
+use super::mask::{attended, bit, own_rows};
 use super::size::units;
 use super::stage::{LANES, chunks, stage};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::{HeadRows, head_rows};
-use crate::cube::walk::{key_tile, span};
+use crate::cube::walk::{all_attend, key_reach, key_tile, rows_reach, span};
 
 /// Tiles of 8 queries whose gradients are held at a time.
 const PART: usize = 2;
@@ -119,7 +119,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         sync_cube();
 
         let distances = cursor.distances();
-        let queries_reach = reach(index, &cursor.rows(&span, visited), visited);
+        let queries_reach = rows_reach(index, &cursor.rows(&span, visited), visited);
         let keys_reach = key_reach(&own, index, tile);
         let one_block = queries_reach.first_block == queries_reach.last_block;
         let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);

@@ -3,15 +3,15 @@
 use cubecl::prelude::*;
 
 use super::fragments::{accumulate, scale_rows, scores, zeros};
-use super::mask::{all_attend, attended, bit, own_rows, reach};
-use super::queries::{key_cursor, own_reach, own_tokens};
+use super::mask::{attended, bit, own_rows};
+use super::queries::{key_cursor, own_tokens};
 use super::size::units;
 use super::stage::{LANES, chunks, stage};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
 use crate::cube::stats::stats_at;
-use crate::cube::walk::{NONE, query_tile};
+use crate::cube::walk::{NONE, all_attend, query_reach, query_tile, rows_reach};
 
 /// Tiles of 8 keys whose gradients are held at a time.
 const PART: usize = 4;
@@ -48,7 +48,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let queries_reach = own_reach(&own, tile);
+    let queries_reach = query_reach(&own, tile);
 
     let mut owned = stage::<E, N>(tile.rows, head_dim, units);
     let mut gradients = stage::<E, N>(tile.rows, value_dim, units);
@@ -98,7 +98,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         sync_cube();
 
         let distances = cursor.distances();
-        let keys_reach = reach(index, &cursor.rows(&span, visited), visited);
+        let keys_reach = rows_reach(index, &cursor.rows(&span, visited), visited);
         let one_block = queries_reach.first_block == queries_reach.last_block;
         let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
         let mut bits = u32::MAX.runtime();

@@ -4,13 +4,13 @@ use cubecl::prelude::*;
 
 use super::fragments::{accumulate, row_max, row_sum, scores, zeros};
 use super::intrinsics::exp2;
-use super::mask::{all_attend, attended, bit, own_rows, reach};
-use super::queries::{key_cursor, own_reach, own_tokens};
+use super::mask::{attended, bit, own_rows};
+use super::queries::{key_cursor, own_tokens};
 use super::size::units;
 use super::stage::{LANES, chunks, stage};
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
-use crate::cube::walk::{NONE, query_tile};
+use crate::cube::walk::{NONE, all_attend, query_reach, query_tile, rows_reach};
 
 /// Where a row's maximum starts.
 const LOWEST: f32 = f32::MIN;
@@ -49,7 +49,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let queries_reach = own_reach(&own, tile);
+    let queries_reach = query_reach(&own, tile);
 
     let mut owned = stage::<E, N>(tile.rows, comptime!(head_dim.max(value_dim)), units);
     let mut keys = stage::<E, N>(visited.rows, head_dim, units);
@@ -91,7 +91,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             }
         }
         let distances = cursor.distances();
-        let keys_reach = reach(index, &cursor.rows(&span, visited), visited);
+        let keys_reach = rows_reach(index, &cursor.rows(&span, visited), visited);
         let one_block = queries_reach.first_block == queries_reach.last_block;
         let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
         if !(keys_reach.complete && all) {

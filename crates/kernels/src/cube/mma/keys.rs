@@ -2,7 +2,6 @@
 
 use cubecl::prelude::*;
 
-use super::mask::Reach;
 use crate::cube::stats::stats_at;
 use crate::cube::tile::Tile;
 use crate::cube::walk::{BlockList, Distances, KeyTile, NONE, Span, TokenRows};
@@ -26,32 +25,6 @@ pub(super) fn key_tokens(
         }
     }
     tokens
-}
-
-/// The reach of a key tile that is not empty.
-#[cube]
-pub(super) fn key_reach(own: &KeyTile, index: &[i32], #[comptime] tile: Tile) -> Reach {
-    let last_member = min(last_of(own, tile), own.end) - 1;
-    let mut first_block = own.member;
-    let mut last_block = last_member;
-    if !comptime!(tile.table) {
-        first_block = own.column(index, own.member);
-        last_block = own.column(index, last_member);
-    }
-    Reach {
-        first_block,
-        last_block,
-        first_token: first_block * comptime!(tile.block as i32) + own.offset,
-        last_token: last_block * comptime!(tile.block as i32)
-            + own.offset
-            + comptime!(tile.slot_rows() as i32 - 1),
-        complete: true.runtime(),
-    }
-}
-
-#[cube]
-fn last_of(own: &KeyTile, #[comptime] tile: Tile) -> i32 {
-    own.member + comptime!(tile.slots() as i32)
 }
 
 /// The visits of a key tile, one after another over all heads of the group and their intervals.

@@ -4,73 +4,7 @@ use cubecl::prelude::*;
 
 use super::fragments::pair_row;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{Distances, NONE, TokenRows};
-
-/// Blocks and tokens of the rows of a tile, ends included.
-#[derive(CubeType, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(super) struct Reach {
-    pub(super) first_block: i32,
-    pub(super) last_block: i32,
-    pub(super) first_token: i32,
-    pub(super) last_token: i32,
-    /// Whether every row holds a token.
-    pub(super) complete: bool,
-}
-
-/// Whether blocks fill the rows of a tile, but for the last part of a block.
-fn fills(tile: Tile) -> bool {
-    tile.slots() * tile.slot_rows() == tile.rows
-}
-
-/// The reach of the rows of a visit.
-#[cube]
-pub(super) fn reach(index: &[i32], rows: &TokenRows, #[comptime] tile: Tile) -> Reach {
-    let slots = comptime!(tile.slots() as i32);
-    let mut first = rows.blocks.first;
-    let mut last = first + comptime!(slots - 1) * rows.blocks.step;
-    let enough = rows.blocks.count >= slots;
-    if comptime!(tile.table) && enough {
-        // The list of a table is ascending.
-        last = index[usize::cast_from(first + comptime!(slots - 1))];
-        first = index[usize::cast_from(first)];
-    }
-    let end = rows.offset + comptime!(tile.slot_rows() as i32);
-    let first_token = first * comptime!(tile.block as i32) + rows.offset;
-    let last_token = last * comptime!(tile.block as i32) + end - 1;
-    let complete = comptime!(fills(tile)).runtime()
-        && enough
-        && end <= comptime!(tile.block as i32)
-        && first_token >= rows.start
-        && last_token < rows.end;
-    Reach {
-        first_block: first,
-        last_block: last,
-        first_token,
-        last_token,
-        complete,
-    }
-}
-
-/// Whether all pairs of a visit are known to attend. `owned` may reach further than its rows; `tile` is its tile.
-#[cube]
-pub(super) fn all_attend(
-    distances: &Distances,
-    queries: &Reach,
-    keys: &Reach,
-    one_query_block: bool,
-    #[comptime] tile: Tile,
-) -> bool {
-    // The list of a table is the union of those of the tile's blocks.
-    let known = comptime!(!tile.table || tile.slots() == 1).runtime();
-    known
-        && distances.exact
-        && (!distances.causal || keys.last_token <= queries.first_token)
-        && queries.first_block - keys.last_block >= distances.min
-        && queries.last_block - keys.first_block <= distances.max
-        // With diagonal strides one query block visits what is along its own diagonal.
-        && (distances.stride == 1 || one_query_block)
-}
+use crate::cube::walk::{Distances, NONE};
 
 /// The bits of the pairs of `tiles` tiles of 8 visited rows from `first` on, as this unit holds them. `queries` says
 /// whether the owned rows are queries.

@@ -2,7 +2,6 @@
 
 use cubecl::prelude::*;
 
-use super::mask::Reach;
 use crate::cube::tile::Tile;
 use crate::cube::walk::{BlockList, Distances, NONE, QueryTile, RowWalk, Span, TokenRows};
 
@@ -23,19 +22,6 @@ pub(super) fn own_tokens(
         }
     }
     tokens
-}
-
-/// The queries of the tile, as far as its walk goes.
-#[cube]
-pub(super) fn own_reach(own: &QueryTile, #[comptime] tile: Tile) -> Reach {
-    let first_token = own.walk.first * comptime!(tile.block as i32) + own.rows.offset;
-    Reach {
-        first_block: own.walk.first,
-        last_block: own.walk.last,
-        first_token: max(first_token, own.span.q_start),
-        last_token: own.span.q_end - 1,
-        complete: true.runtime(),
-    }
 }
 
 /// The visits of a query tile, one after another over all bands and phases.

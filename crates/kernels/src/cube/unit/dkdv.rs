@@ -2,16 +2,15 @@
 
 use cubecl::prelude::*;
 
-use super::tile::{
-    COLUMNS, LANES, ROWS, SCORES, clear_row, held_vectors, owned_row, scratch, staged, staged_row,
-    store_row, vectors_of,
-};
+use super::mask::{all_but_none, attended, bit};
+use super::size::{CubeSize, LANES};
+use super::tile::{clear_row, owned_row, scratch, staged_row, store_row};
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
 use crate::cube::rows::{HeadRows, head_rows};
 use crate::cube::stats::stats_at;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{KeyTile, NONE, Span, key_tile, span};
+use crate::cube::walk::{KeyTile, NONE, Span, all_attend, key_reach, key_tile, rows_reach, span};
 
 /// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
 ///
@@ -43,7 +42,9 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let tile = comptime!(config.owned);
     let visited = comptime!(config.visited);
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
-    let (key_held, value_held) = comptime!((held_vectors(head_dim), held_vectors(value_dim)));
+    let size = comptime!(config.unit);
+    let (rows, columns) = comptime!((size.rows(), size.columns()));
+    let (key_held, value_held) = comptime!((size.held(head_dim), size.held(value_dim)));
 
     let cube = CUBE_POS as u32;
     let kv_head = (cube % kv_heads) as usize;
@@ -64,26 +65,28 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let k_rows = head_rows::<E, N>(k, sequence, kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, sequence, kv_head, span.kv_start, LANES);
 
-    let mut tokens = Array::<i32>::new(ROWS);
-    let mut keys = Array::<i32>::new(ROWS);
+    let mut tokens = Array::<i32>::new(rows);
+    let mut keys = Array::<i32>::new(rows);
     #[unroll]
-    for i in 0..ROWS {
-        let token = own.token(index, owned_row(i), span.kv_start, rows_end, tile);
+    for i in 0..rows {
+        let token = own.token(index, owned_row(i, size), span.kv_start, rows_end, tile);
         tokens[i] = token;
         keys[i] = select(token < span.kv_end, token, NONE);
     }
-    let key_rows = staged_keys(&own, index, &span, head_dim, tile);
-    let value_rows = staged_keys(&own, index, &span, value_dim, tile);
+    let key_rows = staged_keys(&own, index, &span, head_dim, tile, size);
+    let value_rows = staged_keys(&own, index, &span, value_dim, tile, size);
 
-    let mut scratch = scratch::<N>();
-    let mut key_sums = Array::<Vector<f32, N>>::new(comptime!(ROWS * key_held));
-    let mut value_sums = Array::<Vector<f32, N>>::new(comptime!(ROWS * value_held));
+    let mut scratch = scratch::<N>(size, comptime!([head_dim, value_dim]), 2usize);
+    scratch.own::<E>(0usize, k, &k_rows, &key_rows);
+    scratch.own::<E>(1usize, v, &v_rows, &value_rows);
+    let mut key_sums = Array::<Vector<f32, N>>::new(comptime!(rows * key_held));
+    let mut value_sums = Array::<Vector<f32, N>>::new(comptime!(rows * value_held));
     #[unroll]
-    for n in 0..comptime!(ROWS * key_held) {
+    for n in 0..comptime!(rows * key_held) {
         key_sums[n] = Vector::new(0.0f32);
     }
     #[unroll]
-    for n in 0..comptime!(ROWS * value_held) {
+    for n in 0..comptime!(rows * value_held) {
         value_sums[n] = Vector::new(0.0f32);
     }
 
@@ -99,12 +102,15 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 let query_rows = visits.blocks.rows(visit, span.q_start, span.q_end, visited);
                 let at = (sequence * heads as usize + head) * seq_q as usize;
                 scratch.visit_queries(index, &query_rows, stats, at, span.q_start, visited);
+                scratch.visit::<E>(0usize, q, &q_rows);
+                scratch.visit::<E>(1usize, d_out, &d_out_rows);
+                scratch.staged();
 
-                let mut lse = Array::<f32>::new(COLUMNS);
-                let mut d = Array::<f32>::new(COLUMNS);
-                let mut queries = Array::<i32>::new(COLUMNS);
+                let mut lse = Array::<f32>::new(columns);
+                let mut d = Array::<f32>::new(columns);
+                let mut queries = Array::<i32>::new(columns);
                 #[unroll]
-                for j in 0..COLUMNS {
+                for j in 0..columns {
                     queries[j] = scratch.visited_token(j);
                     lse[j] = f32::new(0.0);
                     d[j] = f32::new(0.0);
@@ -115,45 +121,52 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                         d[j] = of_row.d;
                     }
                 }
-                let mut weights =
-                    scratch.products::<E>(k, &k_rows, &key_rows, q, &q_rows, head_dim);
-                let mut attended = Array::<bool>::new(SCORES);
+                let mut weights = scratch.products::<E>(0usize, k, &k_rows, &key_rows, q, &q_rows);
+                let distances = visits.distances;
+                let queries_reach = rows_reach(index, &query_rows, visited);
+                let keys_reach = key_reach(&own, index, tile);
+                let one_block = queries_reach.first_block == queries_reach.last_block;
+                let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
+                // Queries that attend nothing are left out.
+                let mut bits = all_but_none(&queries, size);
+                if !(queries_reach.complete && all) {
+                    bits = attended(
+                        &distances,
+                        index,
+                        head_record,
+                        &keys,
+                        &queries,
+                        false,
+                        tile,
+                        size,
+                    );
+                }
                 #[unroll]
-                for i in 0..ROWS {
+                for i in 0..rows {
                     #[unroll]
-                    for j in 0..COLUMNS {
-                        let n = comptime!(i * COLUMNS + j);
-                        attended[n] =
-                            visits
-                                .distances
-                                .attends(index, head_record, queries[j], keys[i], tile);
-                        weights[n] = weight(attended[n], weights[n] * scale, lse[j]);
+                    for j in 0..columns {
+                        let n = comptime!(i * columns + j);
+                        weights[n] = weight(bit(bits, n), weights[n] * scale, lse[j]);
                     }
                 }
                 if comptime!(config.values) {
                     scratch.put_weights(&weights);
-                    scratch.accumulate::<E>(&mut value_sums, d_out, &d_out_rows, value_dim);
+                    scratch.accumulate::<E>(&mut value_sums, 1usize, d_out, &d_out_rows);
                 }
                 if comptime!(config.keys) {
-                    let d_weights = scratch.products::<E>(
-                        v,
-                        &v_rows,
-                        &value_rows,
-                        d_out,
-                        &d_out_rows,
-                        value_dim,
-                    );
+                    let d_weights =
+                        scratch.products::<E>(1usize, v, &v_rows, &value_rows, d_out, &d_out_rows);
                     #[unroll]
-                    for i in 0..ROWS {
+                    for i in 0..rows {
                         #[unroll]
-                        for j in 0..COLUMNS {
-                            let n = comptime!(i * COLUMNS + j);
+                        for j in 0..columns {
+                            let n = comptime!(i * columns + j);
                             weights[n] =
-                                score_gradient(attended[n], weights[n], d_weights[n], d[j]);
+                                score_gradient(bit(bits, n), weights[n], d_weights[n], d[j]);
                         }
                     }
                     scratch.put_weights(&weights);
-                    scratch.accumulate::<E>(&mut key_sums, q, &q_rows, head_dim);
+                    scratch.accumulate::<E>(&mut key_sums, 0usize, q, &q_rows);
                 }
             }
         }
@@ -166,20 +179,13 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         start: span.kv_start,
     };
     #[unroll]
-    for i in 0..ROWS {
-        clear_row::<N>(&mut key_sums, i, keys[i] == NONE, head_dim);
-        clear_row::<N>(&mut value_sums, i, keys[i] == NONE, value_dim);
+    for i in 0..rows {
+        clear_row::<N>(&mut key_sums, i, keys[i] == NONE, head_dim, size);
+        clear_row::<N>(&mut value_sums, i, keys[i] == NONE, value_dim, size);
         if tokens[i] != NONE {
             if comptime!(config.keys) {
                 store_row::<E, N>(
-                    d_keys,
-                    &dk_rows,
-                    tokens[i],
-                    &key_sums,
-                    i,
-                    scale,
-                    head_dim,
-                    config.results,
+                    d_keys, &dk_rows, tokens[i], &key_sums, i, scale, head_dim, config,
                 );
             }
             if comptime!(config.values) {
@@ -191,7 +197,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     i,
                     f32::new(1.0),
                     value_dim,
-                    config.results,
+                    config,
                 );
             }
         }
@@ -206,12 +212,13 @@ fn staged_keys(
     span: &Span,
     #[comptime] dim: usize,
     #[comptime] tile: Tile,
+    #[comptime] size: CubeSize,
 ) -> Array<i32> {
-    let count = comptime!(staged(tile.rows, dim));
+    let count = comptime!(size.staged(size.owned, dim));
     let mut keys = Array::<i32>::new(count);
     #[unroll]
     for n in 0..count {
-        let row = staged_row(n, comptime!(vectors_of(dim)));
+        let row = staged_row(n, comptime!(size.slice(dim)), size);
         keys[n] = own.token(index, row, span.kv_start, span.kv_end, tile);
     }
     keys

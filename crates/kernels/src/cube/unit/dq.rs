@@ -2,13 +2,15 @@
 
 use cubecl::prelude::*;
 
+use super::mask::{attended, bit};
 use super::queries::{own_tokens, queries_of, staged_queries};
-use super::tile::{COLUMNS, LANES, ROWS, SCORES, clear_row, held_vectors, scratch, store_row};
+use super::size::LANES;
+use super::tile::{clear_row, scratch, store_row};
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
 use crate::cube::stats::stats_at;
-use crate::cube::walk::{NONE, query_tile};
+use crate::cube::walk::{NONE, all_attend, query_reach, query_tile, rows_reach};
 
 /// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -32,23 +34,25 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let tile = comptime!(config.owned);
     let visited = comptime!(config.visited);
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
-    let held = comptime!(held_vectors(head_dim));
+    let size = comptime!(config.unit);
+    let (rows, columns, held) = comptime!((size.rows(), size.columns(), size.held(head_dim)));
 
     let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
     let span = own.span;
-    let tokens = own_tokens(&own, index, tile);
-    let queries = queries_of(&tokens, &span);
+    let tokens = own_tokens(&own, index, tile, size);
+    let queries = queries_of(&tokens, &span, size);
     let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
     let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let query_rows = staged_queries(&own, index, head_dim, tile);
-    let gradient_rows = staged_queries(&own, index, value_dim, tile);
+    let queries_reach = query_reach(&own, tile);
+    let query_rows = staged_queries(&own, index, head_dim, tile, size);
+    let gradient_rows = staged_queries(&own, index, value_dim, tile, size);
 
-    let mut lse = Array::<f32>::new(ROWS);
-    let mut d = Array::<f32>::new(ROWS);
+    let mut lse = Array::<f32>::new(rows);
+    let mut d = Array::<f32>::new(rows);
     #[unroll]
-    for i in 0..ROWS {
+    for i in 0..rows {
         lse[i] = f32::new(0.0);
         d[i] = f32::new(0.0);
         if queries[i] != NONE {
@@ -60,10 +64,12 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         }
     }
 
-    let mut scratch = scratch::<N>();
-    let mut sums = Array::<Vector<f32, N>>::new(comptime!(ROWS * held));
+    let mut scratch = scratch::<N>(size, comptime!([head_dim, value_dim]), 2usize);
+    scratch.own::<E>(0usize, q, &q_rows, &query_rows);
+    scratch.own::<E>(1usize, d_out, &d_out_rows, &gradient_rows);
+    let mut sums = Array::<Vector<f32, N>>::new(comptime!(rows * held));
     #[unroll]
-    for n in 0..comptime!(ROWS * held) {
+    for n in 0..comptime!(rows * held) {
         sums[n] = Vector::new(0.0f32);
     }
     for band in 0..own.walk.bands {
@@ -74,53 +80,49 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                     .blocks
                     .rows(visit, span.kv_start, span.kv_end, visited);
                 scratch.visit_keys(index, &key_rows, &own.walk, &visits.distances, visited);
-                let scores = scratch.products::<E>(q, &q_rows, &query_rows, k, &k_rows, head_dim);
-                let d_weights = scratch.products::<E>(
-                    d_out,
-                    &d_out_rows,
-                    &gradient_rows,
-                    v,
-                    &v_rows,
-                    value_dim,
-                );
-                let mut d_scores = Array::<f32>::new(SCORES);
+                scratch.visit::<E>(0usize, k, &k_rows);
+                scratch.visit::<E>(1usize, v, &v_rows);
+                scratch.staged();
+                let scores = scratch.products::<E>(0usize, q, &q_rows, &query_rows, k, &k_rows);
+                let d_weights =
+                    scratch.products::<E>(1usize, d_out, &d_out_rows, &gradient_rows, v, &v_rows);
+                let mut keys = Array::<i32>::new(columns);
                 #[unroll]
-                for i in 0..ROWS {
+                for j in 0..columns {
+                    keys[j] = scratch.visited_token(j);
+                }
+                let distances = visits.distances;
+                let keys_reach = rows_reach(index, &key_rows, visited);
+                let one_block = queries_reach.first_block == queries_reach.last_block;
+                let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
+                let mut bits = u32::MAX.runtime();
+                if !(keys_reach.complete && all) {
+                    let record = own.walk.record;
+                    bits = attended(&distances, index, record, &queries, &keys, true, tile, size);
+                }
+                let mut d_scores = Array::<f32>::new(comptime!(size.scores()));
+                #[unroll]
+                for i in 0..rows {
                     #[unroll]
-                    for j in 0..COLUMNS {
-                        let n = comptime!(i * COLUMNS + j);
-                        let attended = visits.distances.attends(
-                            index,
-                            own.walk.record,
-                            queries[i],
-                            scratch.visited_token(j),
-                            tile,
-                        );
+                    for j in 0..columns {
+                        let n = comptime!(i * columns + j);
+                        let attended = bit(bits, n);
                         let p = weight(attended, scores[n] * scale, lse[i]);
                         d_scores[n] = score_gradient(attended, p, d_weights[n], d[i]);
                     }
                 }
                 scratch.put_weights(&d_scores);
-                scratch.accumulate::<E>(&mut sums, k, &k_rows, head_dim);
+                scratch.accumulate::<E>(&mut sums, 0usize, k, &k_rows);
             }
         }
     }
     let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);
     #[unroll]
-    for i in 0..ROWS {
+    for i in 0..rows {
         let empty = queries[i] == NONE || lse[i] < f32::MIN;
-        clear_row::<N>(&mut sums, i, empty, head_dim);
+        clear_row::<N>(&mut sums, i, empty, head_dim, size);
         if tokens[i] != NONE {
-            store_row::<E, N>(
-                dq,
-                &dq_rows,
-                tokens[i],
-                &sums,
-                i,
-                scale,
-                head_dim,
-                config.results,
-            );
+            store_row::<E, N>(dq, &dq_rows, tokens[i], &sums, i, scale, head_dim, config);
         }
     }
 }

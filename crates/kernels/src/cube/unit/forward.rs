@@ -2,14 +2,14 @@
 
 use cubecl::prelude::*;
 
+use super::mask::{attended, bit};
 use super::queries::{own_tokens, queries_of, staged_queries};
-use super::tile::{
-    COLUMNS, LANES, ROWS, SCORES, clear_row, first_across, held_vectors, scratch, store_row,
-};
+use super::size::LANES;
+use super::tile::{clear_row, first_across, scratch, store_row};
 use crate::cube::config::Config;
 use crate::cube::round::rounded;
 use crate::cube::rows::head_rows;
-use crate::cube::walk::{NONE, query_tile};
+use crate::cube::walk::{NONE, all_attend, query_reach, query_tile, rows_reach};
 
 /// Where a row's maximum starts.
 const LOWEST: f32 = f32::MIN;
@@ -37,28 +37,31 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let tile = comptime!(config.owned);
     let visited = comptime!(config.visited);
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
-    let held = comptime!(held_vectors(value_dim));
+    let size = comptime!(config.unit);
+    let (rows, columns, held) = comptime!((size.rows(), size.columns(), size.held(value_dim)));
 
     let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
     let span = own.span;
-    let tokens = own_tokens(&own, index, tile);
-    let queries = queries_of(&tokens, &span);
+    let tokens = own_tokens(&own, index, tile, size);
+    let queries = queries_of(&tokens, &span, size);
     let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let query_rows = staged_queries(&own, index, head_dim, tile);
+    let queries_reach = query_reach(&own, tile);
+    let query_rows = staged_queries(&own, index, head_dim, tile, size);
 
-    let mut scratch = scratch::<N>();
-    let mut maxima = Array::<f32>::new(ROWS);
-    let mut sums = Array::<f32>::new(ROWS);
-    let mut values = Array::<Vector<f32, N>>::new(comptime!(ROWS * held));
+    let mut scratch = scratch::<N>(size, comptime!([head_dim, value_dim]), 1usize);
+    scratch.own::<E>(0usize, q, &q_rows, &query_rows);
+    let mut maxima = Array::<f32>::new(rows);
+    let mut sums = Array::<f32>::new(rows);
+    let mut values = Array::<Vector<f32, N>>::new(comptime!(rows * held));
     #[unroll]
-    for i in 0..ROWS {
+    for i in 0..rows {
         maxima[i] = f32::new(LOWEST);
         sums[i] = f32::new(0.0);
     }
     #[unroll]
-    for n in 0..comptime!(ROWS * held) {
+    for n in 0..comptime!(rows * held) {
         values[n] = Vector::new(0.0f32);
     }
 
@@ -70,31 +73,40 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     .blocks
                     .rows(visit, span.kv_start, span.kv_end, visited);
                 scratch.visit_keys(index, &key_rows, &own.walk, &visits.distances, visited);
+                scratch.visit::<E>(0usize, k, &k_rows);
+                scratch.visit::<E>(1usize, v, &v_rows);
+                scratch.staged();
                 let mut weights =
-                    scratch.products::<E>(q, &q_rows, &query_rows, k, &k_rows, head_dim);
+                    scratch.products::<E>(0usize, q, &q_rows, &query_rows, k, &k_rows);
 
-                let mut attended = Array::<bool>::new(SCORES);
-                let mut tops = Array::<f32>::new(ROWS);
+                let mut keys = Array::<i32>::new(columns);
                 #[unroll]
-                for i in 0..ROWS {
+                for j in 0..columns {
+                    keys[j] = scratch.visited_token(j);
+                }
+                let distances = visits.distances;
+                let keys_reach = rows_reach(index, &key_rows, visited);
+                let one_block = queries_reach.first_block == queries_reach.last_block;
+                let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
+                let mut bits = u32::MAX.runtime();
+                if !(keys_reach.complete && all) {
+                    let record = own.walk.record;
+                    bits = attended(&distances, index, record, &queries, &keys, true, tile, size);
+                }
+                let mut tops = Array::<f32>::new(rows);
+                #[unroll]
+                for i in 0..rows {
                     tops[i] = maxima[i];
                     #[unroll]
-                    for j in 0..COLUMNS {
-                        let n = comptime!(i * COLUMNS + j);
-                        attended[n] = visits.distances.attends(
-                            index,
-                            own.walk.record,
-                            queries[i],
-                            scratch.visited_token(j),
-                            tile,
-                        );
+                    for j in 0..columns {
+                        let n = comptime!(i * columns + j);
                         weights[n] *= scale;
-                        tops[i] = max(tops[i], select(attended[n], weights[n], f32::new(LOWEST)));
+                        tops[i] = max(tops[i], select(bit(bits, n), weights[n], f32::new(LOWEST)));
                     }
                 }
                 scratch.row_max(&mut tops);
                 #[unroll]
-                for i in 0..ROWS {
+                for i in 0..rows {
                     let kept = (maxima[i] - tops[i]).exp();
                     maxima[i] = tops[i];
                     sums[i] *= kept;
@@ -103,17 +115,19 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         values[i * held + u] *= Vector::<f32, N>::new(kept);
                     }
                     #[unroll]
-                    for j in 0..COLUMNS {
-                        let n = comptime!(i * COLUMNS + j);
+                    for j in 0..columns {
+                        let n = comptime!(i * columns + j);
                         let weight =
-                            select(attended[n], (weights[n] - tops[i]).exp(), f32::new(0.0));
+                            select(bit(bits, n), (weights[n] - tops[i]).exp(), f32::new(0.0));
                         sums[i] += weight;
                         weights[n] = weight;
                     }
                 }
-                sync_cube();
+                if comptime!(!size.whole) {
+                    sync_cube();
+                }
                 scratch.put_weights(&weights);
-                scratch.accumulate::<E>(&mut values, v, &v_rows, value_dim);
+                scratch.accumulate::<E>(&mut values, 1usize, v, &v_rows);
             }
         }
     }
@@ -121,21 +135,14 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     scratch.row_sum(&mut sums);
     let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
     #[unroll]
-    for i in 0..ROWS {
+    for i in 0..rows {
         if tokens[i] != NONE {
             // Scores that are not a number leave the maximum alone, but not the sum.
-            let empty = sums[i] == 0.0f32;
+            let empty = sums[i] == 0.0f32 || queries[i] == NONE;
             let factor = select(empty, f32::new(0.0), f32::new(1.0) / sums[i]);
-            clear_row::<N>(&mut values, i, empty, value_dim);
+            clear_row::<N>(&mut values, i, empty, value_dim, size);
             store_row::<E, N>(
-                out,
-                &out_rows,
-                tokens[i],
-                &values,
-                i,
-                factor,
-                value_dim,
-                config.results,
+                out, &out_rows, tokens[i], &values, i, factor, value_dim, config,
             );
             if comptime!(config.rounding) {
                 #[unroll]
@@ -144,20 +151,20 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     let rounded = rounded::<E, N>(exact, LANES, config.results);
                     values[i * held + u] = exact - Vector::<f32, N>::cast_from(rounded);
                 }
-                let rows =
+                let rounding_rows =
                     head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
                 store_row::<E, N>(
                     rounding,
-                    &rows,
+                    &rounding_rows,
                     tokens[i],
                     &values,
                     i,
                     f32::new(1.0),
                     value_dim,
-                    config.results,
+                    config,
                 );
             }
-            if first_across() {
+            if first_across(size) {
                 let row = (own.sequence * heads as usize + own.head) * seq_q as usize
                     + usize::cast_from(tokens[i] - span.q_start);
                 lse[row] = select(empty, minus_infinity, maxima[i] + sums[i].ln());

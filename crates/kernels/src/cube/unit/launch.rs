@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::tile::{LANES, UNITS};
+use super::size::LANES;
 use super::{dkdv, dq, forward};
 use crate::cube::attention::CubeAttention;
 use crate::cube::config::Config;
@@ -27,7 +27,7 @@ pub(in crate::cube) fn forward(
         forward::forward::launch_unchecked(
             &call.client,
             count,
-            CubeDim::new_1d(UNITS as u32),
+            CubeDim::new_1d(call.choice.unit.units as u32),
             call.address_type(&[&q.handle, &k.handle, &v.handle, &outputs.out.handle]),
             LANES,
             call.arg(q, shape.q_sizes()),
@@ -77,7 +77,7 @@ pub(in crate::cube) fn dq(
         dq::dq::launch_unchecked(
             &call.client,
             count,
-            CubeDim::new_1d(UNITS as u32),
+            CubeDim::new_1d(call.choice.unit.units as u32),
             call.address_type(&handles),
             LANES,
             call.arg(q, shape.q_sizes()),
@@ -124,7 +124,7 @@ pub(in crate::cube) fn dkdv(
         dkdv::dkdv::launch_unchecked(
             &call.client,
             count,
-            CubeDim::new_1d(UNITS as u32),
+            CubeDim::new_1d(call.choice.unit.units as u32),
             call.address_type(&handles),
             LANES,
             call.arg(q, shape.q_sizes()),

@@ -1,100 +1,73 @@
 //! The tile engine of plain multiply-adds: any device, f32 inside.
 //!
-//! A cube of 128 units owns 64 rows and visits 32 rows at a time: queries that visit keys (forward, dQ) or keys that visit
-//! queries (dK, dV). Unit `u` holds the scores of rows `u / 8 + 16 i` against visited rows `u % 8 + 8 j` (`i, j < 4`), and
-//! of each owned row every eighth vector of the accumulator. It takes 16 KiB of shared memory, what WebGPU promises.
+//! A cube owns rows and visits others, a few at a time: queries that visit keys (forward, dQ) or keys that visit queries
+//! (dK, dV). An operand is what both sides have rows of: 0 queries and keys, 1 values and gradients of `out`. Where there
+//! is shared memory for it, rows are staged whole and once; else slices of them in turn.
 
 use cubecl::prelude::*;
 
-use crate::cube::round::{Rounding, rounded};
+use super::size::{CubeSize, LANES};
+use crate::cube::config::Config;
+use crate::cube::round::rounded;
 use crate::cube::rows::{HeadRows, load};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{Distances, NONE, RowWalk, TokenRows};
 
-/// Units of a cube.
-pub(in crate::cube) const UNITS: usize = 128;
-/// Rows that a cube owns.
-pub(in crate::cube) const OWNED: usize = 64;
-/// Rows that it visits at a time.
-pub(in crate::cube) const VISITED: usize = 32;
-/// Elements of a vector.
-pub(in crate::cube) const LANES: usize = 4;
-
-/// Units along the visited rows.
-const ACROSS: usize = 8;
-/// Units along the owned rows.
-const DOWN: usize = UNITS / ACROSS;
-/// Owned rows of a unit.
-pub(super) const ROWS: usize = OWNED / DOWN;
-/// Visited rows of a unit.
-pub(super) const COLUMNS: usize = VISITED / ACROSS;
-/// Scores of a unit.
-pub(super) const SCORES: usize = ROWS * COLUMNS;
-
-/// Vectors of the staging area: slices of four vectors of owned and visited rows, one more a row against bank conflicts.
-const STAGE: usize = (OWNED + VISITED) * 5;
-/// Weights of a row, one more against bank conflicts.
-const WEIGHT_STRIDE: usize = VISITED + 1;
-
-/// Vectors a row of a slice: sums are over whole slices.
-fn slice_vectors(dim: usize) -> usize {
-    if dim % 16 == 0 { 4 } else { 2 }
-}
-
-/// Visited rows that are staged whole at a time.
-fn stage_rows(dim: usize) -> usize {
-    let fits = STAGE / (dim / LANES);
-    (1..=VISITED)
-        .rev()
-        .find(|rows| *rows <= fits && VISITED % rows == 0)
-        .unwrap_or(1)
-}
-
-/// Vectors of an accumulator's row that a unit holds.
-pub(super) fn held_vectors(dim: usize) -> usize {
-    (dim / LANES).div_ceil(ACROSS)
-}
-
 /// Shared memory of a cube.
 #[derive(CubeType)]
 pub(super) struct Scratch<N: Size> {
-    /// Slices of rows.
+    /// Slices of rows, or whole rows: the owned ones of each operand, then the visited ones.
     stage: Shared<[Vector<f32, N>]>,
-    /// Weights of the pairs, `[OWNED, WEIGHT_STRIDE]`.
+    /// Weights of the pairs, `[owned, weight_stride]`.
     weights: Shared<[f32]>,
     /// Tokens of the visited rows.
     tokens: Shared<[i32]>,
+    #[cube(comptime)]
+    size: CubeSize,
+    #[cube(comptime)]
+    dims: [usize; 2],
+    /// Operands that the cube owns rows of.
+    #[cube(comptime)]
+    owns: usize,
 }
 
-/// Bytes of [`Scratch`].
-pub(in crate::cube) const SHARED_BYTES: usize =
-    (STAGE * LANES + OWNED * WEIGHT_STRIDE + VISITED) * 4;
-
+/// Scratch for operands of `dims` elements a row, of the first `owns` of which the cube owns rows.
 #[cube]
-pub(super) fn scratch<N: Size>() -> Scratch<N> {
+pub(super) fn scratch<N: Size>(
+    #[comptime] size: CubeSize,
+    #[comptime] dims: [usize; 2],
+    #[comptime] owns: usize,
+) -> Scratch<N> {
     Scratch::<N> {
-        stage: Shared::<[Vector<f32, N>]>::new_slice(STAGE),
-        weights: Shared::<[f32]>::new_slice(comptime!(OWNED * WEIGHT_STRIDE)),
-        tokens: Shared::<[i32]>::new_slice(VISITED),
+        stage: Shared::<[Vector<f32, N>]>::new_slice(comptime!(size.stage(dims, owns))),
+        weights: Shared::<[f32]>::new_slice(comptime!(size.owned * size.weight_stride())),
+        tokens: Shared::<[i32]>::new_slice(comptime!(size.visited)),
+        size,
+        dims,
+        owns,
     }
 }
 
 /// The `i`-th owned row of this unit.
 #[cube]
-pub(super) fn owned_row(#[comptime] i: usize) -> u32 {
-    UNIT_POS / comptime!(ACROSS as u32) + comptime!((i * DOWN) as u32)
+pub(super) fn owned_row(#[comptime] i: usize, #[comptime] size: CubeSize) -> u32 {
+    UNIT_POS / comptime!(size.across as u32) + comptime!((i * size.down()) as u32)
 }
 
 /// The `j`-th visited row of this unit.
 #[cube]
-pub(super) fn visited_row(#[comptime] j: usize) -> u32 {
-    UNIT_POS % comptime!(ACROSS as u32) + comptime!((j * ACROSS) as u32)
+fn visited_row(#[comptime] j: usize, #[comptime] size: CubeSize) -> u32 {
+    UNIT_POS % comptime!(size.across as u32) + comptime!((j * size.across) as u32)
 }
 
-/// The `n`-th row that this unit stages of a slice of `vectors` a row.
+/// The row of the `n`-th vector that this unit stages of slices of `vectors` a row.
 #[cube]
-pub(super) fn staged_row(#[comptime] n: usize, #[comptime] vectors: usize) -> u32 {
-    (UNIT_POS + comptime!((n * UNITS) as u32)) / comptime!(vectors as u32)
+pub(super) fn staged_row(
+    #[comptime] n: usize,
+    #[comptime] vectors: usize,
+    #[comptime] size: CubeSize,
+) -> u32 {
+    (UNIT_POS + comptime!((n * size.units) as u32)) / comptime!(vectors as u32)
 }
 
 #[cube]
@@ -109,7 +82,7 @@ impl<N: Size> Scratch<N> {
         #[comptime] tile: Tile,
     ) {
         sync_cube();
-        if UNIT_POS < comptime!(VISITED as u32) {
+        if UNIT_POS < comptime!(self.size.visited as u32) {
             let token = rows.token(index, UNIT_POS, tile);
             let reads = walk.reads(index, distances, token, tile);
             self.tokens[UNIT_POS as usize] = select(reads, token, NONE);
@@ -130,7 +103,7 @@ impl<N: Size> Scratch<N> {
         #[comptime] tile: Tile,
     ) {
         sync_cube();
-        if UNIT_POS < comptime!(VISITED as u32) {
+        if UNIT_POS < comptime!(self.size.visited as u32) {
             let mut token = rows.token(index, UNIT_POS, tile);
             if token != NONE {
                 // Below any lse that is not minus infinity.
@@ -145,124 +118,244 @@ impl<N: Size> Scratch<N> {
 
     /// The token of this unit's `j`-th visited row, or [`NONE`].
     pub(super) fn visited_token(&self, #[comptime] j: usize) -> i32 {
-        self.tokens[visited_row(j) as usize]
+        self.tokens[visited_row(j, self.size) as usize]
     }
 
-    /// `scores[i, j] = owned row i . visited row j`, over `dim` elements. Rows without a token are zeros.
+    /// Stages the owned rows of an operand, where rows are staged whole. `tokens` are those that this unit stages.
+    pub(super) fn own<E: Float>(
+        &mut self,
+        #[comptime] operand: usize,
+        tensor: &Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        tokens: &Array<i32>,
+    ) {
+        if comptime!(self.size.whole) {
+            self.stage_owned::<E>(operand, tensor, rows, tokens, 0usize);
+        }
+    }
+
+    /// Stages the visited rows of an operand, where rows are staged whole. [`Scratch::staged`] ends it.
+    pub(super) fn visit<E: Float>(
+        &mut self,
+        #[comptime] operand: usize,
+        tensor: &Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+    ) {
+        if comptime!(self.size.whole) {
+            self.stage_visited::<E>(operand, tensor, rows, 0usize);
+        }
+    }
+
+    /// After [`Scratch::visit`] of all operands.
+    pub(super) fn staged(&self) {
+        if comptime!(self.size.whole) {
+            sync_cube();
+        }
+    }
+
+    /// Slice `slice` of the owned rows.
+    fn stage_owned<E: Float>(
+        &mut self,
+        #[comptime] operand: usize,
+        tensor: &Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        tokens: &Array<i32>,
+        slice: usize,
+    ) {
+        let (size, dims, owns) = comptime!((self.size, self.dims, self.owns));
+        let (vectors, stride) = comptime!((size.slice(dims[operand]), size.stride(dims[operand])));
+        let at = comptime!(size.place(operand, false, dims, owns));
+        #[unroll]
+        for n in 0..comptime!(size.staged(size.owned, dims[operand])) {
+            let row = staged_row(n, vectors, size) as usize;
+            let column = (UNIT_POS as usize + comptime!(n * size.units)) % vectors;
+            if row < size.owned {
+                self.stage[at + row * stride + column] =
+                    load::<E, N>(tensor, rows, tokens[n], slice * vectors + column);
+            }
+        }
+    }
+
+    /// Slice `slice` of the visited rows.
+    fn stage_visited<E: Float>(
+        &mut self,
+        #[comptime] operand: usize,
+        tensor: &Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        slice: usize,
+    ) {
+        let (size, dims, owns) = comptime!((self.size, self.dims, self.owns));
+        let (vectors, stride) = comptime!((size.slice(dims[operand]), size.stride(dims[operand])));
+        let at = comptime!(size.place(operand, true, dims, owns));
+        #[unroll]
+        for n in 0..comptime!(size.staged(size.visited, dims[operand])) {
+            let row = staged_row(n, vectors, size) as usize;
+            let column = (UNIT_POS as usize + comptime!(n * size.units)) % vectors;
+            if row < size.visited {
+                self.stage[at + row * stride + column] =
+                    load::<E, N>(tensor, rows, self.tokens[row], slice * vectors + column);
+            }
+        }
+    }
+
+    /// `scores[i, j] = owned row i . visited row j` of an operand. Rows without a token are zeros.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn products<E: Float>(
         &mut self,
+        #[comptime] operand: usize,
         owned: &Tensor<Vector<E, N>>,
         owned_rows: &HeadRows,
         owned_tokens: &Array<i32>,
         visited: &Tensor<Vector<E, N>>,
         visited_rows: &HeadRows,
-        #[comptime] dim: usize,
     ) -> Array<f32> {
-        let vectors = comptime!(slice_vectors(dim));
-        let stride = comptime!(vectors + 1);
-        let slices = comptime!(dim / LANES / vectors);
-        let mut scores = Array::<f32>::new(SCORES);
+        let (size, dim) = comptime!((self.size, self.dims[operand]));
+        let mut scores = Array::<f32>::new(comptime!(size.scores()));
         #[unroll]
-        for n in 0..SCORES {
+        for n in 0..comptime!(size.scores()) {
             scores[n] = f32::new(0.0);
         }
-        let column = UNIT_POS as usize % vectors;
-        for slice in 0..slices {
-            sync_cube();
-            #[unroll]
-            for n in 0..comptime!(staged(OWNED, dim)) {
-                let row = staged_row(n, vectors) as usize;
-                if row < OWNED {
-                    self.stage[row * stride + column] =
-                        load::<E, N>(owned, owned_rows, owned_tokens[n], slice * vectors + column);
-                }
+        if comptime!(size.whole) {
+            // Rows have a multiple of two vectors, most of four.
+            let vectors = comptime!(if dim % (4 * LANES) == 0 {
+                4usize
+            } else {
+                2usize
+            });
+            for part in 0..comptime!(dim / LANES / vectors) {
+                self.add_products(&mut scores, operand, part * vectors, vectors);
             }
-            #[unroll]
-            for n in 0..comptime!(staged(VISITED, dim)) {
-                let row = staged_row(n, vectors) as usize;
-                if row < VISITED {
-                    self.stage[(row + OWNED) * stride + column] = load::<E, N>(
-                        visited,
-                        visited_rows,
-                        self.tokens[row],
-                        slice * vectors + column,
-                    );
-                }
-            }
-            sync_cube();
-            #[unroll]
-            for c in 0..vectors {
-                #[unroll]
-                for i in 0..ROWS {
-                    let a = self.stage[owned_row(i) as usize * stride + c];
-                    #[unroll]
-                    for j in 0..COLUMNS {
-                        let b = self.stage[(visited_row(j) as usize + OWNED) * stride + c];
-                        let mut sum = scores[i * COLUMNS + j];
-                        #[unroll]
-                        for lane in 0..LANES {
-                            sum += a.extract(lane) * b.extract(lane);
-                        }
-                        scores[i * COLUMNS + j] = sum;
-                    }
-                }
+        } else {
+            let vectors = comptime!(size.slice(dim));
+            for slice in 0..comptime!(dim / LANES / vectors) {
+                sync_cube();
+                self.stage_owned::<E>(operand, owned, owned_rows, owned_tokens, slice);
+                self.stage_visited::<E>(operand, visited, visited_rows, slice);
+                sync_cube();
+                self.add_products(&mut scores, operand, 0usize.runtime(), vectors);
             }
         }
         scores
     }
 
-    /// Puts this unit's weights where [`Scratch::accumulate`] reads them. Earlier reads must be over.
-    pub(super) fn put_weights(&mut self, weights: &Array<f32>) {
+    /// Adds the products of `vectors` staged vectors from `first` on.
+    fn add_products(
+        &self,
+        scores: &mut Array<f32>,
+        #[comptime] operand: usize,
+        first: usize,
+        #[comptime] vectors: usize,
+    ) {
+        let (size, dims, owns) = comptime!((self.size, self.dims, self.owns));
+        let stride = comptime!(size.stride(dims[operand]));
+        let owned_at = first + comptime!(size.place(operand, false, dims, owns));
+        let visited_at = first + comptime!(size.place(operand, true, dims, owns));
         #[unroll]
-        for i in 0..ROWS {
+        for c in 0..vectors {
             #[unroll]
-            for j in 0..COLUMNS {
-                self.weights[owned_row(i) as usize * WEIGHT_STRIDE + visited_row(j) as usize] =
-                    weights[i * COLUMNS + j];
+            for i in 0..comptime!(size.rows()) {
+                let a = self.stage[owned_at + owned_row(i, size) as usize * stride + c];
+                #[unroll]
+                for j in 0..comptime!(size.columns()) {
+                    let b = self.stage[visited_at + visited_row(j, size) as usize * stride + c];
+                    let n = comptime!(i * size.columns() + j);
+                    let mut sum = scores[n];
+                    #[unroll]
+                    for lane in 0..LANES {
+                        sum += a.extract(lane) * b.extract(lane);
+                    }
+                    scores[n] = sum;
+                }
             }
         }
     }
 
-    /// `sums[i] += sum over j of weights[i, j] * visited row j`, for all weights of the cube.
-    #[allow(clippy::too_many_arguments)]
+    /// Puts this unit's weights where [`Scratch::accumulate`] reads them. Earlier reads must be over.
+    pub(super) fn put_weights(&mut self, weights: &Array<f32>) {
+        let size = comptime!(self.size);
+        if comptime!(size.whole) {
+            sync_row(size);
+        }
+        #[unroll]
+        for i in 0..comptime!(size.rows()) {
+            #[unroll]
+            for j in 0..comptime!(size.columns()) {
+                let row = owned_row(i, size) as usize * comptime!(size.weight_stride());
+                self.weights[row + visited_row(j, size) as usize] =
+                    weights[comptime!(i * size.columns() + j)];
+            }
+        }
+        if comptime!(size.whole) {
+            sync_row(size);
+        }
+    }
+
+    /// `sums[i] += sum over j of weights[i, j] * visited row j` of an operand, for all weights of the cube.
     pub(super) fn accumulate<E: Float>(
         &mut self,
         sums: &mut Array<Vector<f32, N>>,
+        #[comptime] operand: usize,
         visited: &Tensor<Vector<E, N>>,
         visited_rows: &HeadRows,
+    ) {
+        let (size, dims, owns) = comptime!((self.size, self.dims, self.owns));
+        let dim = comptime!(dims[operand]);
+        if comptime!(size.whole) {
+            let at = comptime!(size.place(operand, true, dims, owns));
+            self.add_rows(
+                sums,
+                at,
+                comptime!(size.stride(dim)),
+                0usize.runtime(),
+                size.visited,
+                dim,
+            );
+        } else {
+            let (vectors, rows) = comptime!((dim / LANES, size.seen(dim)));
+            for slice in 0..comptime!(size.visited / rows) {
+                sync_cube();
+                #[unroll]
+                for n in 0..comptime!((rows * vectors).div_ceil(size.units)) {
+                    let place = UNIT_POS as usize + comptime!(n * size.units);
+                    if place < comptime!(rows * vectors) {
+                        let token = self.tokens[slice * rows + place / vectors];
+                        self.stage[place] =
+                            load::<E, N>(visited, visited_rows, token, place % vectors);
+                    }
+                }
+                sync_cube();
+                self.add_rows(sums, 0usize, vectors, slice * rows, rows, dim);
+            }
+        }
+    }
+
+    /// Adds `count` visited rows from `first` on, which are staged from `at` on.
+    fn add_rows(
+        &self,
+        sums: &mut Array<Vector<f32, N>>,
+        #[comptime] at: usize,
+        #[comptime] stride: usize,
+        first: usize,
+        #[comptime] count: usize,
         #[comptime] dim: usize,
     ) {
-        let vectors = comptime!(dim / LANES);
-        let rows = comptime!(stage_rows(dim));
-        let held = comptime!(held_vectors(dim));
-        for slice in 0..comptime!(VISITED / rows) {
-            sync_cube();
+        let size = comptime!(self.size);
+        let (held, vectors) = comptime!((size.held(dim), dim / LANES));
+        for row in 0..count {
+            let mut weights = Array::<f32>::new(comptime!(size.rows()));
             #[unroll]
-            for n in 0..comptime!((rows * vectors).div_ceil(UNITS)) {
-                let place = UNIT_POS as usize + comptime!(n * UNITS);
-                if place < comptime!(rows * vectors) {
-                    let token = self.tokens[slice * rows + place / vectors];
-                    self.stage[place] = load::<E, N>(visited, visited_rows, token, place % vectors);
-                }
+            for i in 0..comptime!(size.rows()) {
+                let own = owned_row(i, size) as usize * comptime!(size.weight_stride());
+                weights[i] = self.weights[own + first + row];
             }
-            sync_cube();
-            for row in 0..rows {
-                let mut weights = Array::<f32>::new(ROWS);
-                #[unroll]
-                for i in 0..ROWS {
-                    weights[i] =
-                        self.weights[owned_row(i) as usize * WEIGHT_STRIDE + slice * rows + row];
-                }
-                #[unroll]
-                for u in 0..held {
-                    let column = UNIT_POS as usize % ACROSS + comptime!(u * ACROSS);
-                    if column < vectors {
-                        let value = self.stage[row * vectors + column];
-                        #[unroll]
-                        for i in 0..ROWS {
-                            sums[i * held + u] += value * Vector::<f32, N>::new(weights[i]);
-                        }
+            #[unroll]
+            for u in 0..held {
+                let column = UNIT_POS as usize % size.across + comptime!(u * size.across);
+                if comptime!((u + 1) * size.across <= vectors) || column < vectors {
+                    let value = self.stage[at + row * stride + column];
+                    #[unroll]
+                    for i in 0..comptime!(size.rows()) {
+                        sums[comptime!(i * held + u)] += value * Vector::<f32, N>::new(weights[i]);
                     }
                 }
             }
@@ -271,26 +364,48 @@ impl<N: Size> Scratch<N> {
 
     /// The largest of `values[i]` among the units that share row `i`.
     pub(super) fn row_max(&mut self, values: &mut Array<f32>) {
-        self.share(&*values);
+        let size = comptime!(self.size);
+        if comptime!(!size.planes) {
+            self.share(&*values);
+        }
         #[unroll]
-        for i in 0..ROWS {
-            #[unroll]
-            for unit in 0..ACROSS {
-                let other = self.weights[owned_row(i) as usize * ACROSS + unit];
-                values[i] = max(values[i], other);
+        for i in 0..comptime!(size.rows()) {
+            if comptime!(size.planes) {
+                #[unroll]
+                for step in 0..comptime!(size.across.ilog2()) {
+                    let other = plane_shuffle_xor(values[i], comptime!(1u32 << step));
+                    values[i] = max(values[i], other);
+                }
+            } else {
+                #[unroll]
+                for unit in 0..size.across {
+                    let other = self.weights[owned_row(i, size) as usize * size.across + unit];
+                    values[i] = max(values[i], other);
+                }
             }
         }
     }
 
     /// The sum of `values[i]` over the units that share row `i`, in the same order for all of them.
     pub(super) fn row_sum(&mut self, values: &mut Array<f32>) {
-        self.share(&*values);
+        let size = comptime!(self.size);
+        if comptime!(!size.planes) {
+            self.share(&*values);
+        }
         #[unroll]
-        for i in 0..ROWS {
+        for i in 0..comptime!(size.rows()) {
             let mut sum = f32::new(0.0);
-            #[unroll]
-            for unit in 0..ACROSS {
-                sum += self.weights[owned_row(i) as usize * ACROSS + unit];
+            if comptime!(size.planes) {
+                sum = values[i];
+                #[unroll]
+                for step in 0..comptime!(size.across.ilog2()) {
+                    sum += plane_shuffle_xor(sum, comptime!(1u32 << step));
+                }
+            } else {
+                #[unroll]
+                for unit in 0..size.across {
+                    sum += self.weights[owned_row(i, size) as usize * size.across + unit];
+                }
             }
             values[i] = sum;
         }
@@ -298,23 +413,25 @@ impl<N: Size> Scratch<N> {
 
     /// Lays `values` of all units out by row in the place of the weights.
     fn share(&mut self, values: &Array<f32>) {
+        let size = comptime!(self.size);
         sync_cube();
         #[unroll]
-        for i in 0..ROWS {
-            self.weights[owned_row(i) as usize * ACROSS + UNIT_POS as usize % ACROSS] = values[i];
+        for i in 0..comptime!(size.rows()) {
+            let row = owned_row(i, size) as usize * size.across;
+            self.weights[row + UNIT_POS as usize % size.across] = values[i];
         }
         sync_cube();
     }
 }
 
-/// Rows that a unit stages of each slice.
-pub(super) fn staged(rows: usize, dim: usize) -> usize {
-    (rows * slice_vectors(dim)).div_ceil(UNITS)
-}
-
-/// Vectors a slice, for [`staged_row`].
-pub(super) fn vectors_of(dim: usize) -> usize {
-    slice_vectors(dim)
+/// Waits for the units that share rows.
+#[cube]
+fn sync_row(#[comptime] size: CubeSize) {
+    if comptime!(size.planes) {
+        sync_plane();
+    } else {
+        sync_cube();
+    }
 }
 
 /// Makes the sums of a row zeros where it attends nothing: rows that others of the tile attend may be infinite, and 0
@@ -325,8 +442,9 @@ pub(super) fn clear_row<N: Size>(
     #[comptime] i: usize,
     empty: bool,
     #[comptime] dim: usize,
+    #[comptime] size: CubeSize,
 ) {
-    let held = comptime!(held_vectors(dim));
+    let held = comptime!(size.held(dim));
     if empty {
         #[unroll]
         for u in 0..held {
@@ -346,21 +464,22 @@ pub(super) fn store_row<E: Float, N: Size>(
     #[comptime] i: usize,
     factor: f32,
     #[comptime] dim: usize,
-    #[comptime] results: Rounding,
+    #[comptime] config: Config,
 ) {
-    let held = comptime!(held_vectors(dim));
+    let size = comptime!(config.unit);
+    let held = comptime!(size.held(dim));
     #[unroll]
     for u in 0..held {
-        let column = UNIT_POS as usize % ACROSS + comptime!(u * ACROSS);
+        let column = UNIT_POS as usize % size.across + comptime!(u * size.across);
         if column < comptime!(dim / LANES) {
             let result = sums[i * held + u] * Vector::<f32, N>::new(factor);
-            tensor[rows.at(token) + column] = rounded::<E, N>(result, LANES, results);
+            tensor[rows.at(token) + column] = rounded::<E, N>(result, LANES, config.results);
         }
     }
 }
 
 /// Whether this unit speaks for its rows.
 #[cube]
-pub(super) fn first_across() -> bool {
-    UNIT_POS % comptime!(ACROSS as u32) == 0u32
+pub(super) fn first_across(#[comptime] size: CubeSize) -> bool {
+    UNIT_POS % comptime!(size.across as u32) == 0u32
 }

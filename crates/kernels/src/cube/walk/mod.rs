@@ -4,8 +4,10 @@ mod distances;
 mod keys;
 mod lists;
 mod queries;
+mod reach;
 
 pub(super) use distances::Distances;
 pub(super) use keys::{KeyTile, key_tile};
 pub(super) use lists::{BlockList, NONE, Span, TokenRows, span};
 pub(super) use queries::{QueryTile, RowWalk, query_tile};
+pub(super) use reach::{all_attend, key_reach, query_reach, rows_reach};
