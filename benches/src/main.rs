@@ -3,14 +3,16 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-#[cfg(feature = "timing")]
+#[cfg(any(feature = "timing", feature = "kernels"))]
 use s2_bench::bench::{self, BenchArgs};
+use s2_bench::catalogue::SETS;
 #[cfg(feature = "check")]
 use s2_bench::check::{self, CheckArgs};
-#[cfg(feature = "check")]
+#[cfg(feature = "kernels")]
 use s2_bench::kernels::{self, KernelsArgs};
-use s2_bench::problems::SETS;
 #[cfg(feature = "timing")]
+use s2_bench::providers::child::{self, PointArgs};
+#[cfg(any(feature = "timing", feature = "kernels"))]
 use s2_bench::table;
 
 /// Times block-sparse attention beside other implementations, and checks it.
@@ -24,14 +26,18 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Time problems and print how they compare.
-    #[cfg(feature = "timing")]
+    #[cfg(any(feature = "timing", feature = "kernels"))]
     Bench(BenchArgs),
     /// Hold the GPU kernels to their tests on this machine's device.
     #[cfg(feature = "check")]
     Check(CheckArgs),
     /// Time the GPU kernels alone, without Burn around them.
-    #[cfg(feature = "check")]
+    #[cfg(feature = "kernels")]
     Kernels(KernelsArgs),
+    /// Time one point of Burn's and print it as JSON: what `bench` starts for each on GPUs.
+    #[cfg(feature = "timing")]
+    #[command(hide = true)]
+    Point(PointArgs),
     /// List the catalogue.
     Problems {
         /// Problems as lines of JSON, for programs in other languages that time the same ones.
@@ -42,16 +48,17 @@ enum Command {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        #[cfg(feature = "timing")]
+        #[cfg(any(feature = "timing", feature = "kernels"))]
         Command::Bench(args) => {
             let outcome = bench::run(&args)?;
-            println!("{}", table::render(&outcome.rows)?);
+            println!("{}", table::render(&outcome.run)?);
             for note in &outcome.notes {
                 println!("left out: {note}");
             }
             println!(
-                "{} rows added to {}",
+                "{} rows of run {} added to {}",
                 outcome.rows.len(),
+                outcome.id,
                 outcome.path.display()
             );
         }
@@ -63,7 +70,9 @@ fn main() -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        #[cfg(feature = "check")]
+        #[cfg(feature = "timing")]
+        Command::Point(args) => println!("{}", serde_json::to_string(&child::run(&args)?)?),
+        #[cfg(feature = "kernels")]
         Command::Kernels(args) => println!("{}", kernels::run(&args)?),
         Command::Problems { json } => list_problems(json)?,
     }
