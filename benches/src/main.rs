@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 #[cfg(any(feature = "timing", feature = "kernels"))]
 use s2_bench::bench::{self, BenchArgs};
-use s2_bench::catalogue::SETS;
+use s2_bench::catalogue::{self, SETS};
 #[cfg(feature = "check")]
 use s2_bench::check::{self, CheckArgs};
 #[cfg(feature = "kernels")]
 use s2_bench::kernels::{self, KernelsArgs};
 #[cfg(feature = "timing")]
 use s2_bench::providers::child::{self, PointArgs};
+use s2_bench::record::Pass;
 #[cfg(any(feature = "timing", feature = "kernels"))]
 use s2_bench::table;
 
@@ -40,9 +41,13 @@ enum Command {
     Point(PointArgs),
     /// List the catalogue.
     Problems {
-        /// Problems as lines of JSON, for programs in other languages that time the same ones.
-        #[arg(long)]
-        json: bool,
+        /// These as lines of JSON, for programs in other languages that time the same ones: sets, names, or parts of names,
+        /// separated by commas.
+        #[arg(long, num_args = 0..=1, default_missing_value = "cpu", value_name = "PROBLEMS")]
+        json: Option<String>,
+        /// The pass that the JSON asks for.
+        #[arg(long, value_enum, default_value_t = Pass::Forward)]
+        pass: Pass,
     },
 }
 
@@ -74,26 +79,28 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Point(args) => println!("{}", serde_json::to_string(&child::run(&args)?)?),
         #[cfg(feature = "kernels")]
         Command::Kernels(args) => println!("{}", kernels::run(&args)?),
-        Command::Problems { json } => list_problems(json)?,
+        Command::Problems {
+            json: Some(selection),
+            pass,
+        } => {
+            for problem in catalogue::select(&selection)? {
+                println!("{}", serde_json::to_string(&problem.point(pass)?)?);
+            }
+        }
+        Command::Problems { json: None, .. } => list_problems()?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list_problems(json: bool) -> anyhow::Result<()> {
+fn list_problems() -> anyhow::Result<()> {
     for set in SETS {
-        if !json {
-            println!("{}: {}", set.name, set.about);
-        }
+        println!("{}: {}", set.name, set.about);
         for problem in (set.problems)() {
-            if json {
-                println!("{}", serde_json::to_string(&problem)?);
-            } else {
-                println!(
-                    "  {:44} density {:.3}",
-                    problem.name,
-                    problem.report()?.density
-                );
-            }
+            println!(
+                "  {:44} density {:.3}",
+                problem.name,
+                problem.report()?.density
+            );
         }
     }
     Ok(())

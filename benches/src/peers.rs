@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::harness::{Effort, Timing};
 use crate::problems::Problem;
@@ -26,16 +26,6 @@ pub struct Script {
     pub python: String,
     /// `benches/baselines/bench.py`.
     pub path: PathBuf,
-}
-
-/// What the script is told, a line each.
-#[derive(Serialize)]
-struct Point<'a> {
-    #[serde(flatten)]
-    problem: &'a Problem,
-    /// Attended (query, key) pairs of all heads of one sequence.
-    pairs: u64,
-    pass: Pass,
 }
 
 /// What it prints, a line each.
@@ -167,7 +157,8 @@ impl Script {
             .with_context(|| format!("{} {}", self.python, self.path.display()))?;
         let mut text = String::new();
         for &(problem, pass) in points {
-            text += &(point(problem, pass)? + "\n");
+            text += &serde_json::to_string(&problem.point(pass)?)?;
+            text.push('\n');
         }
         // A script that has ended already says why on its way out.
         if let Some(mut stdin) = child.stdin.take() {
@@ -175,19 +166,6 @@ impl Script {
         }
         Ok(child)
     }
-}
-
-/// A point as a line of JSON for the script.
-///
-/// # Errors
-/// A pattern that means nothing.
-pub fn point(problem: &Problem, pass: Pass) -> anyhow::Result<String> {
-    let pairs = u64::try_from(problem.report()?.attended_pairs)?;
-    Ok(serde_json::to_string(&Point {
-        problem,
-        pairs,
-        pass,
-    })?)
 }
 
 fn read_line(line: &str) -> anyhow::Result<Line> {

@@ -39,6 +39,18 @@ pub struct Problem {
     pub pattern: PatternConfig,
 }
 
+/// A pass of a problem, as programs in other languages are told.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Point<'a> {
+    /// The problem.
+    #[serde(flatten)]
+    pub problem: &'a Problem,
+    /// Attended (query, key) pairs of all heads of one sequence: what a mask made elsewhere must have too.
+    pub pairs: u64,
+    /// The pass.
+    pub pass: Pass,
+}
+
 /// Block size of the dense problems, in tokens. It changes nothing about what they compute.
 const DENSE_BLOCK: usize = 64;
 
@@ -103,6 +115,19 @@ impl Problem {
     /// A pattern that means nothing.
     pub fn report(&self) -> Result<PatternReport, PatternError> {
         PatternReport::new(&self.pattern.build()?, self.shape.seq)
+    }
+
+    /// One of its passes.
+    ///
+    /// # Errors
+    /// A pattern that means nothing.
+    pub fn point(&self, pass: Pass) -> Result<Point<'_>, PatternError> {
+        Ok(Point {
+            problem: self,
+            // 2^20 tokens of 2^16 heads have 2^56 pairs at most.
+            pairs: self.report()?.attended_pairs as u64,
+            pass,
+        })
     }
 
     /// Floating-point operations on attended pairs: `4 * pairs * head_dim` forward (two products, a multiplication and
