@@ -117,7 +117,8 @@ pub fn one_run(rows: &[Row]) -> Result<(), MixedRuns> {
     }
 }
 
-fn same_shape(a: &Row, b: &Row) -> bool {
+/// Whether the rows are of the same pass over tensors of the same sizes and type.
+pub fn same_shape(a: &Row, b: &Row) -> bool {
     let key = |row: &Row| {
         (
             row.pass,
