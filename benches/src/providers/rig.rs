@@ -8,8 +8,10 @@ use crate::machine::Machine;
 use crate::problems::Problem;
 use crate::record::{Backend, Pass};
 
+#[cfg(all(feature = "kernels", feature = "timing"))]
+use super::child;
 #[cfg(feature = "timing")]
-use super::{Attention, burn, child};
+use super::{Attention, burn};
 #[cfg(feature = "kernels")]
 use crate::gpu::Gpu;
 #[cfg(feature = "timing")]
@@ -31,21 +33,21 @@ impl Rig {
     /// # Errors
     /// A backend that is not built in, and a device that is not there.
     pub fn open(asked: Option<Backend>) -> anyhow::Result<Self> {
-        match asked.or(cfg!(feature = "flex").then_some(Backend::Flex)) {
-            #[cfg(feature = "timing")]
-            Some(Backend::Flex) => Ok(Self::Cpu(burn::device(Backend::Flex)?, Machine::cpu()?)),
-            Some(other @ (Backend::Flex | Backend::Torch)) => bail!(
-                "--backend {other}: a GPU's backend is accepted, and flex where this program is built with it"
-            ),
-            #[cfg(feature = "kernels")]
-            asked => {
-                let gpu = Gpu::new(asked)?;
-                let machine = gpu.machine()?;
-                Ok(Self::Gpu(gpu, machine))
-            }
-            #[cfg(not(feature = "kernels"))]
-            _ => bail!("flex is the only backend of this program: build it with another's feature"),
+        let asked = asked.or(cfg!(feature = "flex").then_some(Backend::Flex));
+        #[cfg(feature = "timing")]
+        if asked == Some(Backend::Flex) {
+            return Ok(Self::Cpu(burn::device(Backend::Flex)?, Machine::cpu()?));
         }
+        #[cfg(feature = "kernels")]
+        if !matches!(asked, Some(Backend::Flex | Backend::Torch)) {
+            let gpu = Gpu::new(asked)?;
+            let machine = gpu.machine()?;
+            return Ok(Self::Gpu(gpu, machine));
+        }
+        let asked = asked.map_or("none".to_owned(), |backend| backend.to_string());
+        bail!(
+            "--backend {asked}: flex and the GPU backends are accepted, where this program is built with the feature of that name"
+        )
     }
 
     /// What rows call it.
