@@ -24,7 +24,7 @@ pub enum Rig {
     Cpu(::burn::tensor::Device, Machine),
     /// A GPU: this library by its kernels alone, Burn's own providers in processes of their own.
     #[cfg(feature = "kernels")]
-    Gpu(Gpu, Machine),
+    Gpu(Box<Gpu>, Machine),
 }
 
 impl Rig {
@@ -42,7 +42,7 @@ impl Rig {
         if !matches!(asked, Some(Backend::Flex | Backend::Torch)) {
             let gpu = Gpu::new(asked)?;
             let machine = gpu.machine()?;
-            return Ok(Self::Gpu(gpu, machine));
+            return Ok(Self::Gpu(Box::new(gpu), machine));
         }
         let asked = asked.map_or("none".to_owned(), |backend| backend.to_string());
         bail!(
