@@ -1,32 +1,46 @@
 //! The `bench` command: problems x providers x passes, a row for each.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
-use burn::tensor::Device;
+use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::harness::{Effort, Timing};
-use crate::machine::Machine;
-use crate::problems::{self, Problem, SETS, Shape};
-use crate::providers::{self, Attention, Matmul};
-use crate::record::{Backend, Dtype, Pass, Row};
-use crate::summary::BURN_MATMUL;
+use crate::catalogue::{self, SETS};
+use crate::harness::Effort;
+use crate::peers::{Outcome as PeerOutcome, Script};
+use crate::problems::Problem;
+use crate::providers::{Matmul, Provider, Rig};
+use crate::record::{Backend, Pass, Row};
+use crate::session::Session;
 
 /// Options of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
-    /// What to run on.
-    #[arg(long, value_enum, default_value_t = Backend::Flex)]
-    pub backend: Backend,
-    /// Sets of problems, or parts of problem names, separated by commas; see `problems`. Rows of a set go to
-    /// `<set>.jsonl`, others to `selection.jsonl`, which is not kept.
-    #[arg(long, default_value = "cpu")]
-    pub problems: String,
+    /// What to run on: the CPU where it is left out, or the GPU that this program is built for.
+    #[arg(long, value_enum)]
+    pub backend: Option<Backend>,
+    /// Sets of problems, their names, or parts of names, separated by commas; see `problems`. The set `cpu` or `gpu` where
+    /// it is left out. Rows of a set go to `<set>.jsonl`, others to `selection.jsonl`, which is not kept.
+    #[arg(long)]
+    pub problems: Option<String>,
     /// Passes to time, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Pass::Forward, Pass::Backward, Pass::ForwardBackward])]
     pub passes: Vec<Pass>,
+    /// Who is timed, separated by commas: all that this program has, where it is left out.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub providers: Vec<Provider>,
+    /// Also time the providers of `benches/baselines`, with this Python.
+    #[arg(
+        long,
+        value_name = "PYTHON",
+        num_args = 0..=1,
+        default_missing_value = "python3"
+    )]
+    pub baselines: Option<String>,
+    /// The script of the baselines.
+    #[arg(long, default_value = "benches/baselines/bench.py")]
+    pub script: PathBuf,
     /// The set `quick`, 5 runs each: a look, not a measurement. Rows go to `quick.jsonl`, which is not kept.
     #[arg(long, conflicts_with = "problems")]
     pub quick: bool,
@@ -39,13 +53,27 @@ pub struct BenchArgs {
     /// Folder of results; rows go to a file in `<date>-<device>` below it.
     #[arg(long, default_value = "benches/results")]
     pub results: PathBuf,
+    /// The file to add rows to, in place of one below `--results`.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// The id of an earlier run on this machine that these rows belong to; a new one where it is left out. The table shows
+    /// all rows of the run in the file.
+    #[arg(long)]
+    pub run: Option<String>,
+    /// The commit that rows name, where this program does not run in its repository.
+    #[arg(long)]
+    pub commit: Option<String>,
 }
 
 /// What a run leaves.
 pub struct Outcome {
-    /// The rows, as written.
+    /// The id of the run.
+    pub id: String,
+    /// The rows that were added, as written.
     pub rows: Vec<Row>,
-    /// Where they were added.
+    /// All rows of the run in the file.
+    pub run: Vec<Row>,
+    /// Where they are.
     pub path: PathBuf,
     /// What was left out, and why.
     pub notes: Vec<String>,
@@ -57,72 +85,185 @@ const MATMUL_SIZE: usize = 4096;
 /// Times everything; each row is on disk before the next point is timed.
 ///
 /// # Errors
-/// Problems or backends that do not exist, and results that cannot be written.
+/// Problems, backends and devices that do not exist, and results that cannot be written.
 pub fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
-    let (selection, runs) = if args.quick {
-        ("quick", args.runs.min(5))
-    } else {
-        (args.problems.as_str(), args.runs)
+    ensure!(args.runs > 0, "--runs 0: at least 1 is accepted");
+    let limit = Duration::try_from_secs_f64(args.limit).context("--limit")?;
+    let rig = Rig::open(args.backend)?;
+    let (selection, runs) = match &args.problems {
+        _ if args.quick => ("quick", args.runs.min(5)),
+        Some(selection) => (selection.as_str(), args.runs),
+        None => (rig.default_set(), args.runs),
     };
-    anyhow::ensure!(runs > 0, "--runs 0: at least 1 is accepted");
-    let effort = Effort {
-        runs,
-        warm_up: Duration::from_millis(200),
-        measured: Duration::from_millis(500),
-        limit: Duration::try_from_secs_f64(args.limit).context("--limit")?,
-    };
-    let problems = problems::select(selection)?;
-    let device = providers::device(args.backend)?;
-    let machine = Machine::cpu()?;
-    let mut session = Session {
-        run: machine.run_id(),
-        path: args
-            .results
-            .join(machine.folder())
-            .join(file_name(selection)),
-        machine,
-        backend: args.backend,
-        rows: Vec::new(),
-    };
-    let points = points(&problems, &args.passes);
-    let bar = progress_bar(points.len() as u64 + 1);
-    let mut notes = Vec::new();
-
-    session.time_matmul(&bar, &device, &effort, problems[0].shape.dtype, &mut notes)?;
-    for (problem, provider, pass) in points {
-        bar.set_message(format!("{} {} {pass}", provider.name(), problem.name));
-        let free = session.machine.free_bytes;
-        match provider.time(problem, pass, &device, &effort, free) {
-            Ok(timing) => session.add_attention(problem, provider, pass, &timing)?,
-            Err(reason) => notes.push(format!(
-                "{} {} {pass}: {reason}",
-                provider.name(),
-                problem.name
-            )),
-        }
-        bar.inc(1);
+    let problems = catalogue::select(selection)?;
+    let mut machine = rig.machine().clone();
+    if let Some(commit) = &args.commit {
+        machine.commit.clone_from(commit);
     }
-    bar.finish_and_clear();
+    let below = args.results.join(machine.folder());
+    let mut bench = Bench {
+        providers: providers(args, &rig),
+        passes: &args.passes,
+        problems: &problems,
+        effort: rig.effort(runs, limit),
+        session: Session {
+            run: args.run.clone().unwrap_or_else(|| machine.run_id()),
+            path: match &args.out {
+                Some(path) => path.clone(),
+                None => below.join(file_name(selection)),
+            },
+            machine,
+            backend: rig.backend(),
+            rows: Vec::new(),
+        },
+        notes: Vec::new(),
+        bar: progress_bar(),
+    };
+    bench.time_native(&rig)?;
+    let script = Script {
+        python: args.baselines.clone().unwrap_or("python3".to_owned()),
+        path: args.script.clone(),
+    };
+    bench.time_peers(&script)?;
+    bench.bar.finish_and_clear();
+
+    let Session {
+        run, path, rows, ..
+    } = bench.session;
+    let mut all = if path.exists() {
+        Row::read(&path)?
+    } else {
+        Vec::new()
+    };
+    all.retain(|row| row.run == run);
     Ok(Outcome {
-        rows: session.rows,
-        path: session.path,
-        notes,
+        id: run,
+        rows,
+        run: all,
+        path,
+        notes: bench.notes,
     })
 }
 
-/// A point for each pass and for each provider that computes the problem, neighbours in time where they are compared.
-fn points<'a>(problems: &'a [Problem], passes: &[Pass]) -> Vec<(&'a Problem, Attention, Pass)> {
-    let mut points = Vec::new();
-    for problem in problems {
-        for &pass in passes {
-            for provider in [Attention::Burn, Attention::S2] {
-                if provider.computes(problem) {
-                    points.push((problem, provider, pass));
+fn providers(args: &BenchArgs, rig: &Rig) -> Vec<Provider> {
+    let mut providers = if args.providers.is_empty() {
+        rig.providers().to_vec()
+    } else {
+        args.providers.clone()
+    };
+    if args.baselines.is_some() {
+        let more = Provider::PEERS.into_iter();
+        let more: Vec<Provider> = more.filter(|peer| !providers.contains(peer)).collect();
+        providers.extend(more);
+    }
+    providers
+}
+
+/// A run under way.
+struct Bench<'a> {
+    providers: Vec<Provider>,
+    passes: &'a [Pass],
+    problems: &'a [Problem],
+    effort: Effort,
+    session: Session,
+    notes: Vec<String>,
+    bar: ProgressBar,
+}
+
+impl<'a> Bench<'a> {
+    /// This program's own providers, neighbours in time where they are compared.
+    fn time_native(&mut self, rig: &Rig) -> anyhow::Result<()> {
+        let mut dtypes = Vec::new();
+        for problem in self.problems {
+            let dtype = problem.shape.dtype;
+            if self.providers.contains(&Provider::BurnMatmul) && !dtypes.contains(&dtype) {
+                dtypes.push(dtype);
+            }
+        }
+        let points = self.native_points();
+        self.bar.set_length((dtypes.len() + points.len()) as u64);
+        for dtype in dtypes {
+            let matmul = Matmul {
+                size: MATMUL_SIZE,
+                dtype,
+            };
+            let what = format!("{} {}", Provider::BurnMatmul.name(), matmul.problem());
+            self.bar.set_message(what.clone());
+            match rig.matmul(&matmul, &self.effort) {
+                Ok(timing) => self.session.add_matmul(&matmul, &timing)?,
+                Err(reason) => self.notes.push(format!("{what}: {reason:#}")),
+            }
+            self.bar.inc(1);
+        }
+        for (problem, provider, pass) in points {
+            let what = format!("{} {} {pass}", provider.name(), problem.name);
+            self.bar.set_message(what.clone());
+            match rig.attention(provider, problem, pass, &self.effort) {
+                Ok(measured) => self
+                    .session
+                    .add_attention(provider, problem, pass, &measured)?,
+                Err(reason) => self.notes.push(format!("{what}: {reason:#}")),
+            }
+            self.bar.inc(1);
+        }
+        Ok(())
+    }
+
+    fn native_points(&self) -> Vec<(&'a Problem, Provider, Pass)> {
+        let native = |provider: &&Provider| Provider::NATIVE.contains(provider);
+        let mut points = Vec::new();
+        for problem in self.problems {
+            for &pass in self.passes {
+                for &provider in self.providers.iter().filter(native) {
+                    if provider.computes(problem) {
+                        points.push((problem, provider, pass));
+                    }
                 }
             }
         }
+        points
     }
-    points
+
+    /// The others, each in its own process: what one breaks stays with it.
+    fn time_peers(&mut self, script: &Script) -> anyhow::Result<()> {
+        let peers = self.providers.clone();
+        for provider in peers
+            .into_iter()
+            .filter(|who| Provider::PEERS.contains(who))
+        {
+            let mut points = Vec::new();
+            for problem in self.problems.iter().filter(|of| provider.computes(of)) {
+                let passes = self
+                    .passes
+                    .iter()
+                    .filter(|&&pass| pass != Pass::HostForward);
+                points.extend(passes.map(|&pass| (problem, pass)));
+            }
+            if points.is_empty() {
+                continue;
+            }
+            self.bar.inc_length(points.len() as u64);
+            self.bar.set_message(provider.name());
+            let (session, notes, bar) = (&mut self.session, &mut self.notes, &self.bar);
+            let result = script.time(provider, &points, &self.effort, |outcome| {
+                bar.inc(1);
+                match outcome {
+                    PeerOutcome::Timed(problem, pass, timing, versions) => {
+                        bar.set_message(format!("{} {} {pass}", provider.name(), problem.name));
+                        session.add_peer(provider, problem, pass, &timing, versions)?;
+                    }
+                    PeerOutcome::LeftOut(reason) => {
+                        notes.push(format!("{} {reason}", provider.name()));
+                    }
+                }
+                Ok(())
+            });
+            if let Err(reason) = result {
+                self.notes.push(format!("{}: {reason:#}", provider.name()));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Sets have files of their own; anything else goes to one that is not kept.
@@ -131,129 +272,12 @@ fn file_name(selection: &str) -> String {
     format!("{}.jsonl", set.map_or("selection", |set| set.name))
 }
 
-fn progress_bar(points: u64) -> ProgressBar {
+fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template(
         "{bar:30} {pos}/{len} points, {elapsed} (about {eta} left)  {msg}",
     )
     .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(points).with_style(style);
+    let bar = ProgressBar::new(0).with_style(style);
     bar.enable_steady_tick(Duration::from_secs(1));
     bar
-}
-
-/// The rows of one run.
-struct Session {
-    run: String,
-    path: PathBuf,
-    machine: Machine,
-    backend: Backend,
-    rows: Vec<Row>,
-}
-
-impl Session {
-    fn time_matmul(
-        &mut self,
-        bar: &ProgressBar,
-        device: &Device,
-        effort: &Effort,
-        dtype: Dtype,
-        notes: &mut Vec<String>,
-    ) -> anyhow::Result<()> {
-        let matmul = Matmul {
-            size: MATMUL_SIZE,
-            dtype,
-        };
-        bar.set_message(format!("{BURN_MATMUL} {}", matmul.problem()));
-        match matmul.time(device, effort) {
-            Ok(timing) => {
-                // Two matrices are two sequences that attend each other with one product in place of two.
-                let shape = Shape {
-                    batch: 1,
-                    heads: 1,
-                    kv_heads: 1,
-                    seq: matmul.size,
-                    head_dim: matmul.size,
-                    dtype,
-                };
-                let row = self.row(shape, Pass::Forward, &timing, matmul.flops());
-                self.add(Row {
-                    provider: BURN_MATMUL.to_owned(),
-                    problem: matmul.problem(),
-                    pattern: "matrix product".to_owned(),
-                    ..row
-                })?;
-            }
-            Err(reason) => notes.push(format!("{BURN_MATMUL} {}: {reason}", matmul.problem())),
-        }
-        bar.inc(1);
-        Ok(())
-    }
-
-    fn add_attention(
-        &mut self,
-        problem: &Problem,
-        provider: Attention,
-        pass: Pass,
-        timing: &Timing,
-    ) -> anyhow::Result<()> {
-        let report = problem.report()?;
-        let flops = problem
-            .useful_flops(pass)?
-            .context("a pass of attention has useful operations")?;
-        let row = self.row(problem.shape, pass, timing, flops);
-        self.add(Row {
-            provider: provider.name().to_owned(),
-            engine: provider.engine(),
-            problem: problem.name.clone(),
-            block: (!problem.is_dense()).then_some(problem.pattern.block_size),
-            local_blocks: problem.local_stride().map(|(local_blocks, _)| local_blocks),
-            vert_stride: problem.local_stride().map(|(_, vert_stride)| vert_stride),
-            causal: true,
-            pattern: report.pattern,
-            density: report.density,
-            ..row
-        })
-    }
-
-    /// What all rows share; a dense row of no engine.
-    fn row(&self, shape: Shape, pass: Pass, timing: &Timing, flops: f64) -> Row {
-        let machine = &self.machine;
-        Row {
-            run: self.run.clone(),
-            provider: String::new(),
-            engine: None,
-            backend: self.backend,
-            problem: String::new(),
-            pass,
-            dtype: shape.dtype,
-            batch: shape.batch,
-            heads: shape.heads,
-            kv_heads: shape.kv_heads,
-            seq_q: shape.seq,
-            seq_kv: shape.seq,
-            head_dim: shape.head_dim,
-            block: None,
-            local_blocks: None,
-            vert_stride: None,
-            causal: false,
-            pattern: String::new(),
-            median_us: timing.median.as_secs_f64() * 1e6,
-            min_us: timing.min.as_secs_f64() * 1e6,
-            runs: timing.runs,
-            peak_bytes: Some(timing.peak_bytes),
-            density: 1.0,
-            useful_tflops: flops / timing.median.as_secs_f64() / 1e12,
-            device: machine.device.clone(),
-            driver: machine.driver.clone(),
-            date: machine.date.clone(),
-            commit: machine.commit.clone(),
-            versions: machine.versions.clone(),
-        }
-    }
-
-    fn add(&mut self, row: Row) -> anyhow::Result<()> {
-        row.append(Path::new(&self.path))?;
-        self.rows.push(row);
-        Ok(())
-    }
 }

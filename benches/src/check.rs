@@ -6,11 +6,9 @@
 //! cargo run --release -p s2-bench --no-default-features --features check,s2-attention-kernels/vulkan -- check
 //! ```
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,6 +19,9 @@ use cubecl::ir::{ElemType, FloatKind};
 use indicatif::{ProgressBar, ProgressStyle};
 use s2_attention_kernels::cube;
 use serde::Serialize;
+
+use crate::gpu;
+use crate::panics::caught;
 
 #[path = "../../crates/kernels/tests/checks/mod.rs"]
 mod checks;
@@ -105,8 +106,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Vec<Row>> {
         repeats: args.repeats,
         all_kernels: !args.few_kernels,
     };
-    let client = catch_unwind(|| cubecl::Device::default().client())
-        .map_err(|panic| anyhow::anyhow!("no device: {}", message(&*panic)))?;
+    let client = gpu::client()?;
     let bar = progress_bar(selected.len() as u64);
     let mut rows = Vec::new();
     for check in selected {
@@ -144,15 +144,15 @@ fn select(names: &[String]) -> anyhow::Result<Vec<&'static Check>> {
 }
 
 fn golden_data(path: &Path) -> anyhow::Result<Vec<golden::Golden>> {
-    catch_unwind(|| golden::all_in(path))
-        .map_err(|panic| anyhow::anyhow!("--golden {}: {}", path.display(), message(&*panic)))
+    caught(|| golden::all_in(path))
+        .map_err(|panic| anyhow::anyhow!("--golden {}: {panic}", path.display()))
 }
 
 /// One check. A panic is a miss: drivers and runtimes have them.
 fn hold(check: &Check, engine: &Engine, effort: &Effort) -> Row {
     let start = Instant::now();
-    let result = catch_unwind(AssertUnwindSafe(|| (check.run)(engine, effort)))
-        .unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))));
+    let result = caught(|| (check.run)(engine, effort))
+        .unwrap_or_else(|panic| Err(format!("panicked: {panic}")));
     let client = &engine.client;
     Row {
         name: check.name,
@@ -164,13 +164,6 @@ fn hold(check: &Check, engine: &Engine, effort: &Effort) -> Row {
         runtime: client.name().to_owned(),
         features: features(client),
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or(panic.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without a message")
-        .to_owned()
 }
 
 fn features(client: &Client) -> Vec<String> {

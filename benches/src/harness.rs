@@ -1,10 +1,12 @@
 //! Timing: warm-up, then the median of many runs.
 //!
-//! Between runs the caches are filled with other data, so that inputs come from memory as they do in a model, and
-//! outputs are dropped outside the timed part. Wall clock around a call that waits for the device: right for the CPU; on
-//! a GPU it holds the host's part of the call too.
+//! Between runs the caches are filled with other data, so that inputs come from memory as they do in a model. This is the
+//! loop, and the wall clock around a call that waits for the device, which is right for the CPU. GPUs have a clock of
+//! their own: `gpu` runs the same loop on it.
 
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use crate::memory::peak_bytes;
 
@@ -15,14 +17,38 @@ pub struct Effort {
     pub runs: usize,
     /// Time before the first timed run is used.
     pub warm_up: Duration,
-    /// Runs go on until this much time is measured.
+    /// Runs go on until this much time is measured, or [`MOST_RUNS`] are done.
     pub measured: Duration,
     /// A point whose fewest runs would take longer is refused.
     pub limit: Duration,
 }
 
+/// More runs than these tell nothing more.
+pub const MOST_RUNS: usize = 1000;
+
+impl Effort {
+    /// For calls of milliseconds on a CPU.
+    pub fn cpu(runs: usize, limit: Duration) -> Self {
+        Self {
+            runs,
+            warm_up: Duration::from_millis(200),
+            measured: Duration::from_millis(500),
+            limit,
+        }
+    }
+
+    /// For calls of microseconds on a GPU.
+    pub fn gpu(runs: usize, limit: Duration) -> Self {
+        Self {
+            warm_up: Duration::from_millis(50),
+            measured: Duration::from_millis(100),
+            ..Self::cpu(runs, limit)
+        }
+    }
+}
+
 /// Times of one point.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// Median of the runs.
     pub median: Duration,
@@ -30,8 +56,21 @@ pub struct Timing {
     pub min: Duration,
     /// Number of runs.
     pub runs: usize,
-    /// Most bytes that a run held at once beyond what was held before it, on the host.
-    pub peak_bytes: u64,
+    /// Most bytes that a run held at once beyond what was held before it; `None` where that cannot be known.
+    pub peak_bytes: Option<u64>,
+}
+
+impl Timing {
+    /// Of at least one run.
+    pub fn of(mut times: Vec<Duration>, peak_bytes: Option<u64>) -> Self {
+        times.sort_unstable();
+        Self {
+            median: times[times.len() / 2],
+            min: times[0],
+            runs: times.len(),
+            peak_bytes,
+        }
+    }
 }
 
 /// A point that would take too long.
@@ -41,6 +80,42 @@ pub struct TooSlow {
     first: Duration,
     runs: usize,
     limit: Duration,
+}
+
+/// Refuses a point by the time of one run.
+///
+/// # Errors
+/// If the fewest runs would take longer than the limit.
+pub fn within_limit(effort: &Effort, first: Duration) -> Result<(), TooSlow> {
+    if first * effort.runs as u32 > effort.limit {
+        return Err(TooSlow {
+            first,
+            runs: effort.runs,
+            limit: effort.limit,
+        });
+    }
+    Ok(())
+}
+
+/// The times of runs that clock themselves: warm-up, then as many as `effort` asks for.
+///
+/// # Errors
+/// The first that a run returns.
+pub fn sample<Error>(
+    effort: &Effort,
+    mut run: impl FnMut() -> Result<Duration, Error>,
+) -> Result<Vec<Duration>, Error> {
+    let warm_up = Instant::now();
+    while warm_up.elapsed() < effort.warm_up {
+        run()?;
+    }
+    let (mut times, mut sum) = (Vec::new(), Duration::ZERO);
+    while times.len() < effort.runs || (sum < effort.measured && times.len() < MOST_RUNS) {
+        let time = run()?;
+        sum += time;
+        times.push(time);
+    }
+    Ok(times)
 }
 
 /// Times `run` on what `prepare` makes; only `run` is timed. `run` returns when the device is done, and what it returns
@@ -60,36 +135,17 @@ pub fn measure<Input, Output>(
         drop(output);
         time
     };
-
     let input = prepare();
     let (peak_bytes, first) = peak_bytes(|| timed(input));
-
-    if first * effort.runs as u32 > effort.limit {
-        return Err(TooSlow {
-            first,
-            runs: effort.runs,
-            limit: effort.limit,
-        });
-    }
-    let warm_up = Instant::now();
-    while warm_up.elapsed() < effort.warm_up {
-        timed(prepare());
-    }
+    within_limit(effort, first)?;
 
     let mut other_data = OtherData::new();
-    let mut times: Vec<Duration> = Vec::new();
-    while times.len() < effort.runs || times.iter().sum::<Duration>() < effort.measured {
+    let times = sample(effort, || {
         let input = prepare();
         other_data.fill_caches();
-        times.push(timed(input));
-    }
-    times.sort_unstable();
-    Ok(Timing {
-        median: times[times.len() / 2],
-        min: times[0],
-        runs: times.len(),
-        peak_bytes,
-    })
+        Ok(timed(input))
+    })?;
+    Ok(Timing::of(times, Some(peak_bytes)))
 }
 
 /// More than the last-level cache of most CPUs.

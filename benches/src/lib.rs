@@ -4,38 +4,54 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`problems`] | the catalogue: named problems, in sets |
+//! | [`problems`] | an attention problem and its name |
+//! | [`catalogue`] | the catalogue: problems in sets |
 //! | [`record`] | the result row, one line of JSON for each measured point |
 //! | [`summary`] | what follows from the rows of one run: speed-ups and shares |
 //! | `machine` | device, commit and versions that rows name |
 //! | `harness` | warm-up, median of many runs |
-//! | `memory` | the most bytes that a pass holds |
-//! | `providers` | what is timed: this library, Burn's dense attention, Burn's matmul |
-//! | `bench` | the `bench` command: problems x providers x passes |
+//! | `memory` | the most bytes that a pass holds on the host |
+//! | `panics` | panics of drivers, as errors |
 //! | `table` | the table on the screen |
+//! | `peers` | providers in Python: what the script of `benches/baselines` is told and says |
+//! | `providers` | who is timed, and on what |
+//! | `session` | the rows of a run as they come |
+//! | `bench` | the `bench` command: problems x providers x passes |
+//! | `gpu` | the GPU kernels without Burn: inputs, launches, device time, memory |
+//! | `kernels` | the `kernels` command: times the GPU kernels and leaves no rows |
 //! | `check` | the `check` command: what the GPU kernels hold on this machine's device |
-//! | `kernels` | the `kernels` command: times the GPU kernels alone |
 //!
-//! Those without a link need the feature `timing`, the last two `check`; every GPU backend's feature turns both on.
+//! Those without a link need the feature `command`, and beside it: `providers` to `bench` a feature with something to
+//! time, `timing` (through Burn) or `kernels` (without it); `gpu` and `kernels` that feature; `check` its own. A GPU
+//! backend's feature turns all of them on.
 
-#[cfg(feature = "timing")]
+#[cfg(any(feature = "timing", feature = "kernels"))]
 pub mod bench;
+pub mod catalogue;
 #[cfg(feature = "check")]
 pub mod check;
-#[cfg(feature = "timing")]
+#[cfg(feature = "kernels")]
+pub mod gpu;
+#[cfg(feature = "command")]
 pub mod harness;
-#[cfg(feature = "check")]
+#[cfg(feature = "kernels")]
 pub mod kernels;
-#[cfg(feature = "timing")]
+#[cfg(feature = "command")]
 pub mod machine;
-#[cfg(feature = "timing")]
+#[cfg(feature = "command")]
 pub mod memory;
+#[cfg(feature = "command")]
+pub mod panics;
+#[cfg(any(feature = "timing", feature = "kernels"))]
+pub mod peers;
 pub mod problems;
-#[cfg(feature = "timing")]
+#[cfg(any(feature = "timing", feature = "kernels"))]
 pub mod providers;
 pub mod record;
+#[cfg(any(feature = "timing", feature = "kernels"))]
+pub mod session;
 pub mod summary;
-#[cfg(feature = "timing")]
+#[cfg(feature = "command")]
 pub mod table;
 
 /// The examples of README and book, as doc tests.

@@ -12,9 +12,9 @@ use time::format_description::well_known::Rfc3339;
 /// The machine and the build, as rows name them.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// CPU model and threads.
+    /// CPU model and threads, or the GPU as it names itself.
     pub device: String,
-    /// Kernel of the operating system.
+    /// Kernel of the operating system, or the driver of the GPU where it is known.
     pub driver: Option<String>,
     /// Start of the run, UTC, RFC 3339.
     pub date: String,
@@ -22,26 +22,57 @@ pub struct Machine {
     pub commit: String,
     /// Versions of this library, Burn and CubeCL.
     pub versions: BTreeMap<String, String>,
-    /// Bytes of memory that were free at the start, where that can be known.
+    /// Bytes of the host's memory that were free at the start, where that is known and matters.
     pub free_bytes: Option<u64>,
 }
 
 impl Machine {
     /// This machine, as a CPU.
+    ///
+    /// # Errors
+    /// A system that does not say how many threads it has, or what the time is.
     pub fn cpu() -> anyhow::Result<Self> {
         let model =
             proc_field("cpuinfo", "model name").unwrap_or_else(|| format!("{OS} {ARCH} CPU"));
         let threads = available_parallelism()?;
+        let driver = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+        let driver = driver.map(|release| format!("Linux {}", release.trim()));
+        Self::now(format!("{model}, {threads} threads"), driver, free_bytes())
+    }
+
+    /// This machine, as the GPU of that name.
+    ///
+    /// # Errors
+    /// A system that does not say what the time is.
+    pub fn gpu(device: String) -> anyhow::Result<Self> {
+        let driver = if device.contains("NVIDIA") {
+            output(
+                "nvidia-smi",
+                &[
+                    "--query-gpu=driver_version",
+                    "--format=csv,noheader",
+                    "--id=0",
+                ],
+            )
+        } else {
+            None
+        };
+        Self::now(device, driver, None)
+    }
+
+    fn now(
+        device: String,
+        driver: Option<String>,
+        free_bytes: Option<u64>,
+    ) -> anyhow::Result<Self> {
         let now = OffsetDateTime::now_utc().replace_nanosecond(0)?;
         Ok(Self {
-            device: format!("{model}, {threads} threads"),
-            driver: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .ok()
-                .map(|release| format!("Linux {}", release.trim())),
+            device,
+            driver,
             date: now.format(&Rfc3339)?,
             commit: commit(),
             versions: versions(),
-            free_bytes: free_bytes(),
+            free_bytes,
         })
     }
 
@@ -76,15 +107,18 @@ fn free_bytes() -> Option<u64> {
     Some(kibibytes << 10)
 }
 
+/// What a program prints, if it is there and succeeds.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 fn commit() -> String {
-    let git = |args: &[&str]| {
-        let output = Command::new("git")
-            .args(args)
-            .output()
-            .ok()
-            .filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
+    let git = |args: &[&str]| output("git", args);
     let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
         return "unknown".to_owned();
     };

@@ -3,14 +3,17 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-#[cfg(feature = "timing")]
+#[cfg(any(feature = "timing", feature = "kernels"))]
 use s2_bench::bench::{self, BenchArgs};
+use s2_bench::catalogue::{self, SETS};
 #[cfg(feature = "check")]
 use s2_bench::check::{self, CheckArgs};
-#[cfg(feature = "check")]
+#[cfg(feature = "kernels")]
 use s2_bench::kernels::{self, KernelsArgs};
-use s2_bench::problems::SETS;
 #[cfg(feature = "timing")]
+use s2_bench::providers::child::{self, PointArgs};
+use s2_bench::record::Pass;
+#[cfg(any(feature = "timing", feature = "kernels"))]
 use s2_bench::table;
 
 /// Times block-sparse attention beside other implementations, and checks it.
@@ -24,34 +27,43 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Time problems and print how they compare.
-    #[cfg(feature = "timing")]
+    #[cfg(any(feature = "timing", feature = "kernels"))]
     Bench(BenchArgs),
     /// Hold the GPU kernels to their tests on this machine's device.
     #[cfg(feature = "check")]
     Check(CheckArgs),
     /// Time the GPU kernels alone, without Burn around them.
-    #[cfg(feature = "check")]
+    #[cfg(feature = "kernels")]
     Kernels(KernelsArgs),
+    /// Time one point of Burn's and print it as JSON: what `bench` starts for each on GPUs.
+    #[cfg(feature = "timing")]
+    #[command(hide = true)]
+    Point(PointArgs),
     /// List the catalogue.
     Problems {
-        /// Problems as lines of JSON, for programs in other languages that time the same ones.
-        #[arg(long)]
-        json: bool,
+        /// These as lines of JSON, for programs in other languages that time the same ones: sets, names, or parts of names,
+        /// separated by commas.
+        #[arg(long, num_args = 0..=1, default_missing_value = "cpu", value_name = "PROBLEMS")]
+        json: Option<String>,
+        /// The pass that the JSON asks for.
+        #[arg(long, value_enum, default_value_t = Pass::Forward)]
+        pass: Pass,
     },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        #[cfg(feature = "timing")]
+        #[cfg(any(feature = "timing", feature = "kernels"))]
         Command::Bench(args) => {
             let outcome = bench::run(&args)?;
-            println!("{}", table::render(&outcome.rows)?);
+            println!("{}", table::render(&outcome.run)?);
             for note in &outcome.notes {
                 println!("left out: {note}");
             }
             println!(
-                "{} rows added to {}",
+                "{} rows of run {} added to {}",
                 outcome.rows.len(),
+                outcome.id,
                 outcome.path.display()
             );
         }
@@ -63,28 +75,32 @@ fn main() -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        #[cfg(feature = "check")]
+        #[cfg(feature = "timing")]
+        Command::Point(args) => println!("{}", serde_json::to_string(&child::run(&args)?)?),
+        #[cfg(feature = "kernels")]
         Command::Kernels(args) => println!("{}", kernels::run(&args)?),
-        Command::Problems { json } => list_problems(json)?,
+        Command::Problems {
+            json: Some(selection),
+            pass,
+        } => {
+            for problem in catalogue::select(&selection)? {
+                println!("{}", serde_json::to_string(&problem.point(pass)?)?);
+            }
+        }
+        Command::Problems { json: None, .. } => list_problems()?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list_problems(json: bool) -> anyhow::Result<()> {
+fn list_problems() -> anyhow::Result<()> {
     for set in SETS {
-        if !json {
-            println!("{}: {}", set.name, set.about);
-        }
+        println!("{}: {}", set.name, set.about);
         for problem in (set.problems)() {
-            if json {
-                println!("{}", serde_json::to_string(&problem)?);
-            } else {
-                println!(
-                    "  {:44} density {:.3}",
-                    problem.name,
-                    problem.report()?.density
-                );
-            }
+            println!(
+                "  {:44} density {:.3}",
+                problem.name,
+                problem.report()?.density
+            );
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The catalogue: named attention problems, in sets.
+//! Named attention problems.
 //!
 //! A name says the whole problem: `b1_h8kv2_s2048_d64_f32_blk64_l4_v8` is batch 1, 8 query and 2 key/value heads, 2048
 //! tokens, head dimension 64, f32, blocks of 64 tokens, a local window of 4 blocks and a vertical stride of 8.
@@ -37,6 +37,18 @@ pub struct Problem {
     pub shape: Shape,
     /// Which blocks are attended.
     pub pattern: PatternConfig,
+}
+
+/// A pass of a problem, as programs in other languages are told.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Point<'a> {
+    /// The problem.
+    #[serde(flatten)]
+    pub problem: &'a Problem,
+    /// Attended (query, key) pairs of all heads of one sequence: what a mask made elsewhere must have too.
+    pub pairs: u64,
+    /// The pass.
+    pub pass: Pass,
 }
 
 /// Block size of the dense problems, in tokens. It changes nothing about what they compute.
@@ -105,6 +117,19 @@ impl Problem {
         PatternReport::new(&self.pattern.build()?, self.shape.seq)
     }
 
+    /// One of its passes.
+    ///
+    /// # Errors
+    /// A pattern that means nothing.
+    pub fn point(&self, pass: Pass) -> Result<Point<'_>, PatternError> {
+        Ok(Point {
+            problem: self,
+            // 2^20 tokens of 2^16 heads have 2^56 pairs at most.
+            pairs: self.report()?.attended_pairs as u64,
+            pass,
+        })
+    }
+
     /// Floating-point operations on attended pairs: `4 * pairs * head_dim` forward (two products, a multiplication and
     /// an addition each), 2.5 times that backward (five products). `None` for passes that are more than attention.
     ///
@@ -115,7 +140,7 @@ impl Problem {
             Pass::Forward | Pass::Prefill => 1.0,
             Pass::Backward => 2.5,
             Pass::ForwardBackward => 3.5,
-            Pass::Decode | Pass::TrainStep => return Ok(None),
+            Pass::HostForward | Pass::Decode | Pass::TrainStep => return Ok(None),
         };
         let pairs = self.report()?.attended_pairs as f64 * self.shape.batch as f64;
         Ok(Some(factor * 4.0 * pairs * self.shape.head_dim as f64))
@@ -167,117 +192,4 @@ fn parse(name: &str) -> Option<Problem> {
         )),
         _ => None,
     }
-}
-
-/// A set of problems by name.
-pub struct Set {
-    /// The name, as `select` takes it.
-    pub name: &'static str,
-    /// What is in it.
-    pub about: &'static str,
-    /// The problems, each sparse one with its dense twin.
-    pub problems: fn() -> Vec<Problem>,
-}
-
-/// All sets.
-pub const SETS: [Set; 2] = [
-    Set {
-        name: "cpu",
-        about: "lengths 512 to 8192, strides 2 to 16, blocks 16 to 64, d 64 and 128, grouped heads",
-        problems: cpu,
-    },
-    Set {
-        name: "quick",
-        about: "a few small ones of `cpu`",
-        problems: quick,
-    },
-];
-
-/// What the CPU problems have in common.
-const CPU: Shape = Shape {
-    batch: 1,
-    heads: 8,
-    kv_heads: 8,
-    seq: 2048,
-    head_dim: 64,
-    dtype: Dtype::F32,
-};
-
-fn cpu() -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for seq in [512, 1024, 2048, 4096, 8192] {
-        problems.push(Shape { seq, ..CPU }.sparse(64, 4, 8));
-    }
-    for vert_stride in [2, 4, 16] {
-        problems.push(Shape { seq: 4096, ..CPU }.sparse(64, 4, vert_stride));
-    }
-    for block in [16, 32] {
-        problems.push(CPU.sparse(block, 4, 8));
-    }
-    problems.push(
-        Shape {
-            head_dim: 128,
-            ..CPU
-        }
-        .sparse(64, 4, 8),
-    );
-    problems.push(Shape { kv_heads: 2, ..CPU }.sparse(64, 4, 8));
-    with_dense_twins(problems)
-}
-
-fn quick() -> Vec<Problem> {
-    with_dense_twins(
-        [512, 1024]
-            .map(|seq| Shape { seq, ..CPU }.sparse(64, 4, 8))
-            .to_vec(),
-    )
-}
-
-/// The problems with the dense problem of each shape before its first sparse one: speed-ups are relative to it.
-fn with_dense_twins(problems: Vec<Problem>) -> Vec<Problem> {
-    let mut all: Vec<Problem> = Vec::new();
-    for problem in problems {
-        for problem in [problem.shape.dense(), problem] {
-            if !all.contains(&problem) {
-                all.push(problem);
-            }
-        }
-    }
-    all
-}
-
-/// A selection that names nothing.
-#[derive(Debug, thiserror::Error)]
-#[error("no problem is named {name:?}: give a set ({sets}) or part of a problem's name, e.g. s2048_d64", sets = set_names())]
-pub struct UnknownProblem {
-    name: String,
-}
-
-fn set_names() -> String {
-    SETS.map(|set| set.name).join(", ")
-}
-
-/// The problems of a comma-separated list of sets and parts of problem names, with their dense twins.
-///
-/// # Errors
-/// A part that names nothing.
-pub fn select(list: &str) -> Result<Vec<Problem>, UnknownProblem> {
-    let mut selected = Vec::new();
-    for name in list.split(',').map(str::trim) {
-        let found: Vec<Problem> = match SETS.iter().find(|set| set.name == name) {
-            Some(set) => (set.problems)(),
-            None => {
-                let all = SETS.iter().flat_map(|set| (set.problems)());
-                all.filter(|problem| !name.is_empty() && problem.name.contains(name))
-                    .collect()
-            }
-        };
-        if found.is_empty() {
-            return Err(UnknownProblem {
-                name: name.to_owned(),
-            });
-        }
-        selected.extend(found);
-    }
-    Ok(with_dense_twins(selected))
 }

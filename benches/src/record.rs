@@ -68,7 +68,7 @@ pub struct Row {
     /// Attended over dense token pairs.
     pub density: f64,
     /// Useful TFLOP/s: `4 * pairs * head_dim` forward and 2.5 times that backward, over the median time, where `pairs`
-    /// are the attended (query, key) pairs.
+    /// are the attended (query, key) pairs. 0 for passes that compute nothing on the device.
     pub useful_tflops: f64,
     /// The machine.
     pub device: String,
@@ -117,6 +117,9 @@ names! {
         Backward = "backward",
         /// Both in one run.
         ForwardBackward = "forward-backward",
+        /// The host's part of `forward`: from the call until the driver has the launch, without waiting for the device.
+        /// Medians of 1,000 calls; `useful_tflops` is 0 and `peak_bytes` is `null`.
+        HostForward = "host-forward",
         /// One or a few new tokens against a cache.
         Decode = "decode",
         /// A prompt into a cache.
@@ -145,8 +148,10 @@ names! {
 names! {
     /// What a provider ran on.
     Backend {
-        /// NVIDIA GPUs.
+        /// NVIDIA GPUs, kernels compiled by LLVM.
         Cuda = "cuda",
+        /// NVIDIA GPUs, kernels compiled by NVRTC.
+        CudaCpp = "cuda-cpp",
         /// Vulkan through SPIR-V.
         Vulkan = "vulkan",
         /// Any GPU through WGSL.
@@ -200,6 +205,11 @@ pub enum RecordError {
 }
 
 impl Row {
+    /// Whether it is of a dense problem: a pattern of blocks that covers a short sequence is none.
+    pub fn is_dense(&self) -> bool {
+        self.block.is_none() && self.density == 1.0
+    }
+
     /// The rows of a results file; empty lines are skipped.
     ///
     /// # Errors

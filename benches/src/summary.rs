@@ -1,6 +1,6 @@
 //! What follows from the rows of one run: speed-up over dense, share of the ideal, share of the matmul rate.
 
-use crate::record::Row;
+use crate::record::{Pass, Row};
 
 /// This library.
 pub const S2_ATTENTION: &str = "burn-s2-attention";
@@ -8,6 +8,31 @@ pub const S2_ATTENTION: &str = "burn-s2-attention";
 pub const BURN_ATTENTION: &str = "burn-attention";
 /// Burn's own matrix product, the yardstick of what the device computes.
 pub const BURN_MATMUL: &str = "burn-matmul";
+/// FlashAttention-2 as PyTorch has it: what the field compares with.
+pub const SDPA_FLASH: &str = "sdpa-flash";
+
+/// The provider whose dense attention speed-ups of these rows are relative to: the first of FlashAttention-2, Burn's own
+/// attention and this library that has dense rows.
+pub fn dense_baseline(rows: &[Row]) -> &'static str {
+    let has_dense = |provider: &&str| {
+        rows.iter()
+            .any(|row| row.provider == *provider && row.is_dense())
+    };
+    [SDPA_FLASH, BURN_ATTENTION]
+        .into_iter()
+        .find(has_dense)
+        .unwrap_or(S2_ATTENTION)
+}
+
+/// What tables and plots call a provider's dense attention.
+pub fn dense_name(provider: &str) -> String {
+    match provider {
+        S2_ATTENTION => "our own dense".to_owned(),
+        BURN_ATTENTION => "Burn's dense".to_owned(),
+        SDPA_FLASH => "FlashAttention-2".to_owned(),
+        other => format!("{other}, dense"),
+    }
+}
 
 /// Rows that were not timed together: their times cannot be compared.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +54,7 @@ pub struct Line<'a> {
     /// The time that the provider's own dense attention would take on as many pairs, over time of the row: 1 if time
     /// follows density.
     pub ideal_share: Option<f64>,
-    /// Useful FLOP/s over those of Burn's matrix product.
+    /// Useful FLOP/s over those of Burn's matrix product in the same type.
     pub matmul_share: Option<f64>,
 }
 
@@ -41,18 +66,26 @@ pub struct Line<'a> {
 /// Rows of more than one run.
 pub fn summarize<'a>(rows: &'a [Row], baseline: &str) -> Result<Vec<Line<'a>>, MixedRuns> {
     one_run(rows)?;
-    let matmul = rows
-        .iter()
-        .filter(|row| row.provider == BURN_MATMUL)
-        .map(|row| row.useful_tflops);
-    let matmul = matmul.reduce(f64::max);
+    let matmul = |of: &Row| {
+        let matmul = |row: &&Row| row.provider == BURN_MATMUL && row.dtype == of.dtype;
+        rows.iter().find(matmul).map(|row| row.useful_tflops)
+    };
     let attention = rows.iter().filter(|row| row.provider != BURN_MATMUL);
     let lines = attention.map(|row| {
         let dense_of = |provider: &str| {
             rows.iter().find(|other| {
-                other.provider == provider && other.density == 1.0 && same_shape(other, row)
+                other.provider == provider && other.is_dense() && same_shape(other, row)
             })
         };
+        if row.pass == Pass::HostForward {
+            return Line {
+                row,
+                baseline: None,
+                speedup: None,
+                ideal_share: None,
+                matmul_share: None,
+            };
+        }
         let baseline = dense_of(baseline);
         let own_dense = dense_of(&row.provider);
         Line {
@@ -60,7 +93,7 @@ pub fn summarize<'a>(rows: &'a [Row], baseline: &str) -> Result<Vec<Line<'a>>, M
             baseline,
             speedup: baseline.map(|dense| dense.median_us / row.median_us),
             ideal_share: own_dense.map(|dense| dense.median_us * row.density / row.median_us),
-            matmul_share: matmul.map(|matmul| row.useful_tflops / matmul),
+            matmul_share: matmul(row).map(|matmul| row.useful_tflops / matmul),
         }
     });
     Ok(lines.collect())
@@ -84,7 +117,8 @@ pub fn one_run(rows: &[Row]) -> Result<(), MixedRuns> {
     }
 }
 
-fn same_shape(a: &Row, b: &Row) -> bool {
+/// Whether the rows are of the same pass over tensors of the same sizes and type.
+pub fn same_shape(a: &Row, b: &Row) -> bool {
     let key = |row: &Row| {
         (
             row.pass,

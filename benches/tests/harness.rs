@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use s2_bench::harness::{Effort, measure};
+use s2_bench::harness::{Effort, MOST_RUNS, measure, sample};
 
 const EFFORT: Effort = Effort {
     runs: 5,
@@ -62,4 +62,19 @@ fn a_call_that_would_take_too_long_is_refused_after_one_run() {
         "{error}"
     );
     assert_eq!(calls, 1);
+}
+
+#[test]
+fn very_short_calls_are_not_repeated_for_ever() {
+    let effort = Effort {
+        measured: Duration::from_secs(60),
+        ..EFFORT
+    };
+    assert_eq!(measure(&effort, || (), |()| ()).unwrap().runs, MOST_RUNS);
+    let times = sample(&EFFORT, || Ok::<_, ()>(Duration::from_secs(1))).unwrap();
+    assert_eq!(times.len(), 5);
+    assert_eq!(
+        sample(&EFFORT, || Err::<Duration, _>("broken")),
+        Err("broken")
+    );
 }

@@ -1,9 +1,7 @@
-//! The catalogue.
-
-use std::collections::HashSet;
+//! Problems: what they compute, and their names.
 
 use s2_attention_pattern::predicate;
-use s2_bench::problems::{Problem, SETS, Shape, select};
+use s2_bench::problems::{Problem, Shape};
 use s2_bench::record::{Dtype, Pass};
 
 const SMALL: Shape = Shape {
@@ -55,69 +53,32 @@ fn useful_operations_count_attended_pairs() {
 }
 
 #[test]
-fn names_say_the_problem_and_nothing_else_has_them() {
+fn names_say_the_problem() {
+    for (problem, name) in [
+        (SMALL.sparse(8, 2, 3), "b2_h4kv2_s70_d16_f32_blk8_l2_v3"),
+        (SMALL.dense(), "b2_h4kv2_s70_d16_f32_dense"),
+    ] {
+        assert_eq!(problem.name, name);
+        assert_eq!(name.parse::<Problem>().unwrap(), problem);
+    }
+    for name in [
+        "b2_h4_s70_d16_f8_dense",
+        "b2_h4_s70_d16_f32_blk8_l2",
+        "dense",
+    ] {
+        let error = name.parse::<Problem>().unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn a_point_names_the_pairs_of_one_sequence() {
+    let problem = SMALL.sparse(8, 2, 3);
+    let point = problem.point(Pass::Backward).unwrap();
+    assert_eq!(point.pairs as f64, pairs(&problem) / 2.0);
+    let json = serde_json::to_value(&point).unwrap();
     assert_eq!(
-        SMALL.sparse(8, 2, 3).name,
-        "b2_h4kv2_s70_d16_f32_blk8_l2_v3"
+        (&json["name"], &json["pass"], &json["kv_heads"]),
+        (&problem.name.as_str().into(), &"backward".into(), &2.into())
     );
-    for set in SETS {
-        let problems = (set.problems)();
-        let names: HashSet<&str> = problems
-            .iter()
-            .map(|problem| problem.name.as_str())
-            .collect();
-        assert_eq!(names.len(), problems.len(), "{}", set.name);
-        for problem in &problems {
-            problem
-                .report()
-                .unwrap_or_else(|error| panic!("{}: {error}", problem.name));
-        }
-    }
-}
-
-#[test]
-fn a_dense_twin_comes_before_every_sparse_problem() {
-    for set in SETS {
-        let problems = (set.problems)();
-        for (index, problem) in problems.iter().enumerate() {
-            let twin = problem.shape.dense();
-            assert!(
-                problems[..=index].contains(&twin),
-                "{}: no {} before it",
-                problem.name,
-                twin.name
-            );
-        }
-    }
-}
-
-#[test]
-fn selections_take_sets_and_parts_of_names() {
-    assert_eq!(select("quick").unwrap().len(), 4);
-    let both = select("s2048_d128, quick").unwrap();
-    assert!(both[0].name.contains("s2048_d128") && both.last().unwrap().name.contains("s1024"));
-    // One sparse problem brings its dense twin.
-    let names: Vec<String> = select("s2048_d64_f32_blk64_l4_v8")
-        .unwrap()
-        .into_iter()
-        .map(|problem| problem.name)
-        .collect();
-    assert!(
-        names.contains(&"b1_h8_s2048_d64_f32_dense".to_owned()),
-        "{names:?}"
-    );
-    let error = select("quick,s99").unwrap_err().to_string();
-    assert!(
-        error.contains("s99") && error.contains("cpu, quick"),
-        "{error}"
-    );
-    assert!(select("").is_err());
-}
-
-#[test]
-fn the_shape_of_the_cpu_target_is_in_the_cpu_set() {
-    let cpu = select("cpu").unwrap();
-    let target =
-        |problem: &&Problem| problem.shape.seq == 2048 && problem.local_stride() == Some((4, 8));
-    assert!(cpu.iter().any(|problem| target(&problem)));
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{dense, matmul, sparse};
 use s2_bench::record::{Pass, Row};
-use s2_bench::summary::{BURN_ATTENTION, S2_ATTENTION, summarize};
+use s2_bench::summary::{BURN_ATTENTION, S2_ATTENTION, SDPA_FLASH, dense_baseline, summarize};
 
 #[test]
 fn speed_ups_and_shares() {
@@ -58,4 +58,37 @@ fn rows_of_different_runs_are_refused() {
     let error = summarize(&rows, BURN_ATTENTION).unwrap_err();
     assert_eq!(error.runs, ["run-1", "run-2"]);
     assert!(error.to_string().contains("run-1, run-2"), "{error}");
+}
+
+#[test]
+fn the_field_is_the_baseline_where_it_was_timed() {
+    let mut rows = vec![sparse(625.0)];
+    for provider in [S2_ATTENTION, BURN_ATTENTION, SDPA_FLASH] {
+        rows.push(dense(provider, 2000.0));
+        assert_eq!(dense_baseline(&rows), provider);
+    }
+}
+
+/// A local window as long as the sequence leaves nothing out, but it is not what dense attention takes.
+#[test]
+fn a_pattern_that_covers_everything_is_no_baseline() {
+    let covering = Row {
+        density: 1.0,
+        ..sparse(100.0)
+    };
+    let rows = [covering, dense(S2_ATTENTION, 2000.0)];
+    let lines = summarize(&rows, S2_ATTENTION).unwrap();
+    assert_eq!(lines[0].speedup, Some(20.0));
+}
+
+#[test]
+fn host_time_is_compared_with_nothing() {
+    let rows = [dense(S2_ATTENTION, 8.0), sparse(8.0), matmul(0.2)].map(|row| Row {
+        pass: Pass::HostForward,
+        ..row
+    });
+    for line in summarize(&rows, S2_ATTENTION).unwrap() {
+        assert!(line.speedup.is_none() && line.ideal_share.is_none());
+        assert!(line.matmul_share.is_none());
+    }
 }

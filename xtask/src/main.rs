@@ -45,7 +45,7 @@ struct Cli {
 enum Command {
     /// Format, lints, docs and all tests.
     Test(test::TestArgs),
-    /// Time attention beside Burn's own and print how they compare.
+    /// Time attention beside Burn's own and others, and print how they compare.
     Bench(bench::BenchArgs),
     /// Fill the tables and pictures of README and docs from result files.
     Report(report::ReportArgs),

@@ -5,11 +5,10 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_s2_attention::{Pattern, PatternError, S2AttentionOptions, s2_attention};
 
-use super::{dtype, wait};
+use super::burn::{dtype, wait};
 use crate::harness::{Effort, Timing, TooSlow, measure};
 use crate::problems::{Problem, Shape};
-use crate::record::{Engine, Pass};
-use crate::summary::{BURN_ATTENTION, S2_ATTENTION};
+use crate::record::Pass;
 
 /// Who computes attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,27 +49,6 @@ pub enum Skipped {
 const SCORE_COPIES: u64 = 6;
 
 impl Attention {
-    /// The name in the rows.
-    pub fn name(self) -> &'static str {
-        match self {
-            Attention::S2 => S2_ATTENTION,
-            Attention::Burn => BURN_ATTENTION,
-        }
-    }
-
-    /// The engine in the rows.
-    pub fn engine(self) -> Option<Engine> {
-        match self {
-            Attention::S2 => Some(Engine::Flex),
-            Attention::Burn => None,
-        }
-    }
-
-    /// Whether it computes the problem itself rather than something larger.
-    pub fn computes(self, problem: &Problem) -> bool {
-        self == Attention::S2 || problem.is_dense()
-    }
-
     /// Times one pass on normally distributed inputs (standard deviation 1). `free_bytes` is what it may hold, where that is known.
     ///
     /// # Errors
@@ -147,7 +125,9 @@ impl Attention {
                 wait(&device);
                 gradients
             }),
-            Pass::Decode | Pass::Prefill | Pass::TrainStep => return Err(Skipped::Pass(pass)),
+            Pass::HostForward | Pass::Decode | Pass::Prefill | Pass::TrainStep => {
+                return Err(Skipped::Pass(pass));
+            }
         };
         Ok(timing?)
     }

@@ -2,30 +2,11 @@
 
 use burn::tensor::{Device, Distribution, Tensor};
 
-use super::{dtype, wait};
+use super::Matmul;
+use super::burn::{dtype, wait};
 use crate::harness::{Effort, Timing, TooSlow, measure};
-use crate::record::Dtype;
-
-/// The product of two square matrices.
-#[derive(Clone, Copy, Debug)]
-pub struct Matmul {
-    /// Rows and columns.
-    pub size: usize,
-    /// Type of the elements.
-    pub dtype: Dtype,
-}
 
 impl Matmul {
-    /// The name in the rows.
-    pub fn problem(&self) -> String {
-        format!("matmul_{}_{}", self.size, self.dtype)
-    }
-
-    /// Floating-point operations: a multiplication and an addition for each of `size^3` terms.
-    pub fn flops(&self) -> f64 {
-        2.0 * (self.size as f64).powi(3)
-    }
-
     /// Times it on normally distributed matrices.
     ///
     /// # Errors

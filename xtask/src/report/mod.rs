@@ -9,6 +9,7 @@
 //! ```
 
 mod documents;
+mod peers;
 mod plots;
 mod series;
 mod tables;

@@ -6,9 +6,11 @@ use std::ops::Range;
 use anyhow::{Result, anyhow, ensure};
 use plotters::prelude::*;
 use s2_bench::record::{Pass, Row};
-use s2_bench::summary::{BURN_ATTENTION, S2_ATTENTION, one_run, summarize};
+use s2_bench::summary::{
+    BURN_ATTENTION, S2_ATTENTION, SDPA_FLASH, dense_baseline, dense_name, one_run, summarize,
+};
 
-use super::series::{Family, family, pattern, widest};
+use super::series::{Series, family, pattern, series, sparse, widest};
 
 /// Shown side by side.
 const PASSES: [(Pass, &str); 2] = [
@@ -17,25 +19,29 @@ const PASSES: [(Pass, &str); 2] = [
 ];
 
 /// Distinguishable for the colour-blind (Okabe and Ito).
-const COLOURS: [RGBColor; 4] = [
+const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(160, 150, 20),
+    RGBColor(0, 0, 0),
 ];
 
 /// Points of each series by its label.
 type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 
-/// Time against length, sparse and dense.
+/// Time against length: the pattern that was timed at most lengths, and dense, by everyone who was timed.
 ///
 /// # Errors
 /// Rows of several runs, or too few rows to draw a line.
 pub fn time_by_length(rows: &[Row]) -> Result<String> {
     one_run(rows)?;
-    let family = widest(rows, family, |row| row.seq_kv)?;
+    let pattern = widest(&sparse(rows), series, |row| row.seq_kv)?;
     draw(["tokens", "ms"], SeriesLabelPosition::UpperLeft, |pass| {
-        Ok(times(rows, family, pass))
+        Ok(times(rows, pattern, pass))
     })
 }
 
@@ -46,12 +52,7 @@ pub fn time_by_length(rows: &[Row]) -> Result<String> {
 pub fn speedup_by_density(rows: &[Row]) -> Result<String> {
     one_run(rows)?;
     let key = |row: &Row| (family(row), row.seq_kv, row.block, row.local_blocks);
-    let sparse: Vec<Row> = rows
-        .iter()
-        .filter(|row| row.density < 1.0)
-        .cloned()
-        .collect();
-    let chosen = widest(&sparse, key, |row| row.vert_stride.unwrap_or(0))?;
+    let chosen = widest(&sparse(rows), key, |row| row.vert_stride.unwrap_or(0))?;
     draw(
         ["density", "speed-up"],
         SeriesLabelPosition::UpperRight,
@@ -59,43 +60,57 @@ pub fn speedup_by_density(rows: &[Row]) -> Result<String> {
     )
 }
 
-fn times(rows: &[Row], chosen: Family, pass: Pass) -> Curves {
+fn times(rows: &[Row], chosen: Series, pass: Pass) -> Curves {
+    let of_family = |row: &&Row| row.pass == pass && family(row) == chosen.0;
     let mut curves = Curves::new();
-    for row in rows
-        .iter()
-        .filter(|row| family(row) == chosen && row.pass == pass)
-    {
-        let who = if row.provider == S2_ATTENTION {
-            "S2"
-        } else {
-            "Burn"
-        };
-        curves
-            .entry(format!("{who} {}", pattern(row)))
-            .or_default()
-            .push((row.seq_kv as f64, row.median_us / 1e3));
+    for row in rows.iter().filter(of_family) {
+        if row.is_dense() || series(row) == chosen {
+            curves
+                .entry(format!("{} {}", who(&row.provider), pattern(row)))
+                .or_default()
+                .push((row.seq_kv as f64, row.median_us / 1e3));
+        }
     }
     curves.retain(|_, points| points.len() > 1);
     curves
 }
 
+fn who(provider: &str) -> &str {
+    match provider {
+        S2_ATTENTION => "S2",
+        BURN_ATTENTION => "Burn",
+        SDPA_FLASH => "FlashAttention-2",
+        other => other,
+    }
+}
+
+/// This library over the baseline and over its own dense attention, and everyone else over the baseline.
 fn speedups(rows: &[Row], chosen: impl Fn(&Row) -> bool, pass: Pass) -> Result<Curves> {
     let mut curves = Curves::new();
-    for (baseline, label) in [
-        (BURN_ATTENTION, "over Burn's dense"),
-        (S2_ATTENTION, "over our own dense"),
-    ] {
-        let lines = summarize(rows, baseline)?;
-        let lines = lines.iter().filter(|line| {
-            line.row.provider == S2_ATTENTION && line.row.pass == pass && chosen(line.row)
-        });
-        let points: Vec<(f64, f64)> = lines
-            .filter_map(|line| Some((line.row.density, line.speedup?)))
-            .collect();
-        if points.len() > 1 {
-            curves.insert(label.to_owned(), points);
+    let baseline = dense_baseline(rows);
+    for line in summarize(rows, baseline)? {
+        let row = line.row;
+        if let Some(speedup) = line.speedup
+            && row.pass == pass
+            && chosen(row)
+        {
+            let label = match row.provider.as_str() {
+                S2_ATTENTION => format!("over {}", dense_name(baseline)),
+                peer => format!("{peer} over it"),
+            };
+            curves
+                .entry(label)
+                .or_default()
+                .push((row.density, speedup));
         }
     }
+    let own = summarize(rows, S2_ATTENTION)?;
+    let own = own.iter().filter(|line| {
+        line.row.provider == S2_ATTENTION && line.row.pass == pass && chosen(line.row)
+    });
+    let own = own.filter_map(|line| Some((line.row.density, line.speedup?)));
+    curves.insert(format!("over {}", dense_name(S2_ATTENTION)), own.collect());
+    curves.retain(|_, points| points.len() > 1);
     let densities: Vec<f64> = curves
         .values()
         .flatten()

@@ -14,6 +14,19 @@ pub fn family(row: &Row) -> Family {
     (row.dtype, row.batch, row.heads, row.kv_heads, row.head_dim)
 }
 
+/// What rows share that differ in length only.
+pub type Series = (Family, Option<usize>, Option<usize>, Option<usize>);
+
+/// The series of a row.
+pub fn series(row: &Row) -> Series {
+    (family(row), row.block, row.local_blocks, row.vert_stride)
+}
+
+/// The sparse rows.
+pub fn sparse(rows: &[Row]) -> Vec<Row> {
+    rows.iter().filter(|row| !row.is_dense()).cloned().collect()
+}
+
 /// The group of this library's rows that covers the most values.
 pub fn widest<Key: Ord + Copy>(
     rows: &[Row],

@@ -1,30 +1,28 @@
 //! Markdown tables.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use s2_bench::record::{Pass, Row};
-use s2_bench::summary::{BURN_ATTENTION, BURN_MATMUL, Line, S2_ATTENTION, summarize};
+use s2_bench::summary::{BURN_MATMUL, Line, S2_ATTENTION, dense_baseline, dense_name, summarize};
 
-use super::series::{family, pattern, widest};
+use super::series::{pattern, series, sparse, widest};
 
 /// The pattern that was timed at most lengths: forward and training pass side by side.
 ///
 /// # Errors
 /// Rows of several runs, or of one length.
 pub fn speed(rows: &[Row]) -> Result<String> {
-    let lines = summarize(rows, BURN_ATTENTION)?;
-    let key = |row: &Row| (family(row), row.block, row.local_blocks, row.vert_stride);
-    let sparse: Vec<Row> = rows
-        .iter()
-        .filter(|row| row.density < 1.0)
-        .cloned()
-        .collect();
-    let chosen = widest(&sparse, key, |row| row.seq_kv)?;
-    let series: Vec<&Line> = ours(&lines)
+    let baseline = dense_baseline(rows);
+    let lines = summarize(rows, baseline)?;
+    let chosen = widest(&sparse(rows), series, |row| row.seq_kv)?;
+    let chosen: Vec<&Line> = ours(&lines)
         .into_iter()
-        .filter(|line| key(line.row) == chosen)
+        .filter(|line| !line.row.is_dense() && series(line.row) == chosen)
         .collect();
-    let about = format!("{}. {}", of(series[0].row), origin(rows));
-    Ok(format!("{}\n{about}", speed_table(&series)))
+    let about = format!("{}. {}", of(chosen[0].row), origin(rows));
+    let table = speed_table(&chosen, &dense_name(baseline));
+    Ok(format!("{table}\n{about}"))
 }
 
 /// Every point of this library.
@@ -32,8 +30,10 @@ pub fn speed(rows: &[Row]) -> Result<String> {
 /// # Errors
 /// Rows of several runs.
 pub fn points(rows: &[Row]) -> Result<String> {
-    let lines = summarize(rows, BURN_ATTENTION)?;
-    Ok(format!("{}\n{}", points_table(&ours(&lines)), origin(rows)))
+    let baseline = dense_baseline(rows);
+    let lines = summarize(rows, baseline)?;
+    let table = points_table(&ours(&lines), &dense_name(baseline));
+    Ok(format!("{table}\n{}", origin(rows)))
 }
 
 fn ours<'a>(lines: &'a [Line<'a>]) -> Vec<&'a Line<'a>> {
@@ -43,10 +43,11 @@ fn ours<'a>(lines: &'a [Line<'a>]) -> Vec<&'a Line<'a>> {
         .collect()
 }
 
-fn speed_table(series: &[&Line]) -> String {
-    let mut text = "| tokens | attended | forward | over Burn's dense | forward + backward | over Burn's dense | memory | Burn's dense |\n\
-                    |---:|---:|---:|---:|---:|---:|---:|---:|\n"
-        .to_owned();
+fn speed_table(series: &[&Line], dense: &str) -> String {
+    let mut text = format!(
+        "| tokens | attended | forward | over {dense} | forward + backward | over {dense} | memory | {dense} |\n\
+         |---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    );
     for line in series.iter().filter(|line| line.row.pass == Pass::Forward) {
         let row = line.row;
         let training = series.iter().find(|other| {
@@ -67,14 +68,15 @@ fn speed_table(series: &[&Line]) -> String {
     text
 }
 
-fn points_table(lines: &[&Line]) -> String {
-    let mut text = "| problem | pass | density | ms | Burn dense ms | speed-up | of ideal | GFLOP/s | of Burn's matmul | runs |\n\
-                    |---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
-        .to_owned();
+fn points_table(lines: &[&Line], dense: &str) -> String {
+    let mut text = format!(
+        "| problem | pass | density | time | {dense} | speed-up | of ideal | TFLOP/s | of Burn's matmul | runs |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    );
     for line in lines {
         let row = line.row;
         text += &format!(
-            "| {} | {} | {:.3} | {} | {} | {} | {} | {:.1} | {} | {} |\n",
+            "| {} | {} | {:.3} | {} | {} | {} | {} | {} | {} | {} |\n",
             row.problem,
             row.pass,
             row.density,
@@ -82,7 +84,7 @@ fn points_table(lines: &[&Line]) -> String {
             or_dash(line.baseline.map(milliseconds)),
             times(line.speedup),
             percent(line.ideal_share),
-            1e3 * row.useful_tflops,
+            or_dash((row.pass != Pass::HostForward).then(|| rate(row))),
             percent(line.matmul_share),
             row.runs,
         );
@@ -106,36 +108,48 @@ fn of(row: &Row) -> String {
 }
 
 /// One sentence on machine, date and versions, from the rows.
-fn origin(rows: &[Row]) -> String {
+pub(super) fn origin(rows: &[Row]) -> String {
     let Some(row) = rows.first() else {
         return String::new();
     };
     let matmul = rows.iter().find(|row| row.provider == BURN_MATMUL);
     let matmul = matmul.map_or(String::new(), |matmul| {
         format!(
-            " Burn's own {} matrix product runs at {:.0} GFLOP/s there.",
+            " Burn's own {} matrix product runs at {} TFLOP/s there.",
             matmul.dtype,
-            1e3 * matmul.useful_tflops
+            rate(matmul)
         )
     });
-    let versions: Vec<String> = row
-        .versions
-        .iter()
+    let versions: BTreeMap<&String, &String> =
+        rows.iter().flat_map(|row| row.versions.iter()).collect();
+    let versions: Vec<String> = versions
+        .into_iter()
         .map(|(name, version)| format!("{name} {version}"))
         .collect();
     let runs = rows.iter().map(|row| row.runs).min().unwrap_or(0);
     let day = row.date.split('T').next().unwrap_or_default();
+    let mut dtypes: Vec<String> = rows.iter().map(|row| row.dtype.to_string()).collect();
+    dtypes.sort();
+    dtypes.dedup();
     format!(
         "Medians of at least {runs} runs, {}, on {} ({day}, commit {}, {}).{matmul}",
-        row.dtype,
+        dtypes.join(" and "),
         row.device,
         row.commit,
         versions.join(", "),
     )
 }
 
-fn milliseconds(row: &Row) -> String {
-    format!("{:.2} ms", row.median_us / 1e3)
+pub(super) fn milliseconds(row: &Row) -> String {
+    let ms = row.median_us / 1e3;
+    let decimals = if ms < 1.0 { 3 } else { 2 };
+    format!("{ms:.decimals$} ms")
+}
+
+/// Useful TFLOP/s, of CPUs as of GPUs.
+pub(super) fn rate(row: &Row) -> String {
+    let decimals = if row.useful_tflops < 10.0 { 3 } else { 0 };
+    format!("{:.decimals$}", row.useful_tflops)
 }
 
 fn mebibytes(row: &Row) -> Option<String> {
@@ -143,7 +157,7 @@ fn mebibytes(row: &Row) -> Option<String> {
         .map(|bytes| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)))
 }
 
-fn times(factor: Option<f64>) -> String {
+pub(super) fn times(factor: Option<f64>) -> String {
     or_dash(factor.map(|factor| format!("{factor:.1}x")))
 }
 
@@ -151,6 +165,6 @@ fn percent(share: Option<f64>) -> String {
     or_dash(share.map(|share| format!("{:.0} %", 100.0 * share)))
 }
 
-fn or_dash(text: Option<String>) -> String {
+pub(super) fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
 }

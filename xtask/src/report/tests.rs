@@ -4,6 +4,7 @@ use std::path::Path;
 use s2_bench::record::Row;
 use serde_json::json;
 
+use super::peers::peers;
 use super::plots::{speedup_by_density, time_by_length};
 use super::tables::{points, speed};
 use super::{ReportArgs, run};
@@ -94,7 +95,7 @@ fn the_long_table_shows_every_point_of_this_library() {
     );
     assert!(
         table.contains(
-            "| s2048_v8 | forward | 0.125 | 2.00 ms | 20.00 ms | 10.0x | 50 % | 50.0 | - | 20 |"
+            "| s2048_v8 | forward | 0.125 | 2.00 ms | 20.00 ms | 10.0x | 50 % | 0.050 | - | 20 |"
         ),
         "{table}"
     );
@@ -103,8 +104,86 @@ fn the_long_table_shows_every_point_of_this_library() {
 #[test]
 fn tables_and_plots_refuse_rows_of_different_runs() {
     let mixed = [rows("a"), rows("b")].concat();
-    for view in [speed, points, time_by_length, speedup_by_density] {
+    for view in [speed, points, peers, time_by_length, speedup_by_density] {
         assert!(view(&mixed).unwrap_err().to_string().contains("a, b"));
+    }
+}
+
+/// A run on a GPU: FlashAttention-2 dense, another that computes the pattern, and this library.
+fn gpu_rows(run: &str) -> Vec<Row> {
+    let mut gpu = Vec::new();
+    for ours in rows(run) {
+        let seq = ours.seq_kv;
+        let ms = ours.median_us / 1e3;
+        let pass = ours.pass.to_string();
+        match (ours.provider.as_str(), ours.vert_stride) {
+            (BURNS, _) => gpu.push(row(run, "sdpa-flash", &pass, seq, None, 5.0 * ms)),
+            (_, None) => gpu.push(ours),
+            (_, stride) => {
+                if pass == "forward" {
+                    gpu.push(row(run, "dkernel", &pass, seq, stride, 1.5 * ms));
+                }
+                gpu.push(ours);
+            }
+        }
+    }
+    let host = row(run, OURS, "host-forward", 1024, Some(8), 0.015);
+    gpu.push(host);
+    gpu
+}
+
+#[test]
+fn peers_stand_beside_this_library() {
+    let table = peers(&gpu_rows("g")).unwrap();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(
+        lines[0],
+        "| problem | pass | density | ours | TFLOP/s | sdpa-flash, dense | dkernel |"
+    );
+    for line in [
+        "| s2048_v8 | forward | 0.125 | 2.00 ms | 0.050 | 100.00 ms (50.00x) | 3.00 ms (1.50x) |",
+        "| s2048_v8 | forward-backward | 0.125 | 8.00 ms | 0.050 | 400.00 ms (50.00x) | - |",
+        "| s1024_dense | forward | 1.000 | 4.00 ms | 0.050 | 50.00 ms (12.50x) | - |",
+    ] {
+        assert!(lines.contains(&line), "{line} in\n{table}");
+    }
+    assert!(!table.contains("host-forward"), "{table}");
+    let alone: Vec<Row> = rows("a")
+        .into_iter()
+        .filter(|row| row.provider == OURS)
+        .collect();
+    assert!(peers(&alone).unwrap_err().to_string().contains("nobody"));
+}
+
+#[test]
+fn speed_ups_on_a_gpu_are_over_flash_attention() {
+    let rows = gpu_rows("g");
+    let table = speed(&rows).unwrap();
+    assert!(table.starts_with("| tokens | attended | forward | over FlashAttention-2 |"));
+    assert!(
+        table.contains("| 2048 | 12 % | 2.00 ms | 50.0x | 8.00 ms | 50.0x |"),
+        "{table}"
+    );
+    let table = points(&rows).unwrap();
+    let host = "| s1024_v8 | host-forward | 0.125 | 0.015 ms | - | - | - | - | - | 20 |";
+    assert!(table.contains(host), "{table}");
+
+    let svg = time_by_length(&rows).unwrap();
+    for text in [
+        "FlashAttention-2 dense",
+        "dkernel block 64",
+        "S2 block 64",
+        "S2 dense",
+    ] {
+        assert!(svg.contains(text), "{text} in {svg}");
+    }
+    let svg = speedup_by_density(&rows).unwrap();
+    for text in [
+        "over FlashAttention-2",
+        "dkernel over it",
+        "over our own dense",
+    ] {
+        assert!(svg.contains(text), "{text} in {svg}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context, Result};
 use s2_bench::record::Row;
 
-use super::{plots, tables};
+use super::{peers, plots, tables};
 
 /// A table or a picture of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum View {
     Speed,
     /// Every point of this library: the long table.
     Points,
+    /// Points of this library beside everyone else's.
+    Peers,
     /// Time against length, sparse and dense.
     TimeByLength,
     /// Speed-up over dense attention against density, at one length.
@@ -33,9 +35,10 @@ pub enum Shown {
     },
 }
 
-const NAMES: [(&str, View); 4] = [
+const NAMES: [(&str, View); 5] = [
     ("speed", View::Speed),
     ("points", View::Points),
+    ("peers", View::Peers),
     ("time-by-length", View::TimeByLength),
     ("speedup-by-density", View::SpeedupByDensity),
 ];
@@ -58,6 +61,7 @@ impl View {
         Ok(match self {
             View::Speed => Shown::Table(tables::speed(rows)?),
             View::Points => Shown::Table(tables::points(rows)?),
+            View::Peers => Shown::Table(peers::peers(rows)?),
             View::TimeByLength => Shown::Picture {
                 svg: plots::time_by_length(rows)?,
                 words: "Time of a call against length",

@@ -1,0 +1,119 @@
+//! The CubeCL engines of this library without Burn around them, on this machine's GPU.
+
+mod call;
+mod clock;
+
+use anyhow::{anyhow, ensure};
+use cubecl::client::Client;
+
+use crate::harness::Effort;
+use crate::machine::Machine;
+use crate::panics::caught;
+use crate::problems::Problem;
+use crate::providers::Measured;
+use crate::record::{Backend, Pass};
+
+use call::Call;
+use clock::Clock;
+
+/// The device that CubeCL finds with the runtime that is built in.
+///
+/// # Errors
+/// There is none.
+pub fn client() -> anyhow::Result<Client> {
+    caught(|| cubecl::Device::default().client()).map_err(|panic| anyhow!("no device: {panic}"))
+}
+
+/// A GPU and its clock.
+pub struct Gpu {
+    client: Client,
+    clock: Clock,
+    /// What rows call its runtime.
+    pub backend: Backend,
+}
+
+impl Gpu {
+    /// This machine's GPU; `asked` is what its runtime must be.
+    ///
+    /// # Errors
+    /// No device, or one of another runtime.
+    pub fn new(asked: Option<Backend>) -> anyhow::Result<Self> {
+        let client = client()?;
+        let built = backends(client.name())?;
+        if let Some(asked) = asked {
+            let names: Vec<String> = built.iter().map(ToString::to_string).collect();
+            ensure!(
+                built.contains(&asked),
+                "--backend {asked}: this program was built for {} and found {}",
+                names.join(" or "),
+                client.properties().identity.name
+            );
+        }
+        Ok(Self {
+            clock: Clock::new(&client),
+            backend: asked.unwrap_or(built[0]),
+            client,
+        })
+    }
+
+    /// What rows say about it.
+    ///
+    /// # Errors
+    /// A clock before 1970.
+    pub fn machine(&self) -> anyhow::Result<Machine> {
+        Machine::gpu(self.client.properties().identity.name.clone())
+    }
+
+    /// Times one pass of this library.
+    ///
+    /// # Errors
+    /// What the device or the kernels cannot run, and points that would take too long.
+    pub fn time(&self, problem: &Problem, pass: Pass, effort: &Effort) -> anyhow::Result<Measured> {
+        let point = || self.time_point(problem, pass, effort);
+        let result = caught(point).unwrap_or_else(|panic| Err(anyhow!("panicked: {panic}")));
+        self.client.memory_cleanup()?;
+        result
+    }
+
+    fn time_point(
+        &self,
+        problem: &Problem,
+        pass: Pass,
+        effort: &Effort,
+    ) -> anyhow::Result<Measured> {
+        let call = Call::new(&self.client, problem)?;
+        let saved = match pass {
+            Pass::Backward => Some(call.saved()?),
+            _ => None,
+        };
+        let (peak_bytes, launch) = self.clock.peak_bytes(|| {
+            let launch = call.launch(pass, saved)?;
+            launch.run()?;
+            Ok(launch)
+        })?;
+        let timing = match pass {
+            Pass::HostForward => self.clock.host(|| launch.run())?,
+            _ => self
+                .clock
+                .device(effort, Some(peak_bytes), || launch.run())?,
+        };
+        Ok(Measured {
+            timing,
+            engine: Some(call.engine()?),
+        })
+    }
+}
+
+/// What rows call a runtime of CubeCL. CUDA's does not say which of its two compilers it was built with: the first is
+/// taken unless the other is asked for.
+fn backends(runtime: &str) -> anyhow::Result<&'static [Backend]> {
+    Ok(match runtime {
+        "cuda" if cfg!(feature = "cuda-cpp") => &[Backend::CudaCpp],
+        "cuda" => &[Backend::Cuda, Backend::CudaCpp],
+        "hip" => &[Backend::Rocm],
+        "wgpu<spirv>" => &[Backend::Vulkan],
+        "wgpu<msl>" => &[Backend::Metal],
+        "wgpu<wgsl>" => &[Backend::Wgpu],
+        other => anyhow::bail!("rows have no name for CubeCL's runtime {other}"),
+    })
+}

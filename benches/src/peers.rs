@@ -1,0 +1,201 @@
+//! Providers of `benches/baselines`, in Python: a process for each, which is told the points and prints their times.
+//!
+//! What a row says about a problem is written here alone: the script gets the attended pairs of the pattern, refuses to
+//! time a mask that has others, and returns nothing but times.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use crate::harness::{Effort, Timing};
+use crate::problems::Problem;
+use crate::providers::Provider;
+use crate::record::Pass;
+
+/// The script and what runs it.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// A Python with PyTorch.
+    pub python: String,
+    /// `benches/baselines/bench.py`.
+    pub path: PathBuf,
+}
+
+/// What it prints, a line each.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+enum Line {
+    /// First: the versions of what it times.
+    Versions { versions: BTreeMap<String, String> },
+    /// A point that was timed.
+    Time {
+        problem: String,
+        pass: Pass,
+        median_us: f64,
+        min_us: f64,
+        runs: usize,
+        peak_bytes: u64,
+    },
+    /// A point, or all of them, that cannot be timed.
+    LeftOut {
+        problem: Option<String>,
+        pass: Option<Pass>,
+        reason: String,
+    },
+}
+
+/// What came of a point.
+pub enum Outcome<'a> {
+    /// Its time, and the versions of what was timed.
+    Timed(&'a Problem, Pass, Timing, &'a BTreeMap<String, String>),
+    /// What was left out, and why.
+    LeftOut(String),
+}
+
+/// Importing PyTorch and compiling kernels may take this long, beside the runs of a point.
+const PREPARATION: Duration = Duration::from_secs(180);
+
+impl Script {
+    /// Times the points of a provider; `report` gets what came of each as soon as it is known.
+    ///
+    /// # Errors
+    /// A script that cannot be started, one that prints something else than times, and those of `report`.
+    pub fn time(
+        &self,
+        provider: Provider,
+        points: &[(&Problem, Pass)],
+        effort: &Effort,
+        mut report: impl FnMut(Outcome) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut child = self.start(provider, points, effort)?;
+        let lines = lines(&mut child)?;
+        let complaints = complaints(&mut child);
+        let mut versions = BTreeMap::new();
+        let patience = effort.limit.saturating_add(PREPARATION);
+        loop {
+            let line = match lines.recv_timeout(patience) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    child.kill()?;
+                    child.wait()?;
+                    let reason = format!("ended: nothing came in {patience:.0?}");
+                    return report(Outcome::LeftOut(reason));
+                }
+            };
+            match read_line(&line)? {
+                Line::Versions { versions: seen } => versions = seen,
+                Line::LeftOut {
+                    problem,
+                    pass,
+                    reason,
+                } => {
+                    let pass = pass.map(|pass| pass.to_string());
+                    let what: Vec<String> = [problem, pass].into_iter().flatten().collect();
+                    let what = if what.is_empty() {
+                        reason
+                    } else {
+                        format!("{}: {reason}", what.join(" "))
+                    };
+                    report(Outcome::LeftOut(what))?;
+                }
+                Line::Time {
+                    problem,
+                    pass,
+                    median_us,
+                    min_us,
+                    runs,
+                    peak_bytes,
+                } => {
+                    let of = points.iter().find(|(of, _)| of.name == problem);
+                    let (of, _) =
+                        of.with_context(|| format!("it timed {problem}, which was not asked"))?;
+                    let microseconds = |us: f64| Duration::try_from_secs_f64(us / 1e6);
+                    let timing = Timing {
+                        median: microseconds(median_us)?,
+                        min: microseconds(min_us)?,
+                        runs,
+                        peak_bytes: Some(peak_bytes),
+                    };
+                    report(Outcome::Timed(of, pass, timing, &versions))?;
+                }
+            }
+        }
+        let status = child.wait()?;
+        if !status.success() {
+            let text = complaints.join().unwrap_or_default();
+            let reason = text.trim().lines().last().unwrap_or_default().to_owned();
+            report(Outcome::LeftOut(format!(
+                "its process failed ({status}): {reason}"
+            )))?;
+        }
+        Ok(())
+    }
+
+    fn start(
+        &self,
+        provider: Provider,
+        points: &[(&Problem, Pass)],
+        effort: &Effort,
+    ) -> anyhow::Result<Child> {
+        let mut child = Command::new(&self.python)
+            .arg(&self.path)
+            .args(["--provider", provider.name()])
+            .args(["--runs", &effort.runs.to_string()])
+            .args(["--limit", &effort.limit.as_secs_f64().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{} {}", self.python, self.path.display()))?;
+        let mut text = String::new();
+        for &(problem, pass) in points {
+            text += &serde_json::to_string(&problem.point(pass)?)?;
+            text.push('\n');
+        }
+        // A script that has ended already says why on its way out.
+        if let Some(mut stdin) = child.stdin.take() {
+            let _ = stdin.write_all(text.as_bytes());
+        }
+        Ok(child)
+    }
+}
+
+fn read_line(line: &str) -> anyhow::Result<Line> {
+    match serde_json::from_str(line) {
+        Ok(line) => Ok(line),
+        Err(error) => bail!("the script printed {line:?}, which is no time: {error}"),
+    }
+}
+
+fn lines(child: &mut Child) -> anyhow::Result<Receiver<String>> {
+    let stdout = child.stdout.take().context("the script has no output")?;
+    let (send, receive) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(receive)
+}
+
+fn complaints(child: &mut Child) -> thread::JoinHandle<String> {
+    let stderr = child.stderr.take();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stderr) = stderr {
+            // What was read before an error is still worth showing.
+            let _ = stderr.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}

@@ -1,0 +1,158 @@
+//! The rows of one run, each on disk before the next point is timed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::harness::Timing;
+use crate::machine::Machine;
+use crate::problems::{Problem, Shape};
+use crate::providers::{Matmul, Measured, Provider};
+use crate::record::{Backend, Pass, Row};
+
+/// A run on one machine, and its rows so far.
+pub struct Session {
+    /// The id that its rows share.
+    pub run: String,
+    /// Where they are added.
+    pub path: PathBuf,
+    /// What they say about the machine.
+    pub machine: Machine,
+    /// What they were timed on.
+    pub backend: Backend,
+    /// As written.
+    pub rows: Vec<Row>,
+}
+
+impl Session {
+    /// Adds a time of Burn's matrix product.
+    ///
+    /// # Errors
+    /// Rows that cannot be written.
+    pub fn add_matmul(&mut self, matmul: &Matmul, timing: &Timing) -> anyhow::Result<()> {
+        // Two matrices are two sequences that attend each other with one product in place of two.
+        let shape = Shape {
+            batch: 1,
+            heads: 1,
+            kv_heads: 1,
+            seq: matmul.size,
+            head_dim: matmul.size,
+            dtype: matmul.dtype,
+        };
+        let row = self.row(shape, Pass::Forward, timing, matmul.flops());
+        self.add(Row {
+            provider: Provider::BurnMatmul.name().to_owned(),
+            problem: matmul.problem(),
+            pattern: "matrix product".to_owned(),
+            ..row
+        })
+    }
+
+    /// Adds a time of attention by this program.
+    ///
+    /// # Errors
+    /// Rows that cannot be written.
+    pub fn add_attention(
+        &mut self,
+        provider: Provider,
+        problem: &Problem,
+        pass: Pass,
+        measured: &Measured,
+    ) -> anyhow::Result<()> {
+        let row = self.attention(provider, problem, pass, &measured.timing)?;
+        self.add(Row {
+            engine: measured.engine,
+            ..row
+        })
+    }
+
+    /// Adds a time of attention in PyTorch, by these versions of what timed it.
+    ///
+    /// # Errors
+    /// Rows that cannot be written.
+    pub fn add_peer(
+        &mut self,
+        provider: Provider,
+        problem: &Problem,
+        pass: Pass,
+        timing: &Timing,
+        versions: &BTreeMap<String, String>,
+    ) -> anyhow::Result<()> {
+        let row = self.attention(provider, problem, pass, timing)?;
+        self.add(Row {
+            backend: Backend::Torch,
+            versions: versions.clone(),
+            ..row
+        })
+    }
+
+    fn attention(
+        &self,
+        provider: Provider,
+        problem: &Problem,
+        pass: Pass,
+        timing: &Timing,
+    ) -> anyhow::Result<Row> {
+        let report = problem.report()?;
+        let flops = match pass {
+            Pass::HostForward => 0.0,
+            pass => problem
+                .useful_flops(pass)?
+                .context("a pass of attention has useful operations")?,
+        };
+        Ok(Row {
+            provider: provider.name().to_owned(),
+            problem: problem.name.clone(),
+            block: (!problem.is_dense()).then_some(problem.pattern.block_size),
+            local_blocks: problem.local_stride().map(|(local_blocks, _)| local_blocks),
+            vert_stride: problem.local_stride().map(|(_, vert_stride)| vert_stride),
+            causal: true,
+            pattern: report.pattern,
+            density: report.density,
+            ..self.row(problem.shape, pass, timing, flops)
+        })
+    }
+
+    /// What all rows share; a dense row of no engine.
+    fn row(&self, shape: Shape, pass: Pass, timing: &Timing, flops: f64) -> Row {
+        let machine = &self.machine;
+        Row {
+            run: self.run.clone(),
+            provider: String::new(),
+            engine: None,
+            backend: self.backend,
+            problem: String::new(),
+            pass,
+            dtype: shape.dtype,
+            batch: shape.batch,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            seq_q: shape.seq,
+            seq_kv: shape.seq,
+            head_dim: shape.head_dim,
+            block: None,
+            local_blocks: None,
+            vert_stride: None,
+            causal: false,
+            pattern: String::new(),
+            median_us: timing.median.as_secs_f64() * 1e6,
+            min_us: timing.min.as_secs_f64() * 1e6,
+            runs: timing.runs,
+            peak_bytes: timing.peak_bytes,
+            density: 1.0,
+            useful_tflops: flops / timing.median.as_secs_f64() / 1e12,
+            device: machine.device.clone(),
+            driver: machine.driver.clone(),
+            date: machine.date.clone(),
+            commit: machine.commit.clone(),
+            versions: machine.versions.clone(),
+        }
+    }
+
+    fn add(&mut self, row: Row) -> anyhow::Result<()> {
+        row.append(&self.path)?;
+        self.rows.push(row);
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Providers in Python: the mask that they are given, and what is read of what they print.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use s2_bench::harness::Effort;
+use s2_bench::peers::{Outcome, Script};
+use s2_bench::problems::Problem;
+use s2_bench::providers::Provider;
+use s2_bench::record::Pass;
+
+const EFFORT: Effort = Effort {
+    runs: 20,
+    warm_up: Duration::ZERO,
+    measured: Duration::ZERO,
+    limit: Duration::from_secs(60),
+};
+
+fn problem(name: &str) -> Problem {
+    name.parse().unwrap()
+}
+
+fn baselines() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("baselines")
+}
+
+/// The pairs that the script's own rule counts, or `None` where there is no Python with NumPy.
+fn counted(points: &str) -> Option<String> {
+    let mut child = Command::new("python3")
+        .arg("-B")
+        .arg(baselines().join("pattern.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    child.stdin.take()?.write_all(points.as_bytes()).ok()?;
+    let output = child.wait_with_output().ok()?;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    if error.contains("No module named 'numpy'") {
+        return None;
+    }
+    assert!(output.status.success(), "{error}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn the_mask_of_the_peers_has_the_pairs_of_the_pattern() {
+    let names = [
+        "b1_h16_s2048_d64_bf16_dense",
+        "b2_h16_s2048_d128_bf16_blk64_l4_v16",
+        "b1_h4_s2048_d128_bf16_blk64_l2_v16",
+        "b1_h32kv8_s2048_d128_bf16_blk32_l3_v8",
+        "b1_h3_s1024_d128_bf16_blk16_l1_v7",
+    ];
+    let points: Vec<String> = names
+        .map(|name| {
+            let problem = problem(name);
+            serde_json::to_string(&problem.point(Pass::Forward).unwrap()).unwrap()
+        })
+        .into();
+    let Some(counted) = counted(&points.join("\n")) else {
+        eprintln!("skipped: there is no python3 with NumPy");
+        return;
+    };
+    let pairs = names.map(|name| {
+        problem(name)
+            .point(Pass::Forward)
+            .unwrap()
+            .pairs
+            .to_string()
+    });
+    assert_eq!(counted.lines().collect::<Vec<_>>(), pairs);
+}
+
+/// What comes of a script in the shell that prints this.
+fn outcomes(commands: &str) -> (Vec<String>, anyhow::Result<()>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("script.sh");
+    std::fs::write(&path, commands).unwrap();
+    let script = Script {
+        python: "sh".to_owned(),
+        path,
+    };
+    let problem = problem("b1_h2_s64_d16_bf16_dense");
+    let points = [(&problem, Pass::Forward), (&problem, Pass::Backward)];
+    let mut seen = Vec::new();
+    let result = script.time(Provider::SdpaFlash, &points, &EFFORT, |outcome| {
+        seen.push(match outcome {
+            Outcome::Timed(problem, pass, timing, versions) => format!(
+                "{} {pass} {:?} {:?} {} {:?} {versions:?}",
+                problem.name, timing.median, timing.min, timing.runs, timing.peak_bytes
+            ),
+            Outcome::LeftOut(reason) => format!("left out: {reason}"),
+        });
+        Ok(())
+    });
+    (seen, result)
+}
+
+#[test]
+fn times_and_reasons_are_read() {
+    let (seen, result) = outcomes(
+        r#"cat > /dev/null
+        echo '{"kind": "versions", "versions": {"torch": "2.11"}}'
+        echo '{"kind": "time", "problem": "b1_h2_s64_d16_bf16_dense", "pass": "forward", "median_us": 12.5, "min_us": 12, "runs": 20, "peak_bytes": 64}'
+        echo '{"kind": "left-out", "problem": "b1_h2_s64_d16_bf16_dense", "pass": "backward", "reason": "not today"}'
+        "#,
+    );
+    result.unwrap();
+    assert_eq!(
+        seen,
+        [
+            r#"b1_h2_s64_d16_bf16_dense forward 12.5µs 12µs 20 Some(64) {"torch": "2.11"}"#,
+            "left out: b1_h2_s64_d16_bf16_dense backward: not today"
+        ]
+    );
+}
+
+#[test]
+fn the_script_is_told_the_points_and_the_effort() {
+    let (seen, result) = outcomes(
+        r#"test "$*" = "--provider sdpa-flash --runs 20 --limit 60" || echo "arguments $*" >&2
+        test "$(grep -c '"pairs":4160')" = 2 || echo points >&2
+        exit 3"#,
+    );
+    result.unwrap();
+    assert_eq!(seen, ["left out: its process failed (exit status: 3): "]);
+}
+
+#[test]
+fn a_script_that_fails_says_why() {
+    let (seen, result) = outcomes("echo first >&2; echo 'out of luck' >&2; exit 1");
+    result.unwrap();
+    assert_eq!(
+        seen,
+        ["left out: its process failed (exit status: 1): out of luck"]
+    );
+    let (_, result) = outcomes("echo 12 ms");
+    let error = result.unwrap_err().to_string();
+    assert!(
+        error.contains("12 ms") && error.contains("no time"),
+        "{error}"
+    );
+    let (_, result) = outcomes(
+        r#"echo '{"kind": "time", "problem": "other", "pass": "forward", "median_us": 1, "min_us": 1, "runs": 1, "peak_bytes": 1}'"#,
+    );
+    assert!(result.unwrap_err().to_string().contains("not asked"));
+}
+
+#[test]
+fn what_is_not_installed_is_a_reason_and_no_row() {
+    let script = Script {
+        python: "python3".to_owned(),
+        path: baselines().join("bench.py"),
+    };
+    let problem = problem("b1_h2_s64_d16_bf16_blk16_l1_v2");
+    let mut reasons = Vec::new();
+    let result = script.time(
+        Provider::Dkernel,
+        &[(&problem, Pass::Forward)],
+        &EFFORT,
+        |outcome| {
+            match outcome {
+                Outcome::LeftOut(reason) => reasons.push(reason),
+                Outcome::Timed(..) => reasons.push("timed".to_owned()),
+            }
+            Ok(())
+        },
+    );
+    // No Python at all is an error of the run; one without what it needs, or without a GPU, a reason.
+    if result.is_ok() {
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+    }
+}

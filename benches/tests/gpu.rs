@@ -1,0 +1,126 @@
+//! The GPU providers of `s2-bench bench`. Without a device there is nothing to run, unless `S2_REQUIRE_GPU` asks for one.
+
+use std::process::{Command, Output};
+
+use s2_bench::record::{Backend, Engine, Pass, Row};
+use s2_bench::summary::S2_ATTENTION;
+
+/// `None` where there is no device and none is asked for.
+fn s2_bench(arguments: &[&str]) -> Option<Output> {
+    let output = Command::new(env!("CARGO_BIN_EXE_s2-bench"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let no_device = stderr(&output).contains("no device");
+    let required = std::env::var_os("S2_REQUIRE_GPU").is_some();
+    assert!(!(no_device && required), "{}", stderr(&output));
+    (!no_device).then_some(output)
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const PROBLEM: &str = "b1_h2kv1_s128_d32_f32_blk32_l1_v2";
+const DENSE: &str = "b1_h2kv1_s128_d32_f32_dense";
+
+/// The backend that this program was built for; `bench` takes the CPU unless it is told.
+fn backend() -> Option<String> {
+    let output = s2_bench(&["bench", "--backend", "rocm", "--problems", PROBLEM])?;
+    let error = stderr(&output);
+    let built = error
+        .split("built for ")
+        .nth(1)
+        .map_or("rocm", |rest| rest.split(' ').next().unwrap_or_default());
+    Some(built.to_owned())
+}
+
+#[test]
+fn every_pass_leaves_a_row_with_time_memory_and_engine() {
+    let Some(backend) = backend() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.jsonl");
+    let bench = |problems: &str| {
+        let problems = ["--problems", problems, "--runs", "2"];
+        let passes = ["--passes", "forward,backward,forward-backward"];
+        let file = [
+            "--out",
+            file.to_str().unwrap(),
+            "--run",
+            "r1",
+            "--commit",
+            "c1",
+        ];
+        let who = ["--backend", &backend, "--providers", S2_ATTENTION];
+        s2_bench(&[&["bench"], &problems[..], &passes, &file, &who].concat()).unwrap()
+    };
+    for problems in [DENSE, PROBLEM] {
+        let output = bench(problems);
+        assert!(output.status.success(), "{}", stderr(&output));
+        if problems == PROBLEM {
+            // The table is of the whole run, not of this command alone.
+            let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(
+                screen.contains(DENSE) && screen.contains("our own dense"),
+                "{screen}"
+            );
+        }
+    }
+    let rows = Row::read(&file).unwrap();
+    assert_eq!(rows.len(), 6);
+    for row in &rows {
+        assert_eq!((row.run.as_str(), row.commit.as_str()), ("r1", "c1"));
+        assert!(row.engine == Some(Engine::Unit) && row.backend != Backend::Flex);
+        assert!(row.median_us > 0.0 && row.runs >= 2 && row.useful_tflops > 0.0);
+    }
+    let peak = |pass: Pass| {
+        let row = rows
+            .iter()
+            .find(|row| row.problem == PROBLEM && row.pass == pass);
+        row.unwrap().peak_bytes.unwrap()
+    };
+    // 2 query heads and 1 key head of 128 tokens, 32 elements of 4 bytes: out and lse; dQ, dK, dV and two statistics of
+    // each query. A runtime may round each up.
+    let (tensor, words) = (128 * 32 * 4, 128 * 4);
+    let (forward, backward) = (2 * (tensor + words), 2 * tensor + 2 * tensor + 4 * words);
+    let room = 4096;
+    assert!((forward..forward + room).contains(&peak(Pass::Forward)));
+    assert!((backward..backward + room).contains(&peak(Pass::Backward)));
+    assert!((forward + backward..forward + backward + room).contains(&peak(Pass::ForwardBackward)));
+}
+
+#[test]
+fn what_the_kernels_do_not_run_is_left_out_with_a_reason() {
+    let Some(backend) = backend() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().to_str().unwrap();
+    let problem = "b1_h2_s64_d30_f32_blk16_l1_v2";
+    let arguments = ["bench", "--backend", &backend, "--problems", problem];
+    let rest = [
+        "--results",
+        results,
+        "--providers",
+        S2_ATTENTION,
+        "--passes",
+        "forward",
+    ];
+    let output = s2_bench(&[&arguments[..], &rest].concat()).unwrap();
+    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(
+        screen.contains("left out: burn-s2-attention") && screen.contains("0 rows"),
+        "{screen}"
+    );
+}
+
+#[test]
+fn a_problem_that_is_none_is_refused() {
+    let Some(output) = s2_bench(&["kernels", "b1_h2_s64"]) else {
+        return;
+    };
+    assert!(!output.status.success() && stderr(&output).contains("b1_h2_s64"));
+}
