@@ -14,6 +14,7 @@ mod mask;
 mod queries;
 pub(super) mod size;
 mod stage;
+mod visit;
 mod weight;
 
 pub(super) use stage::LANES;
