@@ -7,9 +7,10 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::checks::{check_dtype, check_problem};
+use super::checks::{check_dtype, check_problem, max_index_words};
+use super::columns::FAR;
 use super::error::CubeError;
-use super::index::{Index, Tiles};
+use super::index::{Index, Tiles, TooManyWords};
 use super::select::{Choice, Engine, choose};
 use super::tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
 use super::tile::Tile;
@@ -59,13 +60,23 @@ impl CubeAttention {
         let pattern = problem.pattern();
         let owned = Tile {
             rows: choice.owned_rows,
-            block: pattern.block_size(),
+            // No position is beyond: the tokens of a block that is larger are those of one of this size.
+            block: pattern.block_size().min(FAR as usize),
             table: pattern
                 .schedules()
                 .iter()
                 .any(|head| head.bands().is_none()),
         };
-        let index = Index::new(&problem, owned);
+        let most = max_index_words(client);
+        let index = Index::new(&problem, owned, most).map_err(|TooManyWords(words)| {
+            let [seen, accepted] = [words, most].map(|words| words * size_of::<i32>());
+            let device = client.name().to_owned();
+            CubeError::Index {
+                device,
+                seen,
+                accepted,
+            }
+        })?;
         Ok(Self {
             client: client.clone(),
             problem,
@@ -81,6 +92,16 @@ impl CubeAttention {
     /// The call.
     pub fn problem(&self) -> &AttentionProblem {
         &self.problem
+    }
+
+    /// The call, as it is shared: calls of one problem can be told by its address.
+    pub fn shared_problem(&self) -> &Arc<AttentionProblem> {
+        &self.problem
+    }
+
+    /// Bytes that it holds on the device.
+    pub fn index_bytes(&self) -> usize {
+        self.index_len * size_of::<i32>()
     }
 
     /// What runs it, and why.

@@ -5,6 +5,7 @@
 
 mod attention;
 mod checks;
+mod column_set;
 mod columns;
 mod config;
 mod error;
@@ -16,6 +17,7 @@ mod mma;
 mod rows;
 mod select;
 mod stats;
+mod table;
 mod tensors;
 mod tile;
 mod unit;
