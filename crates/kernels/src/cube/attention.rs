@@ -9,6 +9,7 @@ use cubecl::server::Handle;
 
 use super::checks::{check_dtype, check_problem, max_index_words};
 use super::columns::FAR;
+use super::config::Config;
 use super::error::CubeError;
 use super::index::{Index, Tiles, TooManyWords};
 use super::select::{Choice, Engine, choose};
@@ -112,7 +113,8 @@ impl CubeAttention {
     /// Launches the forward pass.
     ///
     /// # Errors
-    /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched.
+    /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where
+    /// a kernel fails at its first launch.
     pub fn forward(
         &self,
         q: &DeviceTensor,
@@ -133,15 +135,21 @@ impl CubeAttention {
         self.check_rows("lse", &outputs.lse)?;
         self.check_resources("forward", 7)?;
         match self.choice.engine {
-            Engine::Unit => unit::launch::forward(self, q, k, v, outputs),
-            Engine::Mma => mma::launch::forward(self, q, k, v, outputs),
+            Engine::Unit => unit::launch::forward(self, q, k, v, outputs)?,
+            Engine::Mma => mma::launch::forward(self, q, k, v, outputs)?,
         }
+        let config = Config {
+            rounding: outputs.rounding.is_some(),
+            ..self.config()
+        };
+        self.launched("forward", config, &outputs.out.handle)
     }
 
     /// Launches the backward passes for the gradients that have a place.
     ///
     /// # Errors
-    /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched.
+    /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where
+    /// a kernel fails at its first launch.
     pub fn backward(
         &self,
         q: &DeviceTensor,
@@ -178,17 +186,29 @@ impl CubeAttention {
         self.check_resources("backward", 7)?;
 
         let stats = self.prepass(saved)?;
+        let config = Config {
+            rounding: forward.rounding.is_some(),
+            ..self.config()
+        };
+        self.launched("prepass", config, &stats)?;
         if let Some(target) = dq {
             match self.choice.engine {
                 Engine::Unit => unit::launch::dq(self, q, k, v, &saved.d_out, &stats, target)?,
                 Engine::Mma => mma::launch::dq(self, q, k, v, &saved.d_out, &stats, target)?,
             }
+            self.launched("dq", self.config(), &target.handle)?;
         }
         if let Some(target) = keys {
             match self.choice.engine {
                 Engine::Unit => unit::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?,
                 Engine::Mma => mma::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?,
             }
+            let config = Config {
+                keys: target.dk.is_some(),
+                values: target.dv.is_some(),
+                ..self.config()
+            };
+            self.launched("dkdv", config, &target.handle)?;
         }
         Ok(())
     }

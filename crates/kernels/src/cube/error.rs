@@ -138,4 +138,16 @@ pub enum CubeError {
         /// The runtime's name.
         device: String,
     },
+    /// A kernel could not be compiled or launched, or an input of it was never written.
+    #[error("kernel `{kernel}` of the engine `{engine}` did not run on {device}: {message}")]
+    Launch {
+        /// The kernel.
+        kernel: &'static str,
+        /// Its engine.
+        engine: Engine,
+        /// The runtime's name.
+        device: String,
+        /// What CubeCL says.
+        message: String,
+    },
 }

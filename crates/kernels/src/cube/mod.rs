@@ -9,6 +9,7 @@ mod column_set;
 mod columns;
 mod config;
 mod error;
+mod first_launch;
 mod index;
 mod launch;
 #[cfg(all(test, feature = "lowering"))]
