@@ -12,13 +12,18 @@ use super::columns::FAR;
 use super::config::Config;
 use super::error::CubeError;
 use super::index::{Index, Tiles, TooManyWords};
-use super::select::{Choice, Engine, choose};
+use super::select::{Choice, Engine, candidates, explain, is_on};
+use super::table::takes_tables;
 use super::tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
 use super::tile::Tile;
+use super::tune::fastest;
 use super::{mma, unit};
 use crate::AttentionProblem;
 
 /// A call, checked for a device and ready to be launched any number of times.
+///
+/// What it holds on the device takes a few words a head where all heads have a closed form. A custom mask is a table of its
+/// blocks, and one head with such a mask makes tables of all: a pattern of both kinds runs better as two calls.
 #[derive(Clone)]
 pub struct CubeAttention {
     pub(super) client: Client,
@@ -34,6 +39,8 @@ pub struct CubeAttention {
 impl CubeAttention {
     /// Checks `problem` for the device of `client`, chooses an engine and sends what kernels need of pattern and
     /// positions.
+    ///
+    /// With `S2_AUTOTUNE=1` in the environment this is [`CubeAttention::tuned`].
     ///
     /// # Errors
     /// A [`CubeError`] for what the device or the kernels cannot run.
@@ -55,18 +62,57 @@ impl CubeAttention {
         dtype: ElemType,
         engine: Option<Engine>,
     ) -> Result<Self, CubeError> {
+        Self::choose(client, problem, dtype, engine, is_on("S2_AUTOTUNE"))
+    }
+
+    /// [`CubeAttention::new`] with the tile sizes that are the fastest for calls like this one.
+    ///
+    /// The first call of a class (type, widths, block size, heads of a group, density) waits for the device, which measures
+    /// both passes of each candidate on tensors of its own. CubeCL's autotune keeps what was the fastest, also for later runs
+    /// of the program.
+    ///
+    /// # Errors
+    /// Those of [`CubeAttention::new`], and [`CubeError::Launch`] where a kernel fails.
+    pub fn tuned(
+        client: &Client,
+        problem: Arc<AttentionProblem>,
+        dtype: ElemType,
+    ) -> Result<Self, CubeError> {
+        Self::choose(client, problem, dtype, None, true)
+    }
+
+    fn choose(
+        client: &Client,
+        problem: Arc<AttentionProblem>,
+        dtype: ElemType,
+        engine: Option<Engine>,
+        tuned: bool,
+    ) -> Result<Self, CubeError> {
         check_dtype(client, dtype)?;
         check_problem(&problem)?;
-        let choice = choose(client, &problem, dtype, engine)?;
+        let mut candidates = candidates(client, &problem, dtype, engine)?;
+        let choice = if tuned {
+            fastest(client, &problem, dtype, &candidates)?
+        } else {
+            candidates.swap_remove(0)
+        };
+        explain(client, &problem, dtype, &choice);
+        Self::with_choice(client, problem, dtype, choice)
+    }
+
+    /// A call that is checked, with one of its candidates.
+    pub(super) fn with_choice(
+        client: &Client,
+        problem: Arc<AttentionProblem>,
+        dtype: ElemType,
+        choice: Choice,
+    ) -> Result<Self, CubeError> {
         let pattern = problem.pattern();
         let owned = Tile {
             rows: choice.owned_rows,
             // No position is beyond: the tokens of a block that is larger are those of one of this size.
             block: pattern.block_size().min(FAR as usize),
-            table: pattern
-                .schedules()
-                .iter()
-                .any(|head| head.bands().is_none()),
+            table: takes_tables(pattern),
         };
         let most = max_index_words(client);
         let index = Index::new(&problem, owned, most).map_err(|TooManyWords(words)| {

@@ -1,9 +1,18 @@
 //! A head as a table in the index buffer: lists for each tile, and a mask for each pair of blocks.
 
-use s2_attention_pattern::HeadSchedule;
+use s2_attention_pattern::{HeadSchedule, Pattern};
 
 use super::index::{TooManyWords, within};
 use super::tile::Tile;
+
+/// Whether the heads of a pattern are walked by tables: where one of them has no closed form, all are.
+///
+/// A kernel is compiled for one or the other, and heads of both kinds may share a key/value head: named heads then take
+/// lists as long as those of a mask, and visit no more blocks than they would.
+pub(super) fn takes_tables(pattern: &Pattern) -> bool {
+    let mut heads = pattern.schedules().iter();
+    heads.any(|head| head.bands().is_none())
+}
 
 /// Blocks from position 0 to the last token of any sequence.
 #[derive(Debug, Clone, Copy)]
