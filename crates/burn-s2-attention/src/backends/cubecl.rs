@@ -3,11 +3,9 @@
 //! Tensors are read through their strides; what has rows that a kernel cannot read whole vectors of is copied first. dK and dV
 //! come in one buffer, as the engines write them.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::backend::TensorMetadata;
-use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -18,6 +16,7 @@ use s2_attention_kernels::cube::{
     CubeAttention, CubeError, DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs,
 };
 
+use super::prepared::prepared;
 use crate::ops::{
     AttentionCall, Layout, PLACEHOLDER, S2AttentionOps, WantedGradients, keeps_rounding,
 };
@@ -26,8 +25,6 @@ use crate::ops::{
 const VECTOR: usize = 8;
 /// Bytes that a tensor begins at a multiple of inside a buffer that it shares: the most that WebGPU asks for.
 const ALIGNMENT: usize = 256;
-/// Calls that are kept ready, the last ones used.
-const KEPT: usize = 64;
 
 /// Checks a call for `device` and keeps it ready.
 pub(crate) fn check(
@@ -36,30 +33,6 @@ pub(crate) fn check(
     dtype: DType,
 ) -> Result<(), CubeError> {
     prepared(device, problem, dtype).map(|_| ())
-}
-
-type Prepared = (CubeDevice, DType, Arc<CubeAttention>);
-
-/// A call ready for launches. Layers and steps repeat their calls: what a device needs of the pattern is sent once.
-fn prepared(
-    device: &CubeDevice,
-    problem: &Arc<AttentionProblem>,
-    dtype: DType,
-) -> Result<Arc<CubeAttention>, CubeError> {
-    static CALLS: Mutex<VecDeque<Prepared>> = Mutex::new(VecDeque::new());
-    let mut calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
-    let same =
-        |(on, of, call): &Prepared| on == device && *of == dtype && call.problem() == &**problem;
-    let call = match calls.iter().position(same).and_then(|at| calls.remove(at)) {
-        Some((_, _, call)) => call,
-        None => {
-            let elem = dtype_to_elem_type(dtype);
-            Arc::new(CubeAttention::new(&device.client(), problem.clone(), elem)?)
-        }
-    };
-    calls.push_front((device.clone(), dtype, call.clone()));
-    calls.truncate(KEPT);
-    Ok(call)
 }
 
 impl S2AttentionOps for CubeBackend {

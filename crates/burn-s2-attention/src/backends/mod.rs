@@ -6,3 +6,5 @@ mod autodiff;
 pub(crate) mod cubecl;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "cubecl")]
+mod prepared;

@@ -7,16 +7,23 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::checks::{check_dtype, check_problem};
+use super::checks::{check_dtype, check_problem, max_index_words};
+use super::columns::FAR;
+use super::config::Config;
 use super::error::CubeError;
-use super::index::{Index, Tiles};
-use super::select::{Choice, Engine, choose};
+use super::index::{Index, Tiles, TooManyWords};
+use super::select::{Choice, Engine, candidates, explain, is_on};
+use super::table::takes_tables;
 use super::tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
 use super::tile::Tile;
+use super::tune::fastest;
 use super::{mma, unit};
 use crate::AttentionProblem;
 
 /// A call, checked for a device and ready to be launched any number of times.
+///
+/// What it holds on the device takes a few words a head where all heads have a closed form. A custom mask is a table of its
+/// blocks, and one head with such a mask makes tables of all: a pattern of both kinds runs better as two calls.
 #[derive(Clone)]
 pub struct CubeAttention {
     pub(super) client: Client,
@@ -32,6 +39,8 @@ pub struct CubeAttention {
 impl CubeAttention {
     /// Checks `problem` for the device of `client`, chooses an engine and sends what kernels need of pattern and
     /// positions.
+    ///
+    /// With `S2_AUTOTUNE=1` in the environment this is [`CubeAttention::tuned`].
     ///
     /// # Errors
     /// A [`CubeError`] for what the device or the kernels cannot run.
@@ -53,19 +62,68 @@ impl CubeAttention {
         dtype: ElemType,
         engine: Option<Engine>,
     ) -> Result<Self, CubeError> {
+        Self::choose(client, problem, dtype, engine, is_on("S2_AUTOTUNE"))
+    }
+
+    /// [`CubeAttention::new`] with the tile sizes that are the fastest for calls like this one.
+    ///
+    /// The first call of a class (type, widths, block size, heads of a group, density) waits for the device, which measures
+    /// both passes of each candidate on tensors of its own. CubeCL's autotune keeps what was the fastest, also for later runs
+    /// of the program.
+    ///
+    /// # Errors
+    /// Those of [`CubeAttention::new`], and [`CubeError::Launch`] where a kernel fails.
+    pub fn tuned(
+        client: &Client,
+        problem: Arc<AttentionProblem>,
+        dtype: ElemType,
+    ) -> Result<Self, CubeError> {
+        Self::choose(client, problem, dtype, None, true)
+    }
+
+    fn choose(
+        client: &Client,
+        problem: Arc<AttentionProblem>,
+        dtype: ElemType,
+        engine: Option<Engine>,
+        tuned: bool,
+    ) -> Result<Self, CubeError> {
         check_dtype(client, dtype)?;
         check_problem(&problem)?;
-        let choice = choose(client, &problem, dtype, engine)?;
+        let mut candidates = candidates(client, &problem, dtype, engine)?;
+        let choice = if tuned {
+            fastest(client, &problem, dtype, &candidates)?
+        } else {
+            candidates.swap_remove(0)
+        };
+        explain(client, &problem, dtype, &choice);
+        Self::with_choice(client, problem, dtype, choice)
+    }
+
+    /// A call that is checked, with one of its candidates.
+    pub(super) fn with_choice(
+        client: &Client,
+        problem: Arc<AttentionProblem>,
+        dtype: ElemType,
+        choice: Choice,
+    ) -> Result<Self, CubeError> {
         let pattern = problem.pattern();
         let owned = Tile {
             rows: choice.owned_rows,
-            block: pattern.block_size(),
-            table: pattern
-                .schedules()
-                .iter()
-                .any(|head| head.bands().is_none()),
+            // No position is beyond: the tokens of a block that is larger are those of one of this size.
+            block: pattern.block_size().min(FAR as usize),
+            table: takes_tables(pattern),
         };
-        let index = Index::new(&problem, owned);
+        let most = max_index_words(client);
+        let index = Index::new(&problem, owned, most).map_err(|TooManyWords(words)| {
+            let [seen, accepted] = [words, most].map(|words| words * size_of::<i32>());
+            let device = client.name().to_owned();
+            CubeError::Index {
+                device,
+                seen,
+                accepted,
+            }
+        })?;
         Ok(Self {
             client: client.clone(),
             problem,
@@ -83,6 +141,16 @@ impl CubeAttention {
         &self.problem
     }
 
+    /// The call, as it is shared: calls of one problem can be told by its address.
+    pub fn shared_problem(&self) -> &Arc<AttentionProblem> {
+        &self.problem
+    }
+
+    /// Bytes that it holds on the device.
+    pub fn index_bytes(&self) -> usize {
+        self.index_len * size_of::<i32>()
+    }
+
     /// What runs it, and why.
     pub fn choice(&self) -> &Choice {
         &self.choice
@@ -91,7 +159,8 @@ impl CubeAttention {
     /// Launches the forward pass.
     ///
     /// # Errors
-    /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched.
+    /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where
+    /// a kernel fails at its first launch.
     pub fn forward(
         &self,
         q: &DeviceTensor,
@@ -112,15 +181,21 @@ impl CubeAttention {
         self.check_rows("lse", &outputs.lse)?;
         self.check_resources("forward", 7, 1)?;
         match self.choice.engine {
-            Engine::Unit => unit::launch::forward(self, q, k, v, outputs),
-            Engine::Mma => mma::launch::forward(self, q, k, v, outputs),
+            Engine::Unit => unit::launch::forward(self, q, k, v, outputs)?,
+            Engine::Mma => mma::launch::forward(self, q, k, v, outputs)?,
         }
+        let config = Config {
+            rounding: outputs.rounding.is_some(),
+            ..self.config()
+        };
+        self.launched("forward", config, &outputs.out.handle)
     }
 
     /// Launches the backward passes for the gradients that have a place.
     ///
     /// # Errors
-    /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched.
+    /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where
+    /// a kernel fails at its first launch.
     pub fn backward(
         &self,
         q: &DeviceTensor,
@@ -157,17 +232,29 @@ impl CubeAttention {
         self.check_resources("backward", 7, 2)?;
 
         let stats = self.prepass(saved)?;
+        let config = Config {
+            rounding: forward.rounding.is_some(),
+            ..self.config()
+        };
+        self.launched("prepass", config, &stats)?;
         if let Some(target) = dq {
             match self.choice.engine {
                 Engine::Unit => unit::launch::dq(self, q, k, v, &saved.d_out, &stats, target)?,
                 Engine::Mma => mma::launch::dq(self, q, k, v, &saved.d_out, &stats, target)?,
             }
+            self.launched("dq", self.config(), &target.handle)?;
         }
         if let Some(target) = keys {
             match self.choice.engine {
                 Engine::Unit => unit::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?,
                 Engine::Mma => mma::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?,
             }
+            let config = Config {
+                keys: target.dk.is_some(),
+                values: target.dv.is_some(),
+                ..self.config()
+            };
+            self.launched("dkdv", config, &target.handle)?;
         }
         Ok(())
     }

@@ -223,5 +223,17 @@ pub(super) fn check_problem(problem: &AttentionProblem) -> Result<(), CubeError>
     if seen > accepted {
         return Err(CubeError::Position { seen, accepted });
     }
+    // Half of what 32 bits count: the rows of a grid may go a little beyond, and statistics are two numbers a row.
+    let rows = shape.batch.saturating_mul(shape.num_heads);
+    let (seen, accepted) = (rows.saturating_mul(shape.seq_q), i32::MAX as usize);
+    if seen > accepted {
+        return Err(CubeError::Rows { seen, accepted });
+    }
     Ok(())
+}
+
+/// Words that an index may have: places in it have 32 bits with a sign, and it is bound as one buffer.
+pub(super) fn max_index_words(client: &Client) -> usize {
+    let bytes = usize::try_from(client.properties().memory.max_page_size).unwrap_or(usize::MAX);
+    (bytes / size_of::<i32>()).min(i32::MAX as usize)
 }

@@ -7,6 +7,8 @@
 
 use s2_attention_pattern::{Anchor, Band, Pattern};
 
+use super::column_set::ColumnSet;
+
 /// Distances beyond any sequence.
 pub(super) const FAR: i64 = 1 << 30;
 
@@ -43,54 +45,8 @@ pub(super) struct ColumnClasses {
     pub(super) exact: bool,
 }
 
-/// A set of columns: `residue` modulo `stride` in `start..end`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ColumnSet {
-    stride: i64,
-    residue: i64,
-    start: i64,
-    end: i64,
-}
-
-impl ColumnSet {
-    const ALL: Self = Self {
-        stride: 1,
-        residue: 0,
-        start: 0,
-        end: FAR,
-    };
-
-    fn of(band: &Band) -> Self {
-        Self {
-            stride: band.stride,
-            residue: band.residue,
-            start: band.column_start,
-            end: band.column_end.min(FAR),
-        }
-    }
-
-    fn contains(&self, other: &Self) -> bool {
-        other.stride % self.stride == 0
-            && other.residue % self.stride == self.residue
-            && self.start <= other.start
-            && other.end <= self.end
-    }
-
-    fn disjoint(&self, other: &Self) -> bool {
-        let common = gcd(self.stride, other.stride);
-        self.residue % common != other.residue % common
-            || self.end <= other.start
-            || other.end <= self.start
-    }
-
-    fn is_whole_residue(&self) -> bool {
-        self.start == 0 && self.end == FAR
-    }
-}
-
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
+/// Sets that others may share before their intersections are too many to be classes of their own.
+const MOST_SHARED: usize = 32;
 
 impl ColumnClasses {
     /// The classes of key/value head `kv_head`, whose query heads all have a closed form.
@@ -108,59 +64,40 @@ impl ColumnClasses {
         if bands().any(|band| band.anchor == Anchor::Diagonal && band.stride > 1) {
             return None;
         }
-        let mut special: Vec<ColumnSet> = Vec::new();
-        for set in bands().map(ColumnSet::of) {
-            if set != ColumnSet::ALL && !special.contains(&set) {
-                special.push(set);
+        let mut sets = vec![ColumnSet::ALL];
+        for set in bands().filter_map(ColumnSet::of) {
+            if !sets.contains(&set) {
+                sets.push(set);
             }
         }
-        // The smallest sets first, so that a class is what is left of its set once smaller ones are taken out. Those
-        // that share a stride are in order of residue, which `Members::Others` relies on.
-        special.sort_by_key(|set| (set.is_whole_residue(), -set.stride, set.residue));
-        let constant = |(index, set): (usize, &ColumnSet)| {
-            let later = &special[index + 1..];
-            later
-                .iter()
-                .all(|other| other.contains(set) || other.disjoint(set))
-        };
-        if !special.iter().enumerate().all(constant) {
-            return None;
-        }
+        // With what any two sets share a set itself, and smaller sets before those that contain them, a class is what is
+        // left of its set once earlier ones are taken out: any other set holds all of it or none.
+        let mut sets = closed(sets)?;
+        sets.sort_by_key(ColumnSet::order);
 
         let intervals = |set: &ColumnSet| -> Vec<Vec<Interval>> {
-            let of_head = |bands: &&[Band]| {
-                let containing = bands.iter().filter(|b| ColumnSet::of(b).contains(set));
-                merged(containing.map(distances).collect())
-            };
+            let holds = |band: &&Band| ColumnSet::of(band).is_some_and(|of| of.contains(set));
+            let of_head =
+                |bands: &&[Band]| merged(bands.iter().filter(holds).map(distances).collect());
             heads.iter().map(of_head).collect()
         };
-        let mut classes: Vec<ColumnClass> = special
-            .iter()
-            .map(|set| ColumnClass {
-                members: Members::Arithmetic {
-                    first: set.start + (set.residue - set.start).rem_euclid(set.stride),
+        let left = |(at, set): &(usize, &ColumnSet)| !set.is_covered_by(&sets[..*at]);
+        let sets_left: Vec<&ColumnSet> = (sets.iter().enumerate().filter(left))
+            .map(|(_, set)| set)
+            .collect();
+        let classes = sets_left.iter().enumerate().map(|(at, set)| ColumnClass {
+            members: match residues_of_one_stride(&sets_left[..at]) {
+                Some(stride) if **set == ColumnSet::ALL => Members::Others { stride },
+                _ => Members::Arithmetic {
+                    first: set.first,
                     stride: set.stride,
                     end: set.end,
                 },
-                intervals: intervals(set),
-            })
-            .collect();
-        let one_stride = special.first().map(|first| first.stride).filter(|stride| {
-            special
-                .iter()
-                .all(|set| set.is_whole_residue() && set.stride == *stride)
+            },
+            intervals: intervals(set),
         });
-        let rest = match one_stride {
-            Some(stride) if stride == special.len() as i64 => None,
-            Some(stride) => Some(Members::Others { stride }),
-            None => Some(ALL_MEMBERS),
-        };
-        classes.extend(rest.map(|members| ColumnClass {
-            members,
-            intervals: intervals(&ColumnSet::ALL),
-        }));
         Some(Self {
-            classes,
+            classes: classes.collect(),
             exact: true,
         })
     }
@@ -176,6 +113,33 @@ impl ColumnClasses {
             exact: false,
         }
     }
+}
+
+/// The sets with what any of them have in common; `None` where that is too much.
+fn closed(mut sets: Vec<ColumnSet>) -> Option<Vec<ColumnSet>> {
+    let most = sets.len() + MOST_SHARED;
+    let mut at = 0;
+    while at < sets.len() {
+        for other in 0..at {
+            if let Some(shared) = sets[at].intersection(&sets[other])
+                && !sets.contains(&shared)
+            {
+                sets.push(shared);
+            }
+        }
+        if sets.len() > most {
+            return None;
+        }
+        at += 1;
+    }
+    Some(sets)
+}
+
+/// The stride of sets that are residues of one.
+fn residues_of_one_stride(sets: &[&ColumnSet]) -> Option<i64> {
+    let stride = sets.first()?.stride;
+    let residue = |set: &&ColumnSet| set.is_whole_residue() && set.stride == stride;
+    sets.iter().all(residue).then_some(stride)
 }
 
 /// The bands with strides that kernels can count in: of a stride beyond any sequence one column is left, or none.
@@ -209,3 +173,7 @@ fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
     }
     union
 }
+
+#[cfg(test)]
+#[path = "columns_tests.rs"]
+mod tests;

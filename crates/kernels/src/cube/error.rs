@@ -81,6 +81,29 @@ pub enum CubeError {
         /// The largest that is accepted.
         accepted: usize,
     },
+    /// More query rows than kernels count.
+    #[error(
+        "batch * num_heads * seq_q is {seen} rows; the GPU kernels count up to {accepted} (split the batch)"
+    )]
+    Rows {
+        /// Rows of the call.
+        seen: usize,
+        /// The most that are accepted.
+        accepted: usize,
+    },
+    /// What kernels need to know of pattern and positions does not fit a buffer.
+    #[error(
+        "the pattern takes more than {accepted} bytes on {device}, {seen} at least: masks of many blocks are stored \
+         whole (use larger blocks, or a named pattern)"
+    )]
+    Index {
+        /// The runtime's name.
+        device: String,
+        /// Bytes that are needed, as far as they were counted.
+        seen: usize,
+        /// The most bytes that the device binds, and that kernels can count.
+        accepted: usize,
+    },
     /// The grid does not fit.
     #[error("the call takes {seen} cubes; {device} launches up to {accepted} at once")]
     Grid {
@@ -114,5 +137,17 @@ pub enum CubeError {
         seen: usize,
         /// The runtime's name.
         device: String,
+    },
+    /// A kernel could not be compiled or launched, or an input of it was never written.
+    #[error("kernel `{kernel}` of the engine `{engine}` did not run on {device}: {message}")]
+    Launch {
+        /// The kernel.
+        kernel: &'static str,
+        /// Its engine.
+        engine: Engine,
+        /// The runtime's name.
+        device: String,
+        /// What CubeCL says.
+        message: String,
     },
 }

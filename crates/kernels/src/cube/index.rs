@@ -16,6 +16,7 @@ use std::ops::Range;
 use s2_attention_pattern::{Anchor, Band, HeadSchedule, Pattern};
 
 use super::columns::{ColumnClass, ColumnClasses, FAR, Members, reachable};
+use super::table::{BlockGrid, push_table};
 use super::tile::Tile;
 use crate::{AttentionProblem, SequenceSpan};
 
@@ -41,6 +42,18 @@ pub(super) struct Index {
     pub(super) tiles: Tiles,
 }
 
+/// More words than there may be: as many as were packed by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooManyWords(pub(super) usize);
+
+/// Refuses more than `most` words.
+pub(super) fn within(words: &[i32], most: usize) -> Result<(), TooManyWords> {
+    match words.len() {
+        len if len > most => Err(TooManyWords(len)),
+        _ => Ok(()),
+    }
+}
+
 /// The grids that words are packed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tiles {
@@ -54,7 +67,14 @@ impl Index {
     /// Packs `problem` for tiles of queries and keys.
     ///
     /// With `tile.table`, every head is packed as a table.
-    pub(super) fn new(problem: &AttentionProblem, tile: Tile) -> Self {
+    ///
+    /// # Errors
+    /// [`TooManyWords`] beyond `most`, which places of 32 bits with a sign reach.
+    pub(super) fn new(
+        problem: &AttentionProblem,
+        tile: Tile,
+        most: usize,
+    ) -> Result<Self, TooManyWords> {
         let (pattern, shape) = (problem.pattern(), problem.shape());
         let spans = problem.spans();
         let mut words: Vec<i32> = spans.iter().flat_map(span_words).collect();
@@ -62,19 +82,21 @@ impl Index {
         let groups_at = heads_at + shape.num_heads;
         words.resize(groups_at + shape.num_kv_heads, 0);
 
-        let q_blocks = last_block(spans.iter().map(|s| s.q_start + s.q_len), tile.block);
-        let kv_blocks = last_block(spans.iter().map(|s| s.kv_start + s.kv_len), tile.block);
+        let blocks = BlockGrid {
+            queries: last_block(spans.iter().map(|s| s.q_start + s.q_len), tile.block),
+            keys: last_block(spans.iter().map(|s| s.kv_start + s.kv_len), tile.block),
+        };
         let mut rows: HashMap<usize, i32> = HashMap::new();
         for head in 0..shape.num_heads {
-            let schedule = pattern.head(head);
-            let at = *rows.entry(pattern.schedule_index(head)).or_insert_with(|| {
-                if tile.table {
-                    push_table(&mut words, schedule, tile, q_blocks, kv_blocks)
-                } else {
-                    push_bands(&mut words, schedule)
-                }
-            });
+            let (schedule, number) = (pattern.head(head), pattern.schedule_index(head));
+            let at = match rows.get(&number) {
+                Some(at) => *at,
+                None if tile.table => push_table(&mut words, schedule, tile, blocks, most)?,
+                None => push_bands(&mut words, schedule),
+            };
+            rows.insert(number, at);
             words[heads_at + head] = at;
+            within(&words, most)?;
         }
 
         let row_tiles = spans
@@ -103,36 +125,33 @@ impl Index {
                         (push_classes(&mut words, &classes), tiles)
                     });
                 words[groups_at + kv_head] = at;
+                within(&words, most)?;
                 column_tiles = column_tiles.max(tiles);
             }
         }
-        Self {
+        Ok(Self {
             words,
             tiles: Tiles {
                 rows: row_tiles,
                 columns: column_tiles,
             },
-        }
-    }
-}
-
-impl Tile {
-    /// Tiles that hold `tokens`, from a multiple of [`Tile::slots`] blocks on.
-    fn tiles(&self, tokens: Range<usize>) -> usize {
-        let first = tokens.start / self.block / self.slots() * self.slots();
-        self.count(tokens.end.div_ceil(self.block) - first)
+        })
     }
 }
 
 impl ColumnClasses {
     /// Tiles of all classes that hold the keys `tokens`.
     fn tiles(&self, tile: Tile, tokens: &Range<usize>) -> usize {
-        let first = (tokens.start / tile.block) as i64;
-        let end = tokens.end.div_ceil(tile.block) as i64;
+        let (first, last) = (tokens.start / tile.block, (tokens.end - 1) / tile.block);
         let tiles = (0..self.classes.len()).map(|index| {
-            let before = |column| self.members_before(index, column);
-            let from = class_tile_start(before(first), tile);
-            tile.count((before(end) - from).max(0) as usize)
+            let before = |column: usize| self.members_before(index, column as i64) as usize;
+            let from = before(first) / tile.slots() * tile.slots();
+            let whole = (before(last + 1) - from).div_ceil(tile.slots()) * tile.parts();
+            // Of a large block at an end of the keys, parts that hold none are nobody's.
+            let has = |column: usize| usize::from(before(column + 1) > before(column));
+            let skipped = tokens.start % tile.block / tile.rows;
+            let cut = tile.parts() - 1 - (tokens.end - 1) % tile.block / tile.rows;
+            whole - has(first) * skipped - has(last) * cut
         });
         tiles.sum()
     }
@@ -156,11 +175,6 @@ impl ColumnClasses {
             }
         }
     }
-}
-
-fn class_tile_start(member: i64, tile: Tile) -> i64 {
-    let slots = tile.slots() as i64;
-    member / slots * slots
 }
 
 fn last_block(ends: impl Iterator<Item = usize>, block: usize) -> usize {
@@ -244,63 +258,6 @@ fn push_classes(words: &mut Vec<i32>, classes: &ColumnClasses) -> i32 {
     at
 }
 
-/// Appends the row record of a head as a table: causal, the place of row lists, of column lists and of the mask, the
-/// mask's words a row and its rows. A list is its place and its length; the lists are unions over the blocks of a tile.
-fn push_table(
-    words: &mut Vec<i32>,
-    schedule: &HeadSchedule,
-    tile: Tile,
-    q_blocks: usize,
-    kv_blocks: usize,
-) -> i32 {
-    let slots = tile.slots();
-    let union = |tiles: usize, members: &dyn Fn(usize) -> Vec<usize>| -> Vec<Vec<usize>> {
-        let of_tile = |tile: usize| {
-            let mut blocks: Vec<usize> = (tile * slots..(tile + 1) * slots)
-                .flat_map(members)
-                .collect();
-            blocks.sort_unstable();
-            blocks.dedup();
-            blocks
-        };
-        (0..tiles).map(of_tile).collect()
-    };
-    let rows = union(q_blocks.div_ceil(slots), &|i| {
-        schedule.row(i, 0..kv_blocks).iter().collect()
-    });
-    let columns = union(kv_blocks.div_ceil(slots), &|j| {
-        schedule.column(j, 0..q_blocks).iter().collect()
-    });
-    let row_lists = push_lists(words, &rows);
-    let column_lists = push_lists(words, &columns);
-
-    let mask = words.len();
-    let mask_row_words = kv_blocks.div_ceil(32);
-    words.resize(mask + q_blocks * mask_row_words, 0);
-    for i in 0..q_blocks {
-        for j in schedule.row(i, 0..kv_blocks).iter() {
-            words[mask + i * mask_row_words + j / 32] |= 1 << (j % 32);
-        }
-    }
-    let at = words.len() as i32;
-    words.extend([
-        i32::from(schedule.is_causal()),
-        row_lists,
-        column_lists,
-        mask as i32,
-        mask_row_words as i32,
-    ]);
-    at
-}
-
-/// Appends the places and lengths of lists, then the lists; returns where the first begins.
-fn push_lists(words: &mut Vec<i32>, lists: &[Vec<usize>]) -> i32 {
-    let at = words.len();
-    let mut next = at + 2 * lists.len();
-    for list in lists {
-        words.extend([next as i32, list.len() as i32]);
-        next += list.len();
-    }
-    words.extend(lists.iter().flatten().map(|block| *block as i32));
-    at as i32
-}
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

@@ -33,7 +33,11 @@ impl CubeAttention {
                 &self.client,
                 count,
                 CubeDim::new_1d(PREPASS_UNITS as u32),
-                self.address_type(&[&saved.forward.out.handle, &saved.d_out.handle]),
+                self.address_type(&[
+                    &saved.forward.out.handle,
+                    &rounding.handle,
+                    &saved.d_out.handle,
+                ]),
                 PREPASS_LANES,
                 self.arg(&saved.forward.out, shape.out_sizes()),
                 self.arg(rounding, shape.out_sizes()),
@@ -112,10 +116,10 @@ impl CubeAttention {
     }
 
     pub(super) fn address_type(&self, handles: &[&Handle]) -> AddressType {
-        let lens = handles
-            .iter()
-            .map(|handle| handle.size() as usize / self.dtype.size());
-        AddressType::from_len(lens.max().unwrap_or(0))
+        address_type(
+            handles.iter().map(|handle| handle.size()),
+            self.dtype.size(),
+        )
     }
 
     /// The cubes of a kernel that owns queries.
@@ -148,5 +152,29 @@ impl CubeAttention {
         let cubes = cubes.max(1);
         let y = cubes.div_ceil(width);
         Ok(CubeCount::Static(cubes.div_ceil(y) as u32, y as u32, 1))
+    }
+}
+
+/// Addresses that reach the last element of buffers of `bytes`; index and statistics are never longer than 32 bits count.
+fn address_type(bytes: impl Iterator<Item = u64>, element: usize) -> AddressType {
+    let elements = bytes.max().unwrap_or(0) / element as u64;
+    AddressType::from_len(usize::try_from(elements).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use cubecl::ir::AddressType;
+
+    use super::address_type;
+
+    #[test]
+    fn buffers_beyond_32_bits_have_addresses_of_64() {
+        let most = u64::from(u32::MAX);
+        for (element, bytes) in [(2, 2 * most), (4, 4 * most)] {
+            let of = |bytes: &[u64]| address_type(bytes.iter().copied(), element);
+            assert_eq!(of(&[]), AddressType::U32);
+            assert_eq!(of(&[bytes, 8]), AddressType::U32);
+            assert_eq!(of(&[8, bytes + element as u64, 8]), AddressType::U64);
+        }
     }
 }

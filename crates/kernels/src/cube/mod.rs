@@ -5,9 +5,11 @@
 
 mod attention;
 mod checks;
+mod column_set;
 mod columns;
 mod config;
 mod error;
+mod first_launch;
 mod index;
 mod launch;
 #[cfg(all(test, feature = "lowering"))]
@@ -17,8 +19,11 @@ mod round;
 mod rows;
 mod select;
 mod stats;
+mod table;
 mod tensors;
 mod tile;
+mod trial;
+mod tune;
 mod unit;
 mod walk;
 mod weight;
@@ -27,3 +32,12 @@ pub use attention::CubeAttention;
 pub use error::CubeError;
 pub use select::{Choice, Engine};
 pub use tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
+
+/// The device of unit tests, or `None` where there is none and none is asked for.
+#[cfg(all(test, feature = "wgpu"))]
+fn device_for_tests() -> Option<cubecl::client::Client> {
+    let found = std::panic::catch_unwind(|| cubecl::Device::default().client());
+    let required = std::env::var_os("S2_REQUIRE_GPU").is_some();
+    assert!(found.is_ok() || !required, "no GPU found");
+    found.ok()
+}

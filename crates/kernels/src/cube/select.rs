@@ -10,6 +10,7 @@ use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
 use super::error::CubeError;
 use super::mma;
+use super::table::takes_tables;
 use super::unit::size::{CubeSize, SLICES, WHOLE};
 use crate::AttentionProblem;
 
@@ -47,33 +48,61 @@ pub struct Choice {
     pub why: String,
 }
 
-impl fmt::Display for Choice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (engine, owned, visited) = (self.engine, self.owned_rows, self.visited_rows);
-        write!(f, "{engine}, tiles of {owned} x {visited}: {}", self.why)
+impl Choice {
+    /// The sizes of its tiles.
+    pub(super) fn tiles(&self) -> String {
+        let rows = match (self.engine, self.unit.whole) {
+            (Engine::Mma, _) => "",
+            (Engine::Unit, true) => " whole",
+            (Engine::Unit, false) => " sliced",
+        };
+        format!("{} x {}{rows} rows", self.owned_rows, self.visited_rows)
     }
 }
 
-/// Chooses for `problem` in `dtype`, or holds the device to what is `forced`.
-pub(super) fn choose(
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, tiles of {}: {}",
+            self.engine,
+            self.tiles(),
+            self.why
+        )
+    }
+}
+
+/// Whether a variable of the environment is 1.
+pub(super) fn is_on(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "1")
+}
+
+/// What can run `problem` in `dtype`, the rule's choice first; or holds the device to what is `forced`.
+///
+/// All are of one engine: the faster one, where the device has what it takes.
+pub(super) fn candidates(
     client: &Client,
     problem: &AttentionProblem,
     dtype: ElemType,
     forced: Option<Engine>,
-) -> Result<Choice, CubeError> {
+) -> Result<Vec<Choice>, CubeError> {
     let tensor_cores = mma_rows(client.properties(), problem, dtype);
-    let unit = unit_size(client.properties(), problem);
-    let choice = match (forced, tensor_cores) {
-        (None | Some(Engine::Mma), Ok(rows)) => Choice {
-            engine: Engine::Mma,
-            owned_rows: rows,
-            visited_rows: mma::size::VISITED,
-            unit,
-            why: match forced {
+    let units = unit_sizes(client.properties(), problem);
+    Ok(match (forced, tensor_cores) {
+        (None | Some(Engine::Mma), Ok(rows)) => {
+            let why = match forced {
                 Some(_) => "forced".to_owned(),
                 None => format!("the device multiplies tiles of {dtype:?} in hardware"),
-            },
-        },
+            };
+            let choice = |rows| Choice {
+                engine: Engine::Mma,
+                owned_rows: rows,
+                visited_rows: mma::size::VISITED,
+                unit: SLICES,
+                why: why.clone(),
+            };
+            rows.into_iter().map(choice).collect()
+        }
         (Some(Engine::Mma), Err(why)) => {
             return Err(CubeError::Engine {
                 engine: Engine::Mma,
@@ -81,49 +110,49 @@ pub(super) fn choose(
                 why,
             });
         }
-        (forced, tensor_cores) => Choice {
-            engine: Engine::Unit,
-            owned_rows: unit.owned,
-            visited_rows: unit.visited,
-            unit,
-            why: match (forced, tensor_cores) {
+        (forced, tensor_cores) => {
+            let why = match (forced, tensor_cores) {
                 (None, Err(why)) => why,
                 _ => "forced".to_owned(),
-            },
-        },
-    };
-    if std::env::var_os("S2_EXPLAIN").is_some_and(|value| value == "1") {
-        explain(client, problem, dtype, &choice);
-    }
-    Ok(choice)
+            };
+            let choice = |unit: CubeSize| Choice {
+                engine: Engine::Unit,
+                owned_rows: unit.owned,
+                visited_rows: unit.visited,
+                unit,
+                why: why.clone(),
+            };
+            units.into_iter().map(choice).collect()
+        }
+    })
 }
 
-/// Rows of a cube that multiplies and adds: whole ones where there is shared memory for them.
-fn unit_size(properties: &DeviceProperties, problem: &AttentionProblem) -> CubeSize {
+/// Cubes that multiply and add, the better first: whole rows where there is shared memory for them, slices of rows.
+fn unit_sizes(properties: &DeviceProperties, problem: &AttentionProblem) -> Vec<CubeSize> {
     let (hardware, shape) = (&properties.hardware, problem.shape());
     let dims = [shape.head_dim, shape.value_dim];
     let has = |feature| properties.features.plane.contains(feature);
-    let fits = |size: &CubeSize| {
-        // The pass of the gradients owns rows of both operands.
-        size.shared_bytes(dims, 2) <= hardware.max_shared_memory_size
-            && size.units <= hardware.max_units_per_cube as usize
-    };
-    let size = Some(WHOLE).filter(fits).unwrap_or(SLICES);
-    CubeSize {
-        planes: size.whole
-            && has(Plane::Ops)
+    let whole = CubeSize {
+        planes: has(Plane::Ops)
             && has(Plane::Sync)
-            && hardware.plane_size_min as usize >= size.across,
-        ..size
-    }
+            && hardware.plane_size_min as usize >= WHOLE.across,
+        ..WHOLE
+    };
+    // The pass of the gradients owns rows of both operands.
+    let fits = whole.shared_bytes(dims, 2) <= hardware.max_shared_memory_size
+        && whole.units <= hardware.max_units_per_cube as usize;
+    [whole, SLICES]
+        .into_iter()
+        .filter(|size| fits || !size.whole)
+        .collect()
 }
 
-/// Rows of a cube's tile on tensor cores, or why there can be none.
+/// Rows that a cube's tile on tensor cores may have, the better first; or why there can be none.
 fn mma_rows(
     properties: &DeviceProperties,
     problem: &AttentionProblem,
     dtype: ElemType,
-) -> Result<usize, String> {
+) -> Result<Vec<usize>, String> {
     let (matmul, hardware) = (&properties.features.matmul, &properties.hardware);
     let halves = [FloatKind::F16, FloatKind::BF16].map(ElemType::Float);
     if !halves.contains(&dtype) {
@@ -154,39 +183,54 @@ fn mma_rows(
             && mma::size::units(*rows, 1) <= hardware.max_units_per_cube as usize
     };
     let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
-    let mut tiles = mma_tiles(problem, processors).iter().copied();
-    tiles.find(fits).ok_or_else(|| {
-        format!(
+    let tiles = mma_tiles(problem, processors).into_iter();
+    let tiles: Vec<usize> = tiles.filter(fits).collect();
+    if tiles.is_empty() {
+        return Err(format!(
             "{} bytes of shared memory and {} units a cube are too few",
             hardware.max_shared_memory_size, hardware.max_units_per_cube
-        )
-    })
+        ));
+    }
+    Ok(tiles)
 }
 
 /// Rows that a cube may own, the better first.
 ///
 /// Twice the rows read keys and values half as often, and visit the blocks of two tiles for each: that pays for wide heads,
 /// where there are cubes enough for the whole device.
-fn mma_tiles(problem: &AttentionProblem, processors: usize) -> &'static [usize] {
+fn mma_tiles(problem: &AttentionProblem, processors: usize) -> [usize; 3] {
     let shape = problem.shape();
     let cubes = shape.batch * shape.num_heads * shape.seq_q.div_ceil(128);
     if shape.head_dim.max(shape.value_dim) > 64 && cubes >= processors {
-        &[128, 64, 32]
+        [128, 64, 32]
     } else {
-        &[64, 32]
+        [64, 32, 128]
     }
 }
 
-/// Says what was chosen, once for calls of a class.
-fn explain(client: &Client, problem: &AttentionProblem, dtype: ElemType, choice: &Choice) {
+/// Says what was chosen, once for calls of a class, where `S2_EXPLAIN` is 1.
+pub(super) fn explain(
+    client: &Client,
+    problem: &AttentionProblem,
+    dtype: ElemType,
+    choice: &Choice,
+) {
+    if !is_on("S2_EXPLAIN") {
+        return;
+    }
     static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
     let shape = problem.shape();
     let line = format!(
-        "s2-attention on {}: {dtype:?}, head dims {} and {}, blocks of {}: {choice}",
+        "s2-attention on {}: {dtype:?}, head dims {} and {}, blocks of {}{}: {choice}",
         client.name(),
         shape.head_dim,
         shape.value_dim,
         problem.pattern().block_size(),
+        if takes_tables(problem.pattern()) {
+            " by tables"
+        } else {
+            ""
+        },
     );
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if said.get_or_insert_default().insert(line.clone()) {

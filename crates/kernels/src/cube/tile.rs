@@ -1,5 +1,7 @@
 //! What a tile of tokens is made of: known when a kernel is compiled.
 
+use std::ops::Range;
+
 /// A tile of up to `rows` tokens: several whole blocks where blocks are small, a part of one where they are large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Tile {
@@ -27,9 +29,13 @@ impl Tile {
         self.block.div_ceil(self.rows)
     }
 
-    /// Tiles that `blocks` blocks take, from a multiple of `slots` on.
-    pub(super) fn count(&self, blocks: usize) -> usize {
-        blocks.div_ceil(self.slots()) * self.parts()
+    /// Tiles that hold the tokens of a range that is not empty: from a multiple of `slots` blocks on, and of large blocks
+    /// only the parts in the range.
+    pub(super) fn tiles(&self, tokens: Range<usize>) -> usize {
+        let tile = |token: usize| {
+            token / self.block / self.slots() * self.parts() + token % self.block / self.rows
+        };
+        tile(tokens.end - 1) + 1 - tile(tokens.start)
     }
 
     /// The tile where it is not a table that says which blocks it holds.
@@ -37,6 +43,43 @@ impl Tile {
         Self {
             table: false,
             ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tile;
+
+    /// Each tile is counted that holds a token of the range, and those between them.
+    #[test]
+    fn tiles_are_those_that_hold_tokens() {
+        for block in [1, 5, 16, 64, 100, 128, 1 << 20] {
+            let tile = Tile {
+                rows: 64,
+                block,
+                table: false,
+            };
+            for (start, len) in [
+                (0, 1),
+                (0, 128),
+                (3, 200),
+                (63, 2),
+                (1000, 77),
+                (1 << 20, 65),
+            ] {
+                let place = |token: usize| {
+                    let group = token / block / tile.slots();
+                    (group, token % block / tile.rows)
+                };
+                let mut places: Vec<_> = (start..start + len).map(place).collect();
+                places.dedup();
+                assert_eq!(
+                    tile.tiles(start..start + len),
+                    places.len(),
+                    "{block} {start} {len}"
+                );
+            }
         }
     }
 }

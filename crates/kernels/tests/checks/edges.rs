@@ -38,10 +38,19 @@ pub fn call(
     spans: Option<Vec<SequenceSpan>>,
     std: f32,
 ) -> Result<(AttentionProblem, Tensors), String> {
-    let pattern = config.build().map_err(|error| error.to_string())?;
-    let problem = AttentionProblem::new(shape, &pattern, scale, spans);
     let tensors = random::tensors(&shape, std, true, &mut StdRng::seed_from_u64(21));
-    Ok((problem.map_err(|error| error.to_string())?, tensors))
+    Ok((problem(shape, config, scale, spans)?, tensors))
+}
+
+/// The call of `config` without tensors.
+pub fn problem(
+    shape: AttentionShape,
+    config: &PatternConfig,
+    scale: Option<f64>,
+    spans: Option<Vec<SequenceSpan>>,
+) -> Result<AttentionProblem, String> {
+    let pattern = config.build().map_err(|error| error.to_string())?;
+    AttentionProblem::new(shape, &pattern, scale, spans).map_err(|error| error.to_string())
 }
 
 /// What a query that attends nothing gets.

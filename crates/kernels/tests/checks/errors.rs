@@ -13,7 +13,7 @@ use s2_attention_pattern::PatternConfig;
 use super::edges::call;
 use super::engine::Engine;
 use super::storage::Storage;
-use super::{Effort, ensure, in_types};
+use super::{Effort, ensure, in_types, sizes};
 
 const SHAPE: AttentionShape = AttentionShape {
     batch: 1,
@@ -31,7 +31,7 @@ pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
 }
 
 fn of_type(engine: &Engine, _: &Effort) -> Result<String, String> {
-    let calls = refused_calls(engine)?;
+    let calls = refused_calls(engine)? + sizes::refused(engine)?;
     let tensors = refused_tensors(engine)? + refused_places(engine)?;
     Ok(format!("{calls} calls and {tensors} tensors refused"))
 }
@@ -41,7 +41,7 @@ fn config() -> PatternConfig {
 }
 
 /// Holds an error to the parts of its text.
-fn hold<T>(result: Result<T, CubeError>, parts: &[&str]) -> Result<(), String> {
+pub fn hold<T>(result: Result<T, CubeError>, parts: &[&str]) -> Result<(), String> {
     let text = match result {
         Ok(_) => return Err(format!("not refused: {parts:?}")),
         Err(error) => error.to_string(),

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 pub mod support;
 
+pub mod blocks;
 pub mod edges;
 pub mod engine;
 pub mod errors;
@@ -20,6 +21,7 @@ pub mod plain;
 pub mod poison;
 pub mod random;
 pub mod repeat;
+pub mod sizes;
 pub mod storage;
 pub mod subsets;
 pub mod worst;
@@ -88,7 +90,7 @@ pub struct Check {
 }
 
 /// All of them, the most telling first.
-pub const CHECKS: [Check; 14] = [
+pub const CHECKS: [Check; 15] = [
     check("golden", golden::check),
     check("random", random::check),
     check("halves", halves::check),
@@ -99,6 +101,7 @@ pub const CHECKS: [Check; 14] = [
     check("poison", poison::check),
     check("nan", poison::check_visible),
     check("edges", edges::check),
+    check("blocks", blocks::check),
     check("extremes", extremes::check),
     check("long", long::check),
     check("errors", errors::check),

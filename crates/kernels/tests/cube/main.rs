@@ -67,6 +67,6 @@ macro_rules! tests {
 }
 
 tests!(
-    golden, random, halves, layouts, subsets, repeat, needle, poison, nan, edges, extremes, long,
-    errors, mutations,
+    golden, random, halves, layouts, subsets, repeat, needle, poison, nan, edges, blocks, extremes,
+    long, errors, mutations,
 );

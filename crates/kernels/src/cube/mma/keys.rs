@@ -108,7 +108,7 @@ impl QueryCursor {
                 let head = self.head as usize;
                 let record = usize::cast_from(index[records + head]);
                 let visits = own.visits(index, record, head, self.interval, span, tile);
-                self.visits = visits.blocks.visits(visited);
+                self.visits = visits.blocks.visits(span.q_start, span.q_end, visited);
                 self.first = visits.blocks.first;
                 self.count = visits.blocks.count;
                 self.min = visits.distances.min;

@@ -90,7 +90,7 @@ impl KeyCursor {
             self.count = 0i32.runtime();
             if self.band < walk.bands {
                 let visits = walk.visits(index, self.band, self.phase, span, tile);
-                self.visits = visits.blocks.visits(visited);
+                self.visits = visits.blocks.visits(span.kv_start, span.kv_end, visited);
                 self.first = visits.blocks.first;
                 self.step = visits.blocks.step;
                 self.count = visits.blocks.count;

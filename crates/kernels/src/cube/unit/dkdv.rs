@@ -98,7 +98,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
         for interval in 0..own.intervals(index, head_in_group, tile) {
             let visits = own.visits(index, head_record, head_in_group, interval, &span, tile);
-            for visit in 0..visits.blocks.visits(visited) {
+            for visit in 0..visits.blocks.visits(span.q_start, span.q_end, visited) {
                 let query_rows = visits.blocks.rows(visit, span.q_start, span.q_end, visited);
                 let at = (sequence * heads as usize + head) * seq_q as usize;
                 scratch.visit_queries(index, &query_rows, stats, at, span.q_start, visited);

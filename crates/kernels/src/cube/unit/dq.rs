@@ -75,7 +75,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     for band in 0..own.walk.bands {
         for phase in 0..own.walk.phases(index, band, tile) {
             let visits = own.walk.visits(index, band, phase, &span, tile);
-            for visit in 0..visits.blocks.visits(visited) {
+            for visit in 0..visits.blocks.visits(span.kv_start, span.kv_end, visited) {
                 let key_rows = visits
                     .blocks
                     .rows(visit, span.kv_start, span.kv_end, visited);

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::distances::{Distances, everything};
-use super::lists::{BlockList, NONE, Span, div, div_up, steps};
+use super::lists::{BlockList, NONE, Span, div, div_up, parts_after, parts_before, steps};
 use super::queries::Visits;
 use crate::cube::index::{CLASS_WORDS, COLUMN_WORDS, OTHERS};
 use crate::cube::tile::Tile;
@@ -59,19 +59,26 @@ pub(in crate::cube) fn key_tile(
             end = members_before(index, record, class, key_end);
         }
         from = div(from, tile.slots()) * slots;
-        let visits = BlockList {
-            first: 0i32.runtime(),
-            step: 1i32.runtime(),
-            count: end - from,
+        let mut visits = div_up(max(end - from, 0), tile.slots()) * comptime!(tile.parts() as i32);
+        let mut skipped = 0i32;
+        if comptime!(tile.parts() > 1) && from < end {
+            let mut first = from;
+            let mut last = end - 1;
+            if !comptime!(tile.table) {
+                first = column(index, record, class, first);
+                last = column(index, record, class, last);
+            }
+            skipped = parts_before(first, kv_start, tile);
+            visits -= skipped + parts_after(last, rows_end, tile);
         }
-        .visits(tile);
         if found.class < 0 {
             if left < visits {
                 let parts = comptime!(tile.parts());
+                let part = left + skipped;
                 found.class = class;
-                found.member = from + div(left, parts) * slots;
+                found.member = from + div(part, parts) * slots;
                 found.end = end;
-                found.offset = (left % comptime!(parts as i32)) * comptime!(tile.rows as i32);
+                found.offset = (part % comptime!(parts as i32)) * comptime!(tile.rows as i32);
             } else {
                 left -= visits;
             }
@@ -102,25 +109,31 @@ fn members_before(index: &[i32], record: usize, class: i32, column: i32) -> i32 
     members
 }
 
+/// The column of a member.
+#[cube]
+fn column(index: &[i32], record: usize, class: i32, member: i32) -> i32 {
+    let at = class_at(index, record, class);
+    let stride = index[at + 2];
+    let mut column = index[at + 1] + member * stride;
+    if index[at] == OTHERS {
+        // Residues in order, each one that is not ours moves us one on.
+        let others = stride - class;
+        let mut residue = member % others;
+        for earlier in 0..class {
+            if residue >= index[class_at(index, record, earlier) + 1] {
+                residue += 1;
+            }
+        }
+        column = member / others * stride + residue;
+    }
+    column
+}
+
 #[cube]
 impl KeyTile {
     /// The column of a member.
     pub(in crate::cube) fn column(&self, index: &[i32], member: i32) -> i32 {
-        let at = class_at(index, self.record, self.class);
-        let stride = index[at + 2];
-        let mut column = index[at + 1] + member * stride;
-        if index[at] == OTHERS {
-            // Residues in order, each one that is not ours moves us one on.
-            let others = stride - self.class;
-            let mut residue = member % others;
-            for earlier in 0..self.class {
-                if residue >= index[class_at(index, self.record, earlier) + 1] {
-                    residue += 1;
-                }
-            }
-            column = member / others * stride + residue;
-        }
-        column
+        column(index, self.record, self.class, member)
     }
 
     /// Whether an earlier class has the column.

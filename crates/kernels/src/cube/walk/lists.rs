@@ -77,11 +77,42 @@ pub(super) fn steps(a: i32, b: i32) -> i32 {
     max(a + b - 1, 0) / b
 }
 
+/// Parts of block `block` before the one that holds token `start`, where the block holds it.
+#[cube]
+pub(super) fn parts_before(block: i32, start: i32, #[comptime] tile: Tile) -> i32 {
+    div(
+        max(start - block * comptime!(tile.block as i32), 0),
+        tile.rows,
+    )
+}
+
+/// Parts of block `block` after the last one that holds a token before `end`.
+#[cube]
+pub(super) fn parts_after(block: i32, end: i32, #[comptime] tile: Tile) -> i32 {
+    let tokens = min(
+        end - block * comptime!(tile.block as i32),
+        comptime!(tile.block as i32),
+    );
+    comptime!(tile.parts() as i32) - div_up(tokens, tile.rows)
+}
+
+/// Whether the tokens of a sequence leave out parts of the blocks at their ends. Lists of tables take their blocks whole.
+fn leaves_parts_out(tile: Tile) -> bool {
+    tile.parts() > 1 && !tile.table
+}
+
 #[cube]
 impl BlockList {
-    /// Visits that the list takes, a tile of blocks or a part of one each.
-    pub(in crate::cube) fn visits(&self, #[comptime] tile: Tile) -> i32 {
-        div_up(max(self.count, 0), comptime!(tile.slots())) * comptime!(tile.parts() as i32)
+    /// Visits that the tokens `start..end` of the list's blocks take, a tile of blocks or a part of one each.
+    pub(in crate::cube) fn visits(&self, start: i32, end: i32, #[comptime] tile: Tile) -> i32 {
+        let count = max(self.count, 0);
+        let mut visits = div_up(count, comptime!(tile.slots())) * comptime!(tile.parts() as i32);
+        if comptime!(leaves_parts_out(tile)) {
+            let last = self.first + (count - 1) * self.step;
+            let outside = parts_before(self.first, start, tile) + parts_after(last, end, tile);
+            visits = select(count > 0, visits - outside, 0);
+        }
+        visits
     }
 
     /// The rows of one visit.
@@ -93,14 +124,18 @@ impl BlockList {
         #[comptime] tile: Tile,
     ) -> TokenRows {
         let parts = comptime!(tile.parts());
-        let done = div(visit, parts) * comptime!(tile.slots() as i32);
+        let mut part = visit;
+        if comptime!(leaves_parts_out(tile)) {
+            part += parts_before(self.first, start, tile);
+        }
+        let done = div(part, parts) * comptime!(tile.slots() as i32);
         TokenRows {
             blocks: BlockList {
                 first: self.first + done * self.step,
                 step: self.step,
                 count: self.count - done,
             },
-            offset: (visit % comptime!(parts as i32)) * comptime!(tile.rows as i32),
+            offset: (part % comptime!(parts as i32)) * comptime!(tile.rows as i32),
             start,
             end,
         }

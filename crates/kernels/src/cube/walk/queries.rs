@@ -17,13 +17,13 @@ fn query_rows(span: &Span, rows_end: i32, tile_index: i32, #[comptime] tile: Til
         step: 1,
         count: div_up(rows_end, tile.block) - first,
     };
-    let visits = blocks.visits(tile);
+    let visits = blocks.visits(span.q_start, rows_end, comptime!(tile.in_order()));
     // A sequence with fewer tiles than the longest of the batch: nothing is left to visit.
     blocks.rows(
         select(tile_index < visits, visits - 1 - tile_index, visits),
         span.q_start,
         rows_end,
-        tile,
+        comptime!(tile.in_order()),
     )
 }
 

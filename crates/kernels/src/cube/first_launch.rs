@@ -1,0 +1,76 @@
+//! The first launch of a kernel compiles it: what fails then is an error that names the kernel.
+//!
+//! CubeCL launches without waiting. A kernel that cannot be compiled or launched leaves its outputs marked, which shows when
+//! they are read. The mark is there once the launch is through the queue of the host, long before the device is done: it is
+//! asked for after the first launch of each kernel, which takes as long as its compilation, and never again.
+
+use std::collections::HashSet;
+use std::sync::{PoisonError, RwLock};
+
+use cubecl::device::DeviceId;
+use cubecl::ir::ElemType;
+use cubecl::server::Handle;
+
+use super::attention::CubeAttention;
+use super::config::Config;
+use super::error::CubeError;
+use super::select::Engine;
+
+/// What a kernel is compiled for, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Compiled {
+    runtime: &'static str,
+    device: DeviceId,
+    kernel: &'static str,
+    engine: Engine,
+    dtype: ElemType,
+    config: Config,
+}
+
+/// Kernels that were launched.
+static COMPILED: RwLock<Option<HashSet<Compiled>>> = RwLock::new(None);
+
+impl CubeAttention {
+    /// To be called after a launch of `kernel` for `config`, which writes `output`.
+    ///
+    /// # Errors
+    /// [`CubeError::Launch`] where it is the first one, and failed.
+    pub(super) fn launched(
+        &self,
+        kernel: &'static str,
+        config: Config,
+        output: &Handle,
+    ) -> Result<(), CubeError> {
+        let compiled = Compiled {
+            runtime: self.client.name(),
+            device: self.client.service_id().device,
+            kernel,
+            engine: self.choice.engine,
+            dtype: self.dtype,
+            config,
+        };
+        let known =
+            |set: &Option<HashSet<_>>| set.as_ref().is_some_and(|set| set.contains(&compiled));
+        // A recorded graph runs later: what it did not record shows when the recording ends.
+        if known(&COMPILED.read().unwrap_or_else(PoisonError::into_inner))
+            || self.client.is_capturing()
+        {
+            return Ok(());
+        }
+        self.client
+            .check([output])
+            .map_err(|error| CubeError::Launch {
+                kernel,
+                engine: self.choice.engine,
+                device: self.client.name().to_owned(),
+                message: error.to_string(),
+            })?;
+        let mut set = COMPILED.write().unwrap_or_else(PoisonError::into_inner);
+        set.get_or_insert_default().insert(compiled);
+        Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "wgpu"))]
+#[path = "first_launch_tests.rs"]
+mod tests;
