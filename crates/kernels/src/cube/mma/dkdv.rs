@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::fragments::{accumulate, scale_rows, scores, zeros};
 use super::keys::{VisitPlace, key_tokens, query_cursor, visited_stats};
-use super::mask::{all_bits, attended, bit, own_rows};
+use super::mask::{all_bits, attended, keep_attended, own_rows};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
 use super::visit::{next_of_three, no_visit};
@@ -269,9 +269,19 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 for e in 0..2usize {
                     let column = at + visited_column(all, e, tiles);
                     let p = weight(product.extract(e) * factor - stats_of.lse[column], fast);
-                    pair.insert(e, select(bit(&bits, all, e, tiles), p, f32::new(0.0)));
+                    pair.insert(e, p);
                 }
                 weights[n] = pair;
+            }
+            if !visit.all {
+                keep_attended(
+                    &mut weights,
+                    &bits,
+                    comptime!(step * STEP),
+                    STEP,
+                    tiles,
+                    parts,
+                );
             }
             if comptime!(config.values) {
                 accumulate::<E, N>(
@@ -296,10 +306,19 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     for e in 0..2usize {
                         let column = at + visited_column(all, e, tiles);
                         let gradient = p.extract(e) * (pair.extract(e) - stats_of.d[column]);
-                        let attends = bit(&bits, all, e, tiles);
-                        pair.insert(e, select(attends, gradient, f32::new(0.0)));
+                        pair.insert(e, gradient);
                     }
                     d_scores[n] = pair;
+                }
+                if !visit.all {
+                    keep_attended(
+                        &mut d_scores,
+                        &bits,
+                        comptime!(step * STEP),
+                        STEP,
+                        tiles,
+                        parts,
+                    );
                 }
                 accumulate::<E, N>(
                     &mut key_sums,

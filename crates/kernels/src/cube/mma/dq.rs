@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::fragments::{accumulate, scale_rows, scores, zeros};
-use super::mask::{all_bits, attended, bit, own_rows};
+use super::mask::{all_bits, attended, keep_attended, own_rows};
 use super::queries::{key_cursor, own_tokens};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
@@ -170,10 +170,19 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 for e in 0..2usize {
                     let p = weight(product.extract(e) * factor - lse[half], fast);
                     let gradient = p * (pair.extract(e) - d[half]);
-                    let attends = bit(&bits, at, e, tiles);
-                    pair.insert(e, select(attends, gradient, f32::new(0.0)));
+                    pair.insert(e, gradient);
                 }
                 d_scores[n] = pair;
+            }
+            if !visit.all {
+                keep_attended(
+                    &mut d_scores,
+                    &bits,
+                    comptime!(step * STEP),
+                    STEP,
+                    tiles,
+                    parts,
+                );
             }
             accumulate::<E, N>(&mut sums, &d_scores, &keys, first, STEP, head_dim, parts);
         }

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{accumulate, row_max, row_sum, scores, zeros};
+use super::fragments::{accumulate, add_row_sums, row_max, row_sum, scores, zeros};
 use super::intrinsics::exp2;
 use super::mask::{all_bits, attended, bit, own_rows};
 use super::queries::{key_cursor, own_tokens};
@@ -15,6 +15,8 @@ use crate::cube::walk::{NONE, query_reach, query_tile};
 
 /// Where a row's maximum starts.
 const LOWEST: f32 = f32::MIN;
+/// How far, in powers of 2, a maximum may be behind.
+const LAZY: f32 = 8.0;
 /// A scale of 0, where `-inf` is still what does not attend: no score of 2-byte numbers sees the difference.
 const LEAST_SCALE: f32 = 1e-30;
 
@@ -97,12 +99,11 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let mut maxima = Array::<f32>::new(comptime!(2 * parts));
     let mut sums = Array::<f32>::new(comptime!(2 * parts));
     // Of the weights as the product sees them: divided by these, its sums are an average, never beyond the values.
-    let mut rounded_sums = Array::<f32>::new(comptime!(2 * parts));
+    let mut rounded_sums = zeros(parts);
     #[unroll]
     for half in 0..comptime!(2 * parts) {
         maxima[half] = f32::new(LOWEST);
         sums[half] = f32::new(0.0);
-        rounded_sums[half] = f32::new(0.0);
     }
     let mut results = zeros(comptime!(parts * value_tiles));
     while visit.any {
@@ -164,11 +165,23 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 let pair = weights[comptime!(2 * (half / 2 * tiles + n) + half % 2)];
                 top = max(top, max(pair.extract(0usize), pair.extract(1usize)));
             }
-            let top = max(maxima[half], row_max(top));
-            let kept = exp2((maxima[half] - top) * factor, fast);
-            maxima[half] = top;
-            let mut sum = sums[half] * kept;
-            let mut rounded_sum = rounded_sums[half] * kept;
+            let top = row_max(top);
+            // Weights may grow to 2^8 before all that was summed is divided: most visits bring no higher maximum.
+            let higher = (top - maxima[half]) * factor > f32::new(LAZY);
+            if plane_any(higher) {
+                let top = select(higher, top, maxima[half]);
+                let kept = exp2((maxima[half] - top) * factor, fast);
+                maxima[half] = top;
+                sums[half] *= kept;
+                rounded_sums[half] *= Vector::new(kept);
+                #[unroll]
+                for n in 0..value_tiles {
+                    results[comptime!(2 * (half / 2 * value_tiles + n) + half % 2)] *=
+                        Vector::new(kept);
+                }
+            }
+            let top = maxima[half];
+            let mut sum = sums[half];
             #[unroll]
             for n in 0..tiles {
                 let mut pair = weights[comptime!(2 * (half / 2 * tiles + n) + half % 2)];
@@ -179,20 +192,12 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     sum += weight;
                     pair.insert(e, weight);
                 }
-                if comptime!(!config.rounding) {
-                    let rounded = Vector::<E, Const<2>>::cast_from(pair);
-                    let rounded = Vector::<f32, Const<2>>::cast_from(rounded);
-                    rounded_sum += rounded.extract(0usize) + rounded.extract(1usize);
-                }
                 weights[comptime!(2 * (half / 2 * tiles + n) + half % 2)] = pair;
             }
             sums[half] = sum;
-            rounded_sums[half] = rounded_sum;
-            #[unroll]
-            for n in 0..value_tiles {
-                results[comptime!(2 * (half / 2 * value_tiles + n) + half % 2)] *=
-                    Vector::new(kept);
-            }
+        }
+        if comptime!(!config.rounding) {
+            add_row_sums::<E>(&mut rounded_sums, &weights, tiles, parts);
         }
         accumulate::<E, N>(
             &mut results,
@@ -238,7 +243,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let empty = sum == 0.0f32 || queries[half] == NONE;
         let mut whole = sum;
         if comptime!(!config.rounding) {
-            whole = row_sum(rounded_sums[half]);
+            whole = rounded_sums[half].extract(0usize);
         }
         let part = select(empty, f32::new(0.0), f32::new(1.0) / whole);
         #[unroll]

@@ -138,6 +138,36 @@ pub(super) fn accumulate<E: Float, N: Size>(
     }
 }
 
+/// `sums += weights * 1`: the sums of rows, rounded as [`accumulate`] rounds them, a pair of equal ones for each half.
+#[cube]
+pub(super) fn add_row_sums<E: Float>(
+    sums: &mut Array<Pair<f32>>,
+    weights: &Array<Pair<f32>>,
+    #[comptime] tiles: usize,
+    #[comptime] parts: usize,
+) {
+    let mut ones = Array::<Pair<E>>::new(2usize);
+    ones[0usize] = Vector::cast_from(1.0f32);
+    ones[1usize] = Vector::cast_from(1.0f32);
+    #[unroll]
+    for part in 0..parts {
+        let mut c = Array::<Pair<f32>>::new(2usize);
+        c[0usize] = sums[comptime!(2 * part)];
+        c[1usize] = sums[comptime!(2 * part + 1)];
+        #[unroll]
+        for k in 0..comptime!(tiles / 2) {
+            let mut a = Array::<Pair<E>>::new(4usize);
+            #[unroll]
+            for r in 0..4usize {
+                a[r] = Vector::cast_from(weights[comptime!(2 * part * tiles + 4 * k + r)]);
+            }
+            definition::<E>().execute_inplace::<Const<2>, Const<2>, Const<2>>(&a, &ones, &mut c);
+        }
+        sums[comptime!(2 * part)] = c[0usize];
+        sums[comptime!(2 * part + 1)] = c[1usize];
+    }
+}
+
 /// Multiplies sums by `factor`; rows without a token are zeros.
 #[cube]
 pub(super) fn scale_rows(

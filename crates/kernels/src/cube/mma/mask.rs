@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::pair_row;
+use super::fragments::{Pair, pair_row};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{Distances, NONE};
 
@@ -77,4 +77,29 @@ pub(super) fn own_rows(tokens: &Shared<[i32]>, end: i32, #[comptime] parts: usiz
         own[half] = select(token < end, token, NONE);
     }
     own
+}
+
+/// Makes pairs that do not attend zeros: of `sums`, those of `step` tiles from tile `first` on, of `tiles` tiles.
+#[cube]
+pub(super) fn keep_attended(
+    sums: &mut Array<Pair<f32>>,
+    bits: &Array<u32>,
+    #[comptime] first: usize,
+    #[comptime] step: usize,
+    #[comptime] tiles: usize,
+    #[comptime] parts: usize,
+) {
+    #[unroll]
+    for n in 0..comptime!(2 * parts * step) {
+        let all = comptime!(2 * (n / (2 * step) * tiles + first) + n % (2 * step));
+        let mut pair = sums[n];
+        #[unroll]
+        for e in 0..2usize {
+            pair.insert(
+                e,
+                select(bit(bits, all, e, tiles), pair.extract(e), f32::new(0.0)),
+            );
+        }
+        sums[n] = pair;
+    }
 }
