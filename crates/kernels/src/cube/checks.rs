@@ -30,7 +30,7 @@ impl CubeAttention {
             }
             Engine::Mma => (
                 mma::size::shared_bytes(self.owned.rows, shape),
-                mma::size::units(self.owned.rows),
+                mma::size::units(self.owned.rows, 1),
             ),
         };
         let needs = [

@@ -25,6 +25,8 @@ pub(super) struct Config {
     pub(super) keys: bool,
     /// See [`Self::keys`].
     pub(super) values: bool,
-    /// Whether powers of 2 are an approximate instruction, where the compiler takes it.
-    pub(super) approximate_exp2: bool,
+    /// Tiles of 16 rows that a plane of the engine of tensor cores owns.
+    pub(super) parts: usize,
+    /// Whether the compiler takes instructions of NVIDIA's GPUs: asynchronous copies, approximate powers of 2.
+    pub(super) instructions: bool,
 }

@@ -73,7 +73,8 @@ impl CubeAttention {
             results: Rounding::of(self.client.name(), self.dtype),
             keys: false,
             values: false,
-            approximate_exp2: false,
+            parts: 1,
+            instructions: false,
         }
     }
 

@@ -180,7 +180,7 @@ fn mma_rows(
     }
     let fits = |rows: &usize| {
         mma::size::shared_bytes(*rows, problem.shape()) <= hardware.max_shared_memory_size
-            && mma::size::units(*rows) <= hardware.max_units_per_cube as usize
+            && mma::size::units(*rows, 1) <= hardware.max_units_per_cube as usize
     };
     let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
     let tiles = mma_tiles(problem, processors).into_iter();

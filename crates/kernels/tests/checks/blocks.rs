@@ -42,7 +42,7 @@ fn large_blocks(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Result<u
         let edge = block.min(1 << 29);
         let starts = [
             [50, 0],
-            [edge - 70, edge - 90],
+            [edge - 70, edge.saturating_sub(90)],
             [edge + 70, edge - 30],
             [edge, edge],
         ];

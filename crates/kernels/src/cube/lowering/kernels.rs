@@ -62,20 +62,20 @@ pub(super) struct Launch {
     pub(super) written: &'static [usize],
 }
 
-/// Every kernel of an engine; `config` is by the number of sums that a unit holds.
-pub(super) fn launches(engine: &Engine, config: impl Fn(usize) -> Config) -> [Launch; 5] {
-    let one = config(1);
+/// Every kernel of an engine; `config` is by the kernel and the number of sums that a unit holds.
+pub(super) fn launches(engine: &Engine, config: impl Fn(&str, usize) -> Config) -> [Launch; 5] {
+    let one = config("forward", 1);
     let launch = |kernel, make, written| Launch {
         kernel,
         make,
-        config: one,
+        config: config(kernel, 1),
         written,
     };
     let keys = |kernel, keys: bool, values: bool| Launch {
         config: Config {
             keys,
             values,
-            ..config(usize::from(keys) + usize::from(values))
+            ..config(kernel, usize::from(keys) + usize::from(values))
         },
         ..launch(kernel, engine.dkdv, &[5])
     };
@@ -116,21 +116,21 @@ pub(super) const UNIT: Engine = Engine {
 pub(super) const MMA: Engine = Engine {
     forward: |device, config, dtype| {
         kernel!(
-            mma::forward::forward::Forward, device, units(config.owned.rows),
+            mma::forward::forward::Forward, device, units(config.owned.rows, config.parts),
             [T T T T T B B S S S S S S],
             mma::LANES, config, dtype
         )
     },
     dq: |device, config, dtype| {
         kernel!(
-            mma::dq::dq::Dq, device, units(config.owned.rows),
+            mma::dq::dq::Dq, device, units(config.owned.rows, config.parts),
             [T T T T B T B S S S S S],
             mma::LANES, config, dtype
         )
     },
     dkdv: |device, config, dtype| {
         kernel!(
-            mma::dkdv::dkdv::Dkdv, device, units(config.owned.rows),
+            mma::dkdv::dkdv::Dkdv, device, units(config.owned.rows, config.parts),
             [T T T T B T B S S S S S S S S S S S],
             mma::LANES, config, dtype
         )

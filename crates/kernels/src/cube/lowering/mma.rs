@@ -7,7 +7,7 @@ use super::kernels::{Launch, MMA, launches};
 use super::{BF16, F16, class_name, lowered};
 use crate::AttentionShape;
 use crate::cube::config::Config;
-use crate::cube::mma::size::{BOTH_SUMS, shared_bytes, visited};
+use crate::cube::mma::size::{BOTH_SUMS, parts, shared_bytes, visited_backward, visited_forward};
 use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::SLICES;
@@ -30,20 +30,28 @@ pub(super) fn class_launches(
     table: bool,
 ) -> impl Iterator<Item = Launch> {
     let owned = Tile { rows, block, table };
-    let all = launches(&MMA, |sums| Config {
-        owned,
-        visited: Tile {
-            rows: visited(dim, sums),
-            ..owned
-        },
-        head_dim: dim,
-        value_dim: dim,
-        rounding: table,
-        unit: SLICES,
-        results: Rounding::Conversion,
-        keys: false,
-        values: false,
-        approximate_exp2: false,
+    let all = launches(&MMA, |kernel, sums| {
+        let parts = parts(rows, dim * sums);
+        let visited = match kernel {
+            "forward" => visited_forward(dim),
+            _ => visited_backward(dim * sums, parts),
+        };
+        Config {
+            owned,
+            visited: Tile {
+                rows: visited,
+                ..owned
+            },
+            head_dim: dim,
+            value_dim: dim,
+            rounding: table,
+            unit: SLICES,
+            results: Rounding::Conversion,
+            keys: false,
+            values: false,
+            parts,
+            instructions: false,
+        }
     });
     all.into_iter()
         .filter(move |launch| dim <= BOTH_SUMS || !(launch.config.keys && launch.config.values))
@@ -73,7 +81,7 @@ fn lower_class(device: &Device, class: (usize, usize, usize), table: bool, dtype
     for launch in class_launches(class, table) {
         // As calls have it.
         let config = Config {
-            approximate_exp2: device.properties.features.copy_async,
+            instructions: device.properties.features.copy_async,
             ..launch.config
         };
         let name = format!("mma-{}-{}", launch.kernel, class_name(config, dtype));
@@ -86,7 +94,13 @@ fn lower_class(device: &Device, class: (usize, usize, usize), table: bool, dtype
             "{name}: {} bytes of shared memory, not {counted}",
             kernel.shared_memory_size
         );
-        for part in [device.barrier, "ldmatrix", "mma.sync", "ex2.approx"] {
+        for part in [
+            device.barrier,
+            "ldmatrix",
+            "mma.sync",
+            "ex2.approx",
+            "cp.async",
+        ] {
             assert!(kernel.source.contains(part), "{name}: no {part}");
         }
     }

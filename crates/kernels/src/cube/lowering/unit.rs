@@ -70,7 +70,8 @@ fn lower(devices: &[Device]) {
                     results: Rounding::Conversion,
                     keys: false,
                     values: false,
-                    approximate_exp2: false,
+                    parts: 1,
+                    instructions: false,
                 };
                 lower_class(device, config, dtype);
             }
@@ -86,7 +87,7 @@ fn lower(devices: &[Device]) {
 }
 
 fn lower_class(device: &Device, config: Config, dtype: ElemType) {
-    for launch in launches(&UNIT, |_| config) {
+    for launch in launches(&UNIT, |_, _| config) {
         let (size, dims) = (config.unit, [config.head_dim, config.value_dim]);
         let (rows, class) = (
             if size.whole { "whole" } else { "slices" },

@@ -3,17 +3,34 @@
 use cubecl::prelude::*;
 
 use super::fragments::{accumulate, scale_rows, scores, zeros};
-use super::keys::{key_tokens, query_cursor, visited_stats};
-use super::mask::{attended, bit, own_rows};
+use super::keys::{VisitPlace, key_tokens, query_cursor, visited_stats};
+use super::mask::{all_bits, attended, keep_attended, own_rows};
 use super::size::units;
-use super::stage::{LANES, chunks, stage};
+use super::stage::{LANES, arrive, chunks, stage};
+use super::visit::{next_of_three, no_visit};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::{HeadRows, head_rows};
-use crate::cube::walk::{all_attend, key_reach, key_tile, rows_reach, span};
+use crate::cube::walk::{key_reach, key_tile, span};
 
 /// Tiles of 8 queries whose gradients are held at a time.
-const PART: usize = 2;
+const STEP: usize = 2;
+
+/// The pair among those of all tiles that is pair `n` of those of a step.
+fn pair_of_all(n: usize, step: usize, tiles: usize) -> usize {
+    let (part, pair) = (n / (2 * STEP), n % (2 * STEP));
+    2 * (part * tiles + step * STEP) + pair
+}
+
+/// The visited row of element `e` of a pair.
+#[cube]
+fn visited_column(
+    #[comptime] pair: usize,
+    #[comptime] e: usize,
+    #[comptime] tiles: usize,
+) -> usize {
+    comptime!(pair % (2 * tiles) / 2 * 8 + e) + UNIT_POS as usize % 4usize * 2usize
+}
 
 /// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
 ///
@@ -43,9 +60,13 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
-    let (tile, visited, units) =
-        comptime!((config.owned, config.visited, units(config.owned.rows)));
+    let (tile, visited, units) = comptime!((
+        config.owned,
+        config.visited,
+        units(config.owned.rows, config.parts)
+    ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let (parts, fast) = comptime!((config.parts, config.instructions));
     let (tiles, key_tiles, value_tiles) =
         comptime!((visited.rows / 8, chunks(head_dim), chunks(value_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
@@ -73,115 +94,194 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let all_stats = (batch * heads * seq_q) as usize;
     let mut owned = stage::<E, N>(tile.rows, head_dim, units);
     let mut values = stage::<E, N>(tile.rows, value_dim, units);
-    let mut queries = stage::<E, N>(visited.rows, head_dim, units);
-    let mut gradients = stage::<E, N>(visited.rows, value_dim, units);
     // Two slots: those of this visit and those of the next.
-    let mut stats_of = visited_stats(comptime!(2 * visited.rows));
+    let mut queries = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units);
+    let mut gradients = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units);
+    // Three: the tokens of a visit are known one visit before its rows are on their way.
+    let mut stats_of = visited_stats(comptime!(3 * visited.rows));
     let own_tokens = key_tokens(&own, index, span.kv_start, rows_end, tile, units);
     let records = heads_at + first_head;
+    let keys_reach = key_reach(&own, index, tile);
     let mut slot = 0usize.runtime();
+    let mut at = 0usize.runtime();
+    let (mut visit, mut next) = (no_visit(), no_visit());
+    let group_rows = (sequence * heads as usize + first_head) * seq_q as usize;
+    let place = VisitPlace {
+        group: group as i32,
+        group_rows,
+        head_rows: seq_q as usize,
+        all_rows: all_stats,
+    };
     let mut cursor = query_cursor();
     cursor.settle(&own, index, records, group as i32, &span, tile, visited);
-    let mut head = first_head + max(cursor.head, 0) as usize;
-    stats_of.visit(
-        slot,
-        &cursor.rows(&span, visited),
+    cursor.visit(
+        &mut stats_of,
+        at,
         index,
         stats,
-        (sequence * heads as usize + head) * seq_q as usize,
-        all_stats,
-        span.q_start,
+        &place,
+        &span,
         infinity,
         visited,
     );
+    cursor.describe(&mut visit, index, &span, &keys_reach, &place, tile, visited);
+    cursor.advance(&own, index, records, group as i32, &span, tile, visited);
+    cursor.visit(
+        &mut stats_of,
+        visited.rows,
+        index,
+        stats,
+        &place,
+        &span,
+        infinity,
+        visited,
+    );
+    cursor.describe(&mut next, index, &span, &keys_reach, &place, tile, visited);
     sync_cube();
-    owned.put(&owned.fetch(k, &k_rows, &own_tokens, 0usize, span.kv_end, head_dim));
-    values.put(&values.fetch(v, &v_rows, &own_tokens, 0usize, span.kv_end, value_dim));
+    let (q_end, end) = (span.q_end, span.kv_end);
+    let rows = comptime!(visited.rows);
+    let moved = owned.begin(
+        k,
+        &k_rows,
+        &own_tokens,
+        0usize,
+        end,
+        0usize,
+        tile.rows,
+        head_dim,
+        fast,
+    );
+    owned.finish(&moved, 0usize, tile.rows, fast);
+    let moved = values.begin(
+        v,
+        &v_rows,
+        &own_tokens,
+        0usize,
+        end,
+        0usize,
+        tile.rows,
+        value_dim,
+        fast,
+    );
+    values.finish(&moved, 0usize, tile.rows, fast);
+    let head = first_head + visit.head as usize;
     let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
-    queries.put(&queries.fetch(q, &q_rows, &stats_of.tokens, slot, span.q_end, head_dim));
-    sync_cube();
+    let moved = queries.begin(
+        q,
+        &q_rows,
+        &stats_of.tokens,
+        at,
+        q_end,
+        slot,
+        rows,
+        head_dim,
+        fast,
+    );
+    queries.finish(&moved, slot, rows, fast);
+    let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
+    let moved = gradients.begin(
+        d_out,
+        &d_out_rows,
+        &stats_of.tokens,
+        at,
+        q_end,
+        slot,
+        rows,
+        value_dim,
+        fast,
+    );
+    gradients.finish(&moved, slot, rows, fast);
 
-    let keys = own_rows(&own_tokens, span.kv_end);
-    let mut key_sums = zeros(key_tiles);
-    let mut value_sums = zeros(value_tiles);
-    while cursor.head < group as i32 {
+    let keys = own_rows(&own_tokens, span.kv_end, parts);
+    let mut key_sums = zeros(comptime!(parts * key_tiles));
+    let mut value_sums = zeros(comptime!(parts * value_tiles));
+    while visit.any {
+        arrive(fast);
+        // The next rows are on their way while these are used, and the tokens of those after them are looked up.
+        let (other, next_at) = (rows - slot, next_of_three(at, rows));
+        let head = first_head + next.head as usize;
+        let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
+        let moved = queries.begin(
+            q,
+            &q_rows,
+            &stats_of.tokens,
+            next_at,
+            q_end,
+            other,
+            rows,
+            head_dim,
+            fast,
+        );
+        cursor.advance(&own, index, records, group as i32, &span, tile, visited);
+        let after = next_of_three(next_at, rows);
+        cursor.visit(
+            &mut stats_of,
+            after,
+            index,
+            stats,
+            &place,
+            &span,
+            infinity,
+            visited,
+        );
+        let products = scores::<E, N>(&owned, &queries, slot, tiles, head_dim, parts);
+        queries.finish(&moved, other, rows, fast);
         let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
-        let next_gradients = gradients.fetch(
+        let moved = gradients.begin(
             d_out,
             &d_out_rows,
             &stats_of.tokens,
-            slot,
-            span.q_end,
+            next_at,
+            q_end,
+            other,
+            rows,
             value_dim,
+            fast,
         );
-        let products = scores::<E, N>(&owned, &queries, 0usize, tiles, head_dim);
-        gradients.put(&next_gradients);
-        sync_cube();
 
-        let distances = cursor.distances();
-        let queries_reach = rows_reach(index, &cursor.rows(&span, visited), visited);
-        let keys_reach = key_reach(&own, index, tile);
-        let one_block = queries_reach.first_block == queries_reach.last_block;
-        let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
-        let mut bits = u32::MAX.runtime();
-        if !(queries_reach.complete && all) {
-            let head_record = usize::cast_from(index[records + cursor.head as usize]);
-            bits = attended(
-                &distances,
+        let mut bits = all_bits(parts);
+        if !visit.all {
+            let head_record = usize::cast_from(index[records + visit.head as usize]);
+            attended(
+                &visit.distances(),
                 index,
                 head_record,
                 &keys,
                 &stats_of.tokens,
-                slot,
+                at,
                 tiles,
+                parts,
                 false,
                 tile,
+                &mut bits,
             );
         }
-        // The next queries are on their way while the gradients are computed and used.
-        cursor.advance(&own, index, records, group as i32, &span, tile, visited);
-        let next_slot = comptime!(visited.rows) - slot;
-        head = first_head + min(cursor.head, group as i32 - 1) as usize;
-        stats_of.visit(
-            next_slot,
-            &cursor.rows(&span, visited),
-            index,
-            stats,
-            (sequence * heads as usize + head) * seq_q as usize,
-            all_stats,
-            span.q_start,
-            infinity,
-            visited,
-        );
-        sync_cube();
-        let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
-        let next_queries = queries.fetch(
-            q,
-            &q_rows,
-            &stats_of.tokens,
-            next_slot,
-            span.q_end,
-            head_dim,
-        );
         #[unroll]
-        for part in 0..comptime!(tiles / PART) {
-            let first = comptime!(part * PART * 8);
-            let mut weights = zeros(PART);
+        for step in 0..comptime!(tiles / STEP) {
+            let first = slot + comptime!(step * STEP * 8);
+            let mut weights = zeros(comptime!(parts * STEP));
             #[unroll]
-            for n in 0..comptime!(2 * PART) {
-                let at = comptime!(2 * PART * part + n);
-                let product = products[at];
+            for n in 0..comptime!(2 * parts * STEP) {
+                let all = comptime!(pair_of_all(n, step, tiles));
+                let product = products[all];
                 let mut pair = weights[n];
                 #[unroll]
                 for e in 0..2usize {
-                    let column = comptime!(at / 2 * 8 + e) + UNIT_POS as usize % 4usize * 2usize;
-                    let p = weight(
-                        product.extract(e) * factor - stats_of.lse[slot + column],
-                        config.approximate_exp2,
-                    );
-                    pair.insert(e, select(bit(bits, at, e), p, f32::new(0.0)));
+                    let column = at + visited_column(all, e, tiles);
+                    let p = weight(product.extract(e) * factor - stats_of.lse[column], fast);
+                    pair.insert(e, p);
                 }
                 weights[n] = pair;
+            }
+            if !visit.all {
+                keep_attended(
+                    &mut weights,
+                    &bits,
+                    comptime!(step * STEP),
+                    STEP,
+                    tiles,
+                    parts,
+                );
             }
             if comptime!(config.values) {
                 accumulate::<E, N>(
@@ -189,42 +289,64 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     &weights,
                     &gradients,
                     first,
-                    PART,
+                    STEP,
                     value_dim,
+                    parts,
                 );
             }
             if comptime!(config.keys) {
-                let mut d_scores = scores::<E, N>(&values, &gradients, first, PART, value_dim);
+                let mut d_scores =
+                    scores::<E, N>(&values, &gradients, first, STEP, value_dim, parts);
                 #[unroll]
-                for n in 0..comptime!(2 * PART) {
-                    let at = comptime!(2 * PART * part + n);
+                for n in 0..comptime!(2 * parts * STEP) {
+                    let all = comptime!(pair_of_all(n, step, tiles));
                     let p = weights[n];
                     let mut pair = d_scores[n];
                     #[unroll]
                     for e in 0..2usize {
-                        let column =
-                            comptime!(at / 2 * 8 + e) + UNIT_POS as usize % 4usize * 2usize;
-                        let gradient = p.extract(e) * (pair.extract(e) - stats_of.d[slot + column]);
-                        pair.insert(e, select(bit(bits, at, e), gradient, f32::new(0.0)));
+                        let column = at + visited_column(all, e, tiles);
+                        let gradient = p.extract(e) * (pair.extract(e) - stats_of.d[column]);
+                        pair.insert(e, gradient);
                     }
                     d_scores[n] = pair;
                 }
-                accumulate::<E, N>(&mut key_sums, &d_scores, &queries, first, PART, head_dim);
+                if !visit.all {
+                    keep_attended(
+                        &mut d_scores,
+                        &bits,
+                        comptime!(step * STEP),
+                        STEP,
+                        tiles,
+                        parts,
+                    );
+                }
+                accumulate::<E, N>(
+                    &mut key_sums,
+                    &d_scores,
+                    &queries,
+                    first,
+                    STEP,
+                    head_dim,
+                    parts,
+                );
             }
         }
-        sync_cube();
-        queries.put(&next_queries);
-        slot = next_slot;
-        sync_cube();
+        gradients.finish(&moved, other, rows, fast);
+        visit.set(next.any, next.all, next.head, &next.distances());
+        cursor.describe(&mut next, index, &span, &keys_reach, &place, tile, visited);
+        slot = other;
+        at = next_at;
     }
+    // What is owned has been read, and is written next.
+    arrive(fast);
 
     if comptime!(config.keys) {
-        scale_rows(&mut key_sums, &keys, key_tiles, scale);
-        owned.put_sums(&key_sums, key_tiles);
+        scale_rows(&mut key_sums, &keys, key_tiles, parts, scale);
+        owned.put_sums(&key_sums, key_tiles, parts);
     }
     if comptime!(config.values) {
-        scale_rows(&mut value_sums, &keys, value_tiles, f32::new(1.0));
-        values.put_sums(&value_sums, value_tiles);
+        scale_rows(&mut value_sums, &keys, value_tiles, parts, f32::new(1.0));
+        values.put_sums(&value_sums, value_tiles, parts);
     }
     sync_cube();
     if comptime!(config.keys) {

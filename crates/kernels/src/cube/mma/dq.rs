@@ -3,18 +3,19 @@
 use cubecl::prelude::*;
 
 use super::fragments::{accumulate, scale_rows, scores, zeros};
-use super::mask::{attended, bit, own_rows};
+use super::mask::{all_bits, attended, keep_attended, own_rows};
 use super::queries::{key_cursor, own_tokens};
 use super::size::units;
-use super::stage::{LANES, chunks, stage};
+use super::stage::{LANES, arrive, chunks, stage};
+use super::visit::{next_of_three, no_visit};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
 use crate::cube::stats::stats_at;
-use crate::cube::walk::{NONE, all_attend, query_reach, query_tile, rows_reach};
+use crate::cube::walk::{NONE, query_reach, query_tile};
 
 /// Tiles of 8 keys whose gradients are held at a time.
-const PART: usize = 4;
+const STEP: usize = 4;
 
 /// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -35,9 +36,13 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
-    let (tile, visited, units) =
-        comptime!((config.owned, config.visited, units(config.owned.rows)));
+    let (tile, visited, units) = comptime!((
+        config.owned,
+        config.visited,
+        units(config.owned.rows, config.parts)
+    ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let (parts, fast) = comptime!((config.parts, config.instructions));
     let (tiles, key_tiles) = comptime!((visited.rows / 8, chunks(head_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
@@ -52,33 +57,59 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
 
     let mut owned = stage::<E, N>(tile.rows, head_dim, units);
     let mut gradients = stage::<E, N>(tile.rows, value_dim, units);
-    let mut keys = stage::<E, N>(visited.rows, head_dim, units);
-    let mut values = stage::<E, N>(visited.rows, value_dim, units);
     // Two slots: those of this visit and those of the next.
-    let mut tokens = Shared::<[i32]>::new_slice(comptime!(2 * visited.rows));
+    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units);
+    let mut values = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units);
+    // Three: the tokens of a visit are known one visit before its rows are on their way.
+    let mut tokens = Shared::<[i32]>::new_slice(comptime!(3 * visited.rows));
     let own_tokens = own_tokens(&own, index, tile, units);
     let mut slot = 0usize.runtime();
+    let mut at = 0usize.runtime();
+    let (mut visit, mut next) = (no_visit(), no_visit());
     let mut cursor = key_cursor();
     cursor.settle(index, &own.walk, &span, tile, visited);
-    cursor.visit(&mut tokens, slot, index, &own.walk, &span, visited);
+    cursor.visit(&mut tokens, at, index, &own.walk, &span, visited);
+    cursor.describe(&mut visit, index, &own, &queries_reach, tile, visited);
+    cursor.advance(index, &own.walk, &span, tile, visited);
+    cursor.visit(&mut tokens, visited.rows, index, &own.walk, &span, visited);
+    cursor.describe(&mut next, index, &own, &queries_reach, tile, visited);
     sync_cube();
-    owned.put(&owned.fetch(q, &q_rows, &own_tokens, 0usize, span.q_end, head_dim));
-    gradients.put(&gradients.fetch(
+    let (q_end, end) = (span.q_end, span.kv_end);
+    let rows = comptime!(visited.rows);
+    let moved = owned.begin(
+        q,
+        &q_rows,
+        &own_tokens,
+        0usize,
+        q_end,
+        0usize,
+        tile.rows,
+        head_dim,
+        fast,
+    );
+    owned.finish(&moved, 0usize, tile.rows, fast);
+    let moved = gradients.begin(
         d_out,
         &d_out_rows,
         &own_tokens,
         0usize,
-        span.q_end,
+        q_end,
+        0usize,
+        tile.rows,
         value_dim,
-    ));
-    keys.put(&keys.fetch(k, &k_rows, &tokens, slot, span.kv_end, head_dim));
-    sync_cube();
+        fast,
+    );
+    gradients.finish(&moved, 0usize, tile.rows, fast);
+    let moved = keys.begin(k, &k_rows, &tokens, at, end, slot, rows, head_dim, fast);
+    keys.finish(&moved, slot, rows, fast);
+    let moved = values.begin(v, &v_rows, &tokens, at, end, slot, rows, value_dim, fast);
+    values.finish(&moved, slot, rows, fast);
 
-    let queries = own_rows(&own_tokens, span.q_end);
-    let mut lse = Array::<f32>::new(2usize);
-    let mut d = Array::<f32>::new(2usize);
+    let queries = own_rows(&own_tokens, span.q_end, parts);
+    let mut lse = Array::<f32>::new(comptime!(2 * parts));
+    let mut d = Array::<f32>::new(comptime!(2 * parts));
     #[unroll]
-    for half in 0..2usize {
+    for half in 0..comptime!(2 * parts) {
         lse[half] = f32::new(0.0);
         d[half] = f32::new(0.0);
         if queries[half] != NONE {
@@ -90,72 +121,88 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         }
     }
 
-    let mut sums = zeros(key_tiles);
-    while cursor.any(&own.walk) {
-        let next_values = values.fetch(v, &v_rows, &tokens, slot, span.kv_end, value_dim);
-        let products = scores::<E, N>(&owned, &keys, 0usize, tiles, head_dim);
-        values.put(&next_values);
-        sync_cube();
+    let mut sums = zeros(comptime!(parts * key_tiles));
+    while visit.any {
+        arrive(fast);
+        // The next rows are on their way while these are used, and the tokens of those after them are looked up.
+        let (other, next_at) = (rows - slot, next_of_three(at, rows));
+        let moved = keys.begin(
+            k, &k_rows, &tokens, next_at, end, other, rows, head_dim, fast,
+        );
+        cursor.advance(index, &own.walk, &span, tile, visited);
+        let after = next_of_three(next_at, rows);
+        cursor.visit(&mut tokens, after, index, &own.walk, &span, visited);
+        let products = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
+        keys.finish(&moved, other, rows, fast);
+        let moved = values.begin(
+            v, &v_rows, &tokens, next_at, end, other, rows, value_dim, fast,
+        );
 
-        let distances = cursor.distances();
-        let keys_reach = rows_reach(index, &cursor.rows(&span, visited), visited);
-        let one_block = queries_reach.first_block == queries_reach.last_block;
-        let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
-        let mut bits = u32::MAX.runtime();
-        if !(keys_reach.complete && all) {
-            bits = attended(
-                &distances,
+        let mut bits = all_bits(parts);
+        if !visit.all {
+            attended(
+                &visit.distances(),
                 index,
                 own.walk.record,
                 &queries,
                 &tokens,
-                slot,
+                at,
                 tiles,
+                parts,
                 true,
                 tile,
+                &mut bits,
             );
         }
-        // The next keys are on their way while the gradients are computed and used.
-        cursor.advance(index, &own.walk, &span, tile, visited);
-        slot = comptime!(visited.rows) - slot;
-        cursor.visit(&mut tokens, slot, index, &own.walk, &span, visited);
-        sync_cube();
-        let next_keys = keys.fetch(k, &k_rows, &tokens, slot, span.kv_end, head_dim);
         #[unroll]
-        for part in 0..comptime!(tiles / PART) {
-            let first = comptime!(part * PART * 8);
-            let mut d_scores = scores::<E, N>(&gradients, &values, first, PART, value_dim);
+        for step in 0..comptime!(tiles / STEP) {
+            let first = slot + comptime!(step * STEP * 8);
+            let mut d_scores = scores::<E, N>(&gradients, &values, first, STEP, value_dim, parts);
             #[unroll]
-            for n in 0..comptime!(2 * PART) {
-                let at = comptime!(2 * PART * part + n);
+            for n in 0..comptime!(2 * parts * STEP) {
+                // Pair `n` of this step's tiles is `at` of all.
+                let (part, pair) = comptime!((n / (2 * STEP), n % (2 * STEP)));
+                let at = comptime!(2 * (part * tiles + step * STEP) + pair);
+                let half = comptime!(2 * part + n % 2);
                 let product = products[at];
                 let mut pair = d_scores[n];
                 #[unroll]
                 for e in 0..2usize {
-                    let p = weight(
-                        product.extract(e) * factor - lse[comptime!(n % 2)],
-                        config.approximate_exp2,
-                    );
-                    let gradient = p * (pair.extract(e) - d[comptime!(n % 2)]);
-                    pair.insert(e, select(bit(bits, at, e), gradient, f32::new(0.0)));
+                    let p = weight(product.extract(e) * factor - lse[half], fast);
+                    let gradient = p * (pair.extract(e) - d[half]);
+                    pair.insert(e, gradient);
                 }
                 d_scores[n] = pair;
             }
-            accumulate::<E, N>(&mut sums, &d_scores, &keys, first, PART, head_dim);
+            if !visit.all {
+                keep_attended(
+                    &mut d_scores,
+                    &bits,
+                    comptime!(step * STEP),
+                    STEP,
+                    tiles,
+                    parts,
+                );
+            }
+            accumulate::<E, N>(&mut sums, &d_scores, &keys, first, STEP, head_dim, parts);
         }
-        sync_cube();
-        keys.put(&next_keys);
-        sync_cube();
+        values.finish(&moved, other, rows, fast);
+        visit.set(next.any, next.all, next.head, &next.distances());
+        cursor.describe(&mut next, index, &own, &queries_reach, tile, visited);
+        slot = other;
+        at = next_at;
     }
+    // What is owned has been read, and is written next.
+    arrive(fast);
 
     // Of queries that attend nothing too: keys that others of the tile attend may be infinite, and 0 times that is not 0.
-    let mut attending = Array::<i32>::new(2usize);
+    let mut attending = Array::<i32>::new(comptime!(2 * parts));
     #[unroll]
-    for half in 0..2usize {
+    for half in 0..comptime!(2 * parts) {
         attending[half] = select(lse[half] < f32::MIN, NONE, queries[half]);
     }
-    scale_rows(&mut sums, &attending, key_tiles, scale);
-    owned.put_sums(&sums, key_tiles);
+    scale_rows(&mut sums, &attending, key_tiles, parts, scale);
+    owned.put_sums(&sums, key_tiles, parts);
     sync_cube();
     let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);
     owned.store(dq, &dq_rows, &own_tokens, head_dim);

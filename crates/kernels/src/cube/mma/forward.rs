@@ -2,18 +2,21 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{accumulate, row_max, row_sum, scores, zeros};
+use super::fragments::{accumulate, add_row_sums, row_max, row_sum, scores, zeros};
 use super::intrinsics::exp2;
-use super::mask::{attended, bit, own_rows};
+use super::mask::{all_bits, attended, bit, own_rows};
 use super::queries::{key_cursor, own_tokens};
 use super::size::units;
-use super::stage::{LANES, chunks, stage};
+use super::stage::{LANES, arrive, chunks, stage};
+use super::visit::{next_of_three, no_visit};
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
-use crate::cube::walk::{NONE, all_attend, query_reach, query_tile, rows_reach};
+use crate::cube::walk::{NONE, query_reach, query_tile};
 
 /// Where a row's maximum starts.
 const LOWEST: f32 = f32::MIN;
+/// How far, in powers of 2, a maximum may be behind.
+const LAZY: f32 = 8.0;
 /// A scale of 0, where `-inf` is still what does not attend: no score of 2-byte numbers sees the difference.
 const LEAST_SCALE: f32 = 1e-30;
 
@@ -37,9 +40,13 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
-    let (tile, visited, units) =
-        comptime!((config.owned, config.visited, units(config.owned.rows)));
+    let (tile, visited, units) = comptime!((
+        config.owned,
+        config.visited,
+        units(config.owned.rows, config.parts)
+    ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let (parts, fast) = comptime!((config.parts, config.instructions));
     let (tiles, value_tiles) = comptime!((visited.rows / 8, chunks(value_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = max(scale.abs() * log2_e, f32::new(LEAST_SCALE));
@@ -52,149 +59,203 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let queries_reach = query_reach(&own, tile);
 
     let mut owned = stage::<E, N>(tile.rows, comptime!(head_dim.max(value_dim)), units);
-    let mut keys = stage::<E, N>(visited.rows, head_dim, units);
-    let mut values = stage::<E, N>(visited.rows, value_dim, units);
     // Two slots: those of this visit and those of the next.
-    let mut tokens = Shared::<[i32]>::new_slice(comptime!(2 * visited.rows));
+    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units);
+    let mut values = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units);
+    // Three: the tokens of a visit are known one visit before its rows are on their way.
+    let mut tokens = Shared::<[i32]>::new_slice(comptime!(3 * visited.rows));
     let own_tokens = own_tokens(&own, index, tile, units);
     let mut slot = 0usize.runtime();
+    let mut at = 0usize.runtime();
+    let (mut visit, mut next) = (no_visit(), no_visit());
     let mut cursor = key_cursor();
     cursor.settle(index, &own.walk, &span, tile, visited);
-    cursor.visit(&mut tokens, slot, index, &own.walk, &span, visited);
+    cursor.visit(&mut tokens, at, index, &own.walk, &span, visited);
+    cursor.describe(&mut visit, index, &own, &queries_reach, tile, visited);
+    cursor.advance(index, &own.walk, &span, tile, visited);
+    cursor.visit(&mut tokens, visited.rows, index, &own.walk, &span, visited);
+    cursor.describe(&mut next, index, &own, &queries_reach, tile, visited);
     sync_cube();
-    owned.put(&owned.fetch(q, &q_rows, &own_tokens, 0usize, span.q_end, head_dim));
-    keys.put(&keys.fetch(k, &k_rows, &tokens, slot, span.kv_end, head_dim));
-    sync_cube();
+    let end = span.kv_end;
+    let rows = comptime!(visited.rows);
+    let moved = owned.begin(
+        q,
+        &q_rows,
+        &own_tokens,
+        0usize,
+        span.q_end,
+        0usize,
+        tile.rows,
+        head_dim,
+        fast,
+    );
+    owned.finish(&moved, 0usize, tile.rows, fast);
+    let moved = keys.begin(k, &k_rows, &tokens, at, end, slot, rows, head_dim, fast);
+    keys.finish(&moved, slot, rows, fast);
+    let moved = values.begin(v, &v_rows, &tokens, at, end, slot, rows, value_dim, fast);
+    values.finish(&moved, slot, rows, fast);
 
-    let queries = own_rows(&own_tokens, span.q_end);
-    let mut maxima = Array::<f32>::new(2usize);
-    let mut sums = Array::<f32>::new(2usize);
+    let queries = own_rows(&own_tokens, span.q_end, parts);
+    let mut maxima = Array::<f32>::new(comptime!(2 * parts));
+    let mut sums = Array::<f32>::new(comptime!(2 * parts));
     // Of the weights as the product sees them: divided by these, its sums are an average, never beyond the values.
-    let mut rounded_sums = Array::<f32>::new(2usize);
+    let mut rounded_sums = zeros(parts);
     #[unroll]
-    for half in 0..2usize {
+    for half in 0..comptime!(2 * parts) {
         maxima[half] = f32::new(LOWEST);
         sums[half] = f32::new(0.0);
-        rounded_sums[half] = f32::new(0.0);
     }
-    let mut results = zeros(value_tiles);
-    while cursor.any(&own.walk) {
-        let next_values = values.fetch(v, &v_rows, &tokens, slot, span.kv_end, value_dim);
-        let mut weights = scores::<E, N>(&owned, &keys, 0usize, tiles, head_dim);
-        values.put(&next_values);
-        sync_cube();
+    let mut results = zeros(comptime!(parts * value_tiles));
+    while visit.any {
+        arrive(fast);
+        // The next rows are on their way while these are used, and the tokens of those after them are looked up.
+        let (other, next_at) = (rows - slot, next_of_three(at, rows));
+        let moved = keys.begin(
+            k, &k_rows, &tokens, next_at, end, other, rows, head_dim, fast,
+        );
+        cursor.advance(index, &own.walk, &span, tile, visited);
+        let after = next_of_three(next_at, rows);
+        cursor.visit(&mut tokens, after, index, &own.walk, &span, visited);
+        let mut weights = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
+        keys.finish(&moved, other, rows, fast);
+        let moved = values.begin(
+            v, &v_rows, &tokens, next_at, end, other, rows, value_dim, fast,
+        );
 
         if scale < 0.0f32 {
             #[unroll]
-            for n in 0..comptime!(2 * tiles) {
+            for n in 0..comptime!(2 * parts * tiles) {
                 weights[n] *= Vector::new(-1.0f32);
             }
         }
-        let distances = cursor.distances();
-        let keys_reach = rows_reach(index, &cursor.rows(&span, visited), visited);
-        let one_block = queries_reach.first_block == queries_reach.last_block;
-        let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
-        if !(keys_reach.complete && all) {
-            let bits = attended(
-                &distances,
+        if !visit.all {
+            let mut bits = all_bits(parts);
+            attended(
+                &visit.distances(),
                 index,
                 own.walk.record,
                 &queries,
                 &tokens,
-                slot,
+                at,
                 tiles,
+                parts,
                 true,
                 tile,
+                &mut bits,
             );
             #[unroll]
-            for n in 0..comptime!(2 * tiles) {
+            for n in 0..comptime!(2 * parts * tiles) {
                 let mut pair = weights[n];
                 #[unroll]
                 for e in 0..2usize {
-                    pair.insert(e, select(bit(bits, n, e), pair.extract(e), minus_infinity));
+                    pair.insert(
+                        e,
+                        select(bit(&bits, n, e, tiles), pair.extract(e), minus_infinity),
+                    );
                 }
                 weights[n] = pair;
             }
         }
 
-        // The next keys are on their way while the weights are computed and used.
-        cursor.advance(index, &own.walk, &span, tile, visited);
-        slot = comptime!(visited.rows) - slot;
-        cursor.visit(&mut tokens, slot, index, &own.walk, &span, visited);
-        sync_cube();
-        let next_keys = keys.fetch(k, &k_rows, &tokens, slot, span.kv_end, head_dim);
         #[unroll]
-        for half in 0..2usize {
+        for half in 0..comptime!(2 * parts) {
             let mut top = minus_infinity;
             #[unroll]
             for n in 0..tiles {
-                let pair = weights[comptime!(2 * n + half)];
+                let pair = weights[comptime!(2 * (half / 2 * tiles + n) + half % 2)];
                 top = max(top, max(pair.extract(0usize), pair.extract(1usize)));
             }
-            let top = max(maxima[half], row_max(top));
-            let kept = exp2((maxima[half] - top) * factor, config.approximate_exp2);
-            maxima[half] = top;
-            let mut sum = sums[half] * kept;
-            let mut rounded_sum = rounded_sums[half] * kept;
+            let top = row_max(top);
+            // Weights may grow to 2^8 before all that was summed is divided: most visits bring no higher maximum.
+            let higher = (top - maxima[half]) * factor > f32::new(LAZY);
+            if plane_any(higher) {
+                let top = select(higher, top, maxima[half]);
+                let kept = exp2((maxima[half] - top) * factor, fast);
+                maxima[half] = top;
+                sums[half] *= kept;
+                rounded_sums[half] *= Vector::new(kept);
+                #[unroll]
+                for n in 0..value_tiles {
+                    results[comptime!(2 * (half / 2 * value_tiles + n) + half % 2)] *=
+                        Vector::new(kept);
+                }
+            }
+            let top = maxima[half];
+            let mut sum = sums[half];
             #[unroll]
             for n in 0..tiles {
-                let mut pair = weights[comptime!(2 * n + half)];
+                let mut pair = weights[comptime!(2 * (half / 2 * tiles + n) + half % 2)];
                 #[unroll]
                 for e in 0..2usize {
                     // The difference first: of huge scores, products keep no digit after the point.
-                    let weight = exp2((pair.extract(e) - top) * factor, config.approximate_exp2);
+                    let weight = exp2((pair.extract(e) - top) * factor, fast);
                     sum += weight;
                     pair.insert(e, weight);
                 }
-                if comptime!(!config.rounding) {
-                    let rounded = Vector::<E, Const<2>>::cast_from(pair);
-                    let rounded = Vector::<f32, Const<2>>::cast_from(rounded);
-                    rounded_sum += rounded.extract(0usize) + rounded.extract(1usize);
-                }
-                weights[comptime!(2 * n + half)] = pair;
+                weights[comptime!(2 * (half / 2 * tiles + n) + half % 2)] = pair;
             }
             sums[half] = sum;
-            rounded_sums[half] = rounded_sum;
-            #[unroll]
-            for n in 0..value_tiles {
-                results[comptime!(2 * n + half)] *= Vector::new(kept);
-            }
         }
-        accumulate::<E, N>(&mut results, &weights, &values, 0usize, tiles, value_dim);
+        if comptime!(!config.rounding) {
+            add_row_sums::<E>(&mut rounded_sums, &weights, tiles, parts);
+        }
+        accumulate::<E, N>(
+            &mut results,
+            &weights,
+            &values,
+            slot,
+            tiles,
+            value_dim,
+            parts,
+        );
         if comptime!(config.rounding) {
             // What rounding took from the weights: `D = rowsum(dO * O)` moves a whole row of dS, and is to be as exact as
             // dS itself.
             #[unroll]
-            for n in 0..comptime!(2 * tiles) {
+            for n in 0..comptime!(2 * parts * tiles) {
                 let rounded = Vector::<E, Const<2>>::cast_from(weights[n]);
                 weights[n] -= Vector::cast_from(rounded);
             }
-            accumulate::<E, N>(&mut results, &weights, &values, 0usize, tiles, value_dim);
+            accumulate::<E, N>(
+                &mut results,
+                &weights,
+                &values,
+                slot,
+                tiles,
+                value_dim,
+                parts,
+            );
         }
-        keys.put(&next_keys);
-        sync_cube();
+        values.finish(&moved, other, rows, fast);
+        visit.set(next.any, next.all, next.head, &next.distances());
+        cursor.describe(&mut next, index, &own, &queries_reach, tile, visited);
+        slot = other;
+        at = next_at;
     }
+    // What is owned has been read, and is written next.
+    arrive(fast);
 
-    let tokens = own_rows(&own_tokens, own.rows.end);
+    let tokens = own_rows(&own_tokens, own.rows.end, parts);
     #[unroll]
-    for half in 0..2usize {
+    for half in 0..comptime!(2 * parts) {
         let sum = row_sum(sums[half]);
         // Scores that are not a number leave the maximum alone, but not the sum.
         let empty = sum == 0.0f32 || queries[half] == NONE;
         let mut whole = sum;
         if comptime!(!config.rounding) {
-            whole = row_sum(rounded_sums[half]);
+            whole = rounded_sums[half].extract(0usize);
         }
         let part = select(empty, f32::new(0.0), f32::new(1.0) / whole);
         #[unroll]
         for n in 0..value_tiles {
             // Values that others of the tile attend may be infinite, and 0 times that is not 0.
-            let mut pair = results[comptime!(2 * n + half)] * Vector::new(part);
+            let mut pair =
+                results[comptime!(2 * (half / 2 * value_tiles + n) + half % 2)] * Vector::new(part);
             #[unroll]
             for e in 0..2usize {
                 pair.insert(e, select(empty, f32::new(0.0), pair.extract(e)));
             }
-            results[comptime!(2 * n + half)] = pair;
+            results[comptime!(2 * (half / 2 * value_tiles + n) + half % 2)] = pair;
         }
         if tokens[half] != NONE && UNIT_POS % 4u32 == 0u32 {
             let row = (own.sequence * heads as usize + own.head) * seq_q as usize
@@ -207,17 +268,17 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         }
     }
     let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
-    owned.put_sums(&results, value_tiles);
+    owned.put_sums(&results, value_tiles, parts);
     sync_cube();
     owned.store(out, &out_rows, &own_tokens, value_dim);
     if comptime!(config.rounding) {
         #[unroll]
-        for n in 0..comptime!(2 * value_tiles) {
+        for n in 0..comptime!(2 * parts * value_tiles) {
             let rounded = Vector::<E, Const<2>>::cast_from(results[n]);
             results[n] -= Vector::cast_from(rounded);
         }
         sync_cube();
-        owned.put_sums(&results, value_tiles);
+        owned.put_sums(&results, value_tiles, parts);
         sync_cube();
         let rows = head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
         owned.store(rounding, &rows, &own_tokens, value_dim);

@@ -18,7 +18,8 @@ pub(super) fn definition<E: Float>() -> cmma::MmaDefinition<E, E, f32> {
     cmma::MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize)
 }
 
-/// Sums of `16 x (8 * tiles)`: pair `2 * tile + half` is of row `u / 4 + 8 * half`.
+/// Sums of `16 x (8 * tiles)`: pair `2 * tile + half` is of row `u / 4 + 8 * half`. Where a plane has two such, the second
+/// follows.
 #[cube]
 pub(super) fn zeros(#[comptime] tiles: usize) -> Array<Pair<f32>> {
     let mut sums = Array::<Pair<f32>>::new(comptime!(2 * tiles));
@@ -29,14 +30,20 @@ pub(super) fn zeros(#[comptime] tiles: usize) -> Array<Pair<f32>> {
     sums
 }
 
-/// `sums[tile ..= tile + 1] += left * right`.
+/// `sums[tile ..= tile + 1] += left * right`, with `left` from pair `first` on.
 #[cube]
-pub(super) fn multiply<E: Float>(
+fn multiply<E: Float>(
     left: &Array<Pair<E>>,
+    #[comptime] first: usize,
     right: &Array<Pair<E>>,
     sums: &mut Array<Pair<f32>>,
     #[comptime] tile: usize,
 ) {
+    let mut a = Array::<Pair<E>>::new(4usize);
+    #[unroll]
+    for r in 0..4usize {
+        a[r] = left[comptime!(first + r)];
+    }
     #[unroll]
     for t in 0..2usize {
         let mut b = Array::<Pair<E>>::new(2usize);
@@ -45,13 +52,13 @@ pub(super) fn multiply<E: Float>(
         let mut c = Array::<Pair<f32>>::new(2usize);
         c[0usize] = sums[comptime!(2 * (tile + t))];
         c[1usize] = sums[comptime!(2 * (tile + t) + 1)];
-        definition::<E>().execute_inplace::<Const<2>, Const<2>, Const<2>>(left, &b, &mut c);
+        definition::<E>().execute_inplace::<Const<2>, Const<2>, Const<2>>(&a, &b, &mut c);
         sums[comptime!(2 * (tile + t))] = c[0usize];
         sums[comptime!(2 * (tile + t) + 1)] = c[1usize];
     }
 }
 
-/// Sums of the rows of this plane in `left` with rows `first ..` of `right`, 8 rows a tile.
+/// Sums of the `parts` tiles of rows of this plane in `left` with rows `first ..` of `right`, 8 rows a tile.
 #[cube]
 pub(super) fn scores<E: Float, N: Size>(
     left: &Stage<E, N>,
@@ -59,16 +66,34 @@ pub(super) fn scores<E: Float, N: Size>(
     first: usize,
     #[comptime] tiles: usize,
     #[comptime] dim: usize,
+    #[comptime] parts: usize,
 ) -> Array<Pair<f32>> {
     let plane = UNIT_POS as usize / 32usize;
-    let mut sums = zeros(tiles);
+    let mut sums = zeros(comptime!(parts * tiles));
     #[unroll]
     for k in 0..comptime!(chunks(dim) / 2) {
-        let a = left.left(plane, k);
+        let mut a = Array::<Pair<E>>::new(comptime!(4 * parts));
+        #[unroll]
+        for part in 0..parts {
+            let rows = left.left(plane * parts + part, k);
+            #[unroll]
+            for r in 0..4usize {
+                a[comptime!(4 * part + r)] = rows[r];
+            }
+        }
         #[unroll]
         for n in 0..comptime!(tiles / 2) {
             let b = right.right_transposed(first / 16usize + n, k);
-            multiply::<E>(&a, &b, &mut sums, comptime!(2 * n));
+            #[unroll]
+            for part in 0..parts {
+                multiply::<E>(
+                    &a,
+                    comptime!(4 * part),
+                    &b,
+                    &mut sums,
+                    comptime!(part * tiles + 2 * n),
+                );
+            }
         }
     }
     sums
@@ -83,19 +108,63 @@ pub(super) fn accumulate<E: Float, N: Size>(
     first: usize,
     #[comptime] tiles: usize,
     #[comptime] dim: usize,
+    #[comptime] parts: usize,
 ) {
     #[unroll]
     for k in 0..comptime!(tiles / 2) {
-        let mut a = Array::<Pair<E>>::new(4usize);
+        let mut a = Array::<Pair<E>>::new(comptime!(4 * parts));
         #[unroll]
-        for r in 0..4usize {
-            a[r] = Vector::cast_from(weights[comptime!(4 * k + r)]);
+        for part in 0..parts {
+            #[unroll]
+            for r in 0..4usize {
+                a[comptime!(4 * part + r)] =
+                    Vector::cast_from(weights[comptime!(2 * part * tiles + 4 * k + r)]);
+            }
         }
         #[unroll]
         for n in 0..comptime!(chunks(dim) / 2) {
             let b = right.right(n, first / 16usize + k);
-            multiply::<E>(&a, &b, sums, comptime!(2 * n));
+            #[unroll]
+            for part in 0..parts {
+                multiply::<E>(
+                    &a,
+                    comptime!(4 * part),
+                    &b,
+                    sums,
+                    comptime!(part * chunks(dim) + 2 * n),
+                );
+            }
         }
+    }
+}
+
+/// `sums += weights * 1`: the sums of rows, rounded as [`accumulate`] rounds them, a pair of equal ones for each half.
+#[cube]
+pub(super) fn add_row_sums<E: Float>(
+    sums: &mut Array<Pair<f32>>,
+    weights: &Array<Pair<f32>>,
+    #[comptime] tiles: usize,
+    #[comptime] parts: usize,
+) {
+    let mut ones = Array::<Pair<E>>::new(2usize);
+    ones[0usize] = Vector::cast_from(1.0f32);
+    ones[1usize] = Vector::cast_from(1.0f32);
+    #[unroll]
+    for part in 0..parts {
+        let mut c = Array::<Pair<f32>>::new(2usize);
+        c[0usize] = sums[comptime!(2 * part)];
+        c[1usize] = sums[comptime!(2 * part + 1)];
+        #[unroll]
+        for k in 0..comptime!(tiles / 2) {
+            let mut a = Array::<Pair<E>>::new(4usize);
+            #[unroll]
+            for r in 0..4usize {
+                a[r] = Vector::cast_from(weights[comptime!(2 * part * tiles + 4 * k + r)]);
+            }
+            definition::<E>().execute_inplace::<Const<2>, Const<2>, Const<2>>(&a, &ones, &mut c);
+        }
+        sums[comptime!(2 * part)] = c[0usize];
+        sums[comptime!(2 * part + 1)] = c[1usize];
     }
 }
 
@@ -105,11 +174,12 @@ pub(super) fn scale_rows(
     sums: &mut Array<Pair<f32>>,
     tokens: &Array<i32>,
     #[comptime] tiles: usize,
+    #[comptime] parts: usize,
     factor: f32,
 ) {
     #[unroll]
-    for n in 0..comptime!(2 * tiles) {
-        let empty = tokens[comptime!(n % 2)] == NONE;
+    for n in 0..comptime!(2 * parts * tiles) {
+        let empty = tokens[comptime!(n / (2 * tiles) * 2 + n % 2)] == NONE;
         let mut pair = sums[n] * Vector::new(factor);
         #[unroll]
         for e in 0..2usize {
@@ -119,10 +189,12 @@ pub(super) fn scale_rows(
     }
 }
 
-/// The row of this unit's pairs of `half`.
+/// The row of this unit's pairs of `half`, counted over its `parts` tiles.
 #[cube]
-pub(super) fn pair_row(#[comptime] half: usize) -> u32 {
-    UNIT_POS / 32u32 * 16u32 + UNIT_POS % 32u32 / 4u32 + comptime!(8 * half as u32)
+pub(super) fn pair_row(#[comptime] half: usize, #[comptime] parts: usize) -> u32 {
+    UNIT_POS / 32u32 * comptime!(16 * parts as u32)
+        + UNIT_POS % 32u32 / 4u32
+        + comptime!(8 * half as u32)
 }
 
 /// The largest `x` of the units that share rows.

@@ -24,3 +24,9 @@ fn exp2_approximate(x: f32) -> f32 {
     );
     y
 }
+
+/// Waits for the copies of this unit.
+#[cube]
+pub(super) fn copies_done() {
+    gpu_asm!("cp.async.wait_all;", options(explicit_mem));
+}

@@ -2,9 +2,12 @@
 
 use cubecl::prelude::*;
 
+use super::visit::Visit;
 use crate::cube::stats::stats_at;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{BlockList, Distances, KeyTile, NONE, Span, TokenRows};
+use crate::cube::walk::{
+    BlockList, Distances, KeyTile, NONE, Reach, Span, TokenRows, all_attend, rows_reach,
+};
 
 /// The tokens of the rows of a key tile that have a place in the results, keys and padding.
 #[cube]
@@ -31,7 +34,7 @@ pub(super) fn key_tokens(
 #[derive(CubeType)]
 pub(super) struct QueryCursor {
     /// The head, counted in its group.
-    pub(super) head: i32,
+    head: i32,
     interval: i32,
     intervals: i32,
     visit: i32,
@@ -42,6 +45,19 @@ pub(super) struct QueryCursor {
     max: i32,
     causal: bool,
     exact: bool,
+}
+
+/// Where the rows of the group are in the stats.
+#[derive(CubeType)]
+pub(super) struct VisitPlace {
+    /// Heads of the group.
+    pub(super) group: i32,
+    /// Row 0 of the first head, in the stats.
+    pub(super) group_rows: usize,
+    /// Rows from a head to the next.
+    pub(super) head_rows: usize,
+    /// Rows of all heads and sequences.
+    pub(super) all_rows: usize,
 }
 
 /// Before the first visit: [`QueryCursor::settle`] goes there.
@@ -120,7 +136,7 @@ impl QueryCursor {
     }
 
     /// The rows of the visit; none at the end.
-    pub(super) fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
+    fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
         BlockList {
             first: self.first,
             step: 1i32.runtime(),
@@ -129,7 +145,54 @@ impl QueryCursor {
         .rows(self.visit, span.q_start, span.q_end, visited)
     }
 
-    pub(super) fn distances(&self) -> Distances {
+    /// Sets what the visited queries have, from `first` on.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn visit(
+        &self,
+        stats_of: &mut VisitedStats,
+        first: usize,
+        index: &[i32],
+        stats: &[f32],
+        place: &VisitPlace,
+        span: &Span,
+        infinity: f32,
+        #[comptime] visited: Tile,
+    ) {
+        let head = max(min(self.head, place.group - 1), 0) as usize;
+        stats_of.visit(
+            first,
+            &self.rows(span, visited),
+            index,
+            stats,
+            place.group_rows + head * place.head_rows,
+            place.all_rows,
+            span.q_start,
+            infinity,
+            visited,
+        );
+    }
+
+    /// Says what the visit attends of the tile.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn describe(
+        &self,
+        visit: &mut Visit,
+        index: &[i32],
+        span: &Span,
+        keys: &Reach,
+        place: &VisitPlace,
+        #[comptime] tile: Tile,
+        #[comptime] visited: Tile,
+    ) {
+        let distances = self.distances();
+        let queries = rows_reach(index, &self.rows(span, visited), visited);
+        let one_block = queries.first_block == queries.last_block;
+        let all = queries.complete && all_attend(&distances, &queries, keys, one_block, tile);
+        let head = max(min(self.head, place.group - 1), 0);
+        visit.set(self.head < place.group, all, head, &distances);
+    }
+
+    fn distances(&self) -> Distances {
         Distances {
             min: self.min,
             max: self.max,
@@ -165,7 +228,7 @@ impl VisitedStats {
     ///
     /// Queries that attend nothing are left out: theirs and their gradients' rows may hold anything.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn visit(
+    fn visit(
         &mut self,
         first: usize,
         rows: &TokenRows,

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::size::{BOTH_SUMS, units, visited};
+use super::size::{BOTH_SUMS, parts, units, visited_backward, visited_forward};
 use super::{LANES, dkdv, dq, forward};
 use crate::cube::attention::CubeAttention;
 use crate::cube::config::Config;
@@ -11,23 +11,24 @@ use crate::cube::error::CubeError;
 use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
 use crate::cube::tile::Tile;
 
-/// Units of a cube.
-fn cube_dim(call: &CubeAttention) -> CubeDim {
-    CubeDim::new_1d(units(call.owned.rows) as u32)
-}
-
-/// `sums` of `dim` elements a row are what a unit holds.
-fn config(call: &CubeAttention, dim: usize, sums: usize) -> Config {
+/// A kernel with sums of `dim` elements a row, that visits `visited` rows at a time.
+fn config(call: &CubeAttention, dim: usize, visited: impl Fn(usize) -> usize) -> Config {
     let config = call.config();
+    let parts = parts(call.owned.rows, dim);
     Config {
+        parts,
         visited: Tile {
-            rows: visited(dim, sums),
+            rows: visited(parts),
             ..config.visited
         },
         // Asynchronous copies are a feature of CubeCL's C++ compiler for CUDA alone, which also takes instructions.
-        approximate_exp2: call.client.properties().features.copy_async,
+        instructions: call.client.properties().features.copy_async,
         ..config
     }
+}
+
+fn cube_dim(config: Config) -> CubeDim {
+    CubeDim::new_1d(units(config.owned.rows, config.parts) as u32)
 }
 
 /// Launches the forward pass.
@@ -42,11 +43,16 @@ pub(in crate::cube) fn forward(
     let unused = call.unused();
     let rounding = outputs.rounding.as_ref().unwrap_or(&unused);
     let count = call.query_grid()?;
+    let widest = shape.head_dim.max(shape.value_dim);
+    let config = Config {
+        rounding: outputs.rounding.is_some(),
+        ..config(call, shape.value_dim, |_| visited_forward(widest))
+    };
     unsafe {
         forward::forward::launch_unchecked(
             &call.client,
             count,
-            cube_dim(call),
+            cube_dim(config),
             call.address_type(&[
                 &q.handle,
                 &k.handle,
@@ -68,10 +74,7 @@ pub(in crate::cube) fn forward(
             shape.num_heads as u32,
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
-            Config {
-                rounding: outputs.rounding.is_some(),
-                ..config(call, shape.value_dim, 1)
-            },
+            config,
             call.dtype,
         );
     }
@@ -97,11 +100,14 @@ pub(in crate::cube) fn dq(
         &target.handle,
     ];
     let count = call.query_grid()?;
+    let config = config(call, shape.head_dim, |parts| {
+        visited_backward(shape.head_dim, parts)
+    });
     unsafe {
         dq::dq::launch_unchecked(
             &call.client,
             count,
-            cube_dim(call),
+            cube_dim(config),
             call.address_type(&handles),
             LANES,
             call.arg(q, shape.q_sizes()),
@@ -116,7 +122,7 @@ pub(in crate::cube) fn dq(
             shape.num_heads as u32,
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
-            config(call, shape.head_dim, 1),
+            config,
             call.dtype,
         );
     }
@@ -168,11 +174,17 @@ fn dkdv_pass(
     ];
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
     let count = call.key_grid()?;
+    let dim = widest * (usize::from(keys) + usize::from(values));
+    let config = Config {
+        keys,
+        values,
+        ..config(call, dim, |parts| visited_backward(dim, parts))
+    };
     unsafe {
         dkdv::dkdv::launch_unchecked(
             &call.client,
             count,
-            cube_dim(call),
+            cube_dim(config),
             call.address_type(&handles),
             LANES,
             call.arg(q, shape.q_sizes()),
@@ -193,11 +205,7 @@ fn dkdv_pass(
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
             shape.seq_kv as u32,
-            Config {
-                keys,
-                values,
-                ..config(call, widest, usize::from(keys) + usize::from(values))
-            },
+            config,
             call.dtype,
         );
     }

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::pair_row;
+use super::fragments::{Pair, pair_row};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{Distances, NONE};
 
@@ -18,42 +18,88 @@ pub(super) fn attended(
     visited: &Shared<[i32]>,
     first: usize,
     #[comptime] tiles: usize,
+    #[comptime] parts: usize,
     #[comptime] queries: bool,
     #[comptime] tile: Tile,
-) -> u32 {
-    let mut bits = u32::new(0);
+    all: &mut Array<u32>,
+) {
+    #[unroll]
+    for part in 0..parts {
+        all[part] = 0u32.runtime();
+    }
     for n in 0..comptime!(2 * tiles as u32) {
         // Element `n % 2` of the pairs of tile `n / 2`.
         let at = n / 2 * 8 + n % 2 + UNIT_POS % 4u32 * 2u32;
         let token = visited[first + at as usize];
         #[unroll]
-        for half in 0..2usize {
+        for half in 0..comptime!(2 * parts) {
             let attends = if comptime!(queries) {
                 distances.attends(index, head_record, owned[half], token, tile)
             } else {
                 distances.attends(index, head_record, token, owned[half], tile)
             };
-            let bit = n / 2 * 4 + n % 2 + comptime!(2 * half as u32);
-            bits |= select(attends, 1u32 << bit, u32::new(0));
+            let bit = n / 2 * 4 + n % 2 + comptime!(2 * (half as u32 % 2));
+            all[comptime!(half / 2)] |= select(attends, 1u32 << bit, u32::new(0));
         }
+    }
+}
+
+/// Bits of all pairs.
+#[cube]
+pub(super) fn all_bits(#[comptime] parts: usize) -> Array<u32> {
+    let mut bits = Array::<u32>::new(parts);
+    #[unroll]
+    for part in 0..parts {
+        bits[part] = u32::MAX.runtime();
     }
     bits
 }
 
-/// Whether the pair of element `element` of pair `pair` attends.
+/// Whether the pair of element `element` of pair `pair` attends, of sums of `tiles` tiles.
 #[cube]
-pub(super) fn bit(bits: u32, #[comptime] pair: usize, #[comptime] element: usize) -> bool {
-    bits & comptime!(1u32 << (2 * pair + element)) != 0u32
+pub(super) fn bit(
+    bits: &Array<u32>,
+    #[comptime] pair: usize,
+    #[comptime] element: usize,
+    #[comptime] tiles: usize,
+) -> bool {
+    let n = comptime!(pair % (2 * tiles));
+    bits[comptime!(pair / (2 * tiles))] & comptime!(1u32 << (2 * n + element)) != 0u32
 }
 
-/// Tokens of this unit's two rows: of `tokens`, those before `end`.
+/// Tokens of this unit's rows, two of each tile: of `tokens`, those before `end`.
 #[cube]
-pub(super) fn own_rows(tokens: &Shared<[i32]>, end: i32) -> Array<i32> {
-    let mut own = Array::<i32>::new(2usize);
+pub(super) fn own_rows(tokens: &Shared<[i32]>, end: i32, #[comptime] parts: usize) -> Array<i32> {
+    let mut own = Array::<i32>::new(comptime!(2 * parts));
     #[unroll]
-    for half in 0..2usize {
-        let token = tokens[pair_row(half) as usize];
+    for half in 0..comptime!(2 * parts) {
+        let token = tokens[pair_row(half, parts) as usize];
         own[half] = select(token < end, token, NONE);
     }
     own
+}
+
+/// Makes pairs that do not attend zeros: of `sums`, those of `step` tiles from tile `first` on, of `tiles` tiles.
+#[cube]
+pub(super) fn keep_attended(
+    sums: &mut Array<Pair<f32>>,
+    bits: &Array<u32>,
+    #[comptime] first: usize,
+    #[comptime] step: usize,
+    #[comptime] tiles: usize,
+    #[comptime] parts: usize,
+) {
+    #[unroll]
+    for n in 0..comptime!(2 * parts * step) {
+        let all = comptime!(2 * (n / (2 * step) * tiles + first) + n % (2 * step));
+        let mut pair = sums[n];
+        #[unroll]
+        for e in 0..2usize {
+            pair.insert(
+                e,
+                select(bit(bits, all, e, tiles), pair.extract(e), f32::new(0.0)),
+            );
+        }
+        sums[n] = pair;
+    }
 }

@@ -1,7 +1,8 @@
 //! The engine of tensor cores: 2-byte types, f32 sums, products of `16 x 8 x 16` by planes of 32 units.
 //!
-//! A cube owns 16 rows a plane and visits 64 rows at a time: queries that visit keys (forward, dQ) or keys that visit
-//! queries (dK, dV). Tiles on their way from global memory wait in registers while those in shared memory are worked on.
+//! A cube owns 16 or 32 rows a plane and visits 64 or 32 rows at a time: queries that visit keys (forward, dQ) or keys that
+//! visit queries (dK, dV). Visited rows have two slots in shared memory: the next ones are on their way, by asynchronous
+//! copies or in registers, while those of this visit are worked on, and there is one barrier a visit.
 
 pub(super) mod dkdv;
 pub(super) mod dq;
@@ -14,6 +15,7 @@ mod mask;
 mod queries;
 pub(super) mod size;
 mod stage;
+mod visit;
 mod weight;
 
 pub(super) use stage::LANES;

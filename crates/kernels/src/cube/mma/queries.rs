@@ -2,8 +2,11 @@
 
 use cubecl::prelude::*;
 
+use super::visit::Visit;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{BlockList, Distances, NONE, QueryTile, RowWalk, Span, TokenRows};
+use crate::cube::walk::{
+    BlockList, Distances, NONE, QueryTile, Reach, RowWalk, Span, TokenRows, all_attend, rows_reach,
+};
 
 /// The tokens of the rows that have a place in the results, queries and padding.
 #[cube]
@@ -101,7 +104,7 @@ impl KeyCursor {
     }
 
     /// Whether there is a visit.
-    pub(super) fn any(&self, walk: &RowWalk) -> bool {
+    fn any(&self, walk: &RowWalk) -> bool {
         self.band < walk.bands
     }
 
@@ -119,7 +122,7 @@ impl KeyCursor {
     }
 
     /// The rows of the visit; none at the end.
-    pub(super) fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
+    fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
         BlockList {
             first: self.first,
             step: self.step,
@@ -146,7 +149,25 @@ impl KeyCursor {
         }
     }
 
-    pub(super) fn distances(&self) -> Distances {
+    /// Says what the visit attends of the tile.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn describe(
+        &self,
+        visit: &mut Visit,
+        index: &[i32],
+        own: &QueryTile,
+        queries: &Reach,
+        #[comptime] tile: Tile,
+        #[comptime] visited: Tile,
+    ) {
+        let distances = self.distances();
+        let keys = rows_reach(index, &self.rows(&own.span, visited), visited);
+        let one_block = queries.first_block == queries.last_block;
+        let all = keys.complete && all_attend(&distances, queries, &keys, one_block, tile);
+        visit.set(self.any(&own.walk), all, 0i32.runtime(), &distances);
+    }
+
+    fn distances(&self) -> Distances {
         Distances {
             min: self.min,
             max: self.max,

@@ -3,9 +3,11 @@
 //! Rows are padded with zeros to a multiple of 16 elements, the depth of a tensor core's product. Chunks are swizzled
 //! within a row, so that eight rows read at the same column touch all banks once.
 
+use cubecl::prelude::barrier::copy_async_checked;
 use cubecl::prelude::*;
 
 use super::fragments::{Pair, definition, pair_row};
+use super::intrinsics::copies_done;
 use crate::cube::rows::HeadRows;
 use crate::cube::walk::NONE;
 
@@ -61,6 +63,15 @@ pub(super) fn stage<E: Float, N: Size>(
     }
 }
 
+/// Waits for all that units of the cube have begun.
+#[cube]
+pub(super) fn arrive(#[comptime] asynchronous: bool) {
+    if comptime!(asynchronous) {
+        copies_done();
+    }
+    sync_cube();
+}
+
 /// Where a chunk is.
 #[cube]
 fn place(row: usize, chunk: usize, #[comptime] chunks: usize) -> usize {
@@ -84,16 +95,17 @@ impl<E: Float, N: Size> Stage<E, N> {
     /// What this unit moves of rows of `dim` elements, from global memory: to row `i` from that of `tokens[first + i]`.
     ///
     /// Zeros for [`NONE`], from token `end` on, and beyond the row.
-    pub(super) fn fetch(
+    fn fetch(
         &self,
         tensor: &Tensor<Vector<E, N>>,
         rows: &HeadRows,
         tokens: &Shared<[i32]>,
         first: usize,
         end: i32,
+        #[comptime] tile_rows: usize,
         #[comptime] dim: usize,
     ) -> Array<Vector<E, N>> {
-        let (width, tile_rows, units) = comptime!((self.dim, self.rows, self.units));
+        let (width, units) = comptime!((self.dim, self.units));
         let count = comptime!(moved(tile_rows, width, units));
         let mut values = Array::<Vector<E, N>>::new(count);
         #[unroll]
@@ -113,23 +125,103 @@ impl<E: Float, N: Size> Stage<E, N> {
         values
     }
 
-    /// Puts the chunks that this unit moves.
-    pub(super) fn put(&mut self, values: &Array<Vector<E, N>>) {
-        let (dim, rows, units) = comptime!((self.dim, self.rows, self.units));
+    /// Puts the chunks that this unit moves in the rows from `at` on.
+    fn put(
+        &mut self,
+        values: &Array<Vector<E, N>>,
+        at: usize,
+        #[comptime] rows: usize,
+        #[comptime] dim: usize,
+    ) {
+        let units = comptime!(self.units);
         #[unroll]
         for n in 0..comptime!(moved(rows, dim, units)) {
-            let (row, at) = moved_place(n, dim, units);
+            let (row, chunk) = moved_place(n, dim, units);
             if comptime!((n + 1) * units <= rows * chunks(dim)) || row < rows {
-                self.chunks[place(row, at, comptime!(chunks(dim)))] = values[n];
+                self.chunks[place(at + row, chunk, comptime!(chunks(dim)))] = values[n];
             }
         }
     }
 
-    /// Rows `16 * plane ..` and elements `16 * k ..` as the left operand of a product.
-    pub(super) fn left(&self, plane: usize, k: usize) -> Array<Pair<E>> {
+    /// As [`Stage::fetch`] and [`Stage::put`], on its way until [`copies_done`](super::intrinsics::copies_done).
+    #[allow(clippy::too_many_arguments)]
+    fn copy(
+        &mut self,
+        tensor: &Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        tokens: &Shared<[i32]>,
+        first: usize,
+        end: i32,
+        at: usize,
+        #[comptime] tile_rows: usize,
+        #[comptime] dim: usize,
+    ) {
+        let (width, units) = comptime!((self.dim, self.units));
+        #[unroll]
+        for n in 0..comptime!(moved(tile_rows, width, units)) {
+            let (row, chunk) = moved_place(n, width, units);
+            if comptime!((n + 1) * units <= tile_rows * chunks(width)) || row < tile_rows {
+                let token = tokens[first + row];
+                let mut from = 0usize;
+                let mut len = 0usize;
+                if token != NONE
+                    && token < end
+                    && (comptime!(chunks(width) * LANES == dim) || chunk < comptime!(dim / LANES))
+                {
+                    from = rows.at(token) + chunk;
+                    len = 1usize;
+                }
+                let to = place(at + row, chunk, comptime!(chunks(width)));
+                copy_async_checked(
+                    &tensor[from..from + len],
+                    &mut self.chunks[to..to + 1usize],
+                    comptime!(LANES as u32),
+                );
+            }
+        }
+    }
+
+    /// Begins to move `count` rows of `tensor` to the rows from `at` on: those of `tokens` from `first` on, zeros for
+    /// [`NONE`], from token `end` on, and beyond `dim`. [`Stage::finish`] ends it.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn begin(
+        &mut self,
+        tensor: &Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        tokens: &Shared<[i32]>,
+        first: usize,
+        end: i32,
+        at: usize,
+        #[comptime] count: usize,
+        #[comptime] dim: usize,
+        #[comptime] asynchronous: bool,
+    ) -> Array<Vector<E, N>> {
+        if comptime!(asynchronous) {
+            self.copy(tensor, rows, tokens, first, end, at, count, dim);
+            Array::<Vector<E, N>>::new(1usize)
+        } else {
+            self.fetch(tensor, rows, tokens, first, end, count, dim)
+        }
+    }
+
+    /// Ends what [`Stage::begin`] began, but for [`arrive`].
+    pub(super) fn finish(
+        &mut self,
+        values: &Array<Vector<E, N>>,
+        at: usize,
+        #[comptime] count: usize,
+        #[comptime] asynchronous: bool,
+    ) {
+        if comptime!(!asynchronous) {
+            self.put(values, at, count, comptime!(self.dim));
+        }
+    }
+
+    /// Rows `16 * tile ..` and elements `16 * k ..` as the left operand of a product.
+    pub(super) fn left(&self, tile: usize, k: usize) -> Array<Pair<E>> {
         let lane = UNIT_POS as usize % 32usize;
         let at = place(
-            plane * 16usize + lane % 16usize,
+            tile * 16usize + lane % 16usize,
             k * 2usize + lane / 16usize,
             comptime!(chunks(self.dim)),
         );
@@ -174,19 +266,25 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// Puts the sums of a product, rounded, in the rows of this plane.
-    pub(super) fn put_sums(&mut self, sums: &Array<Pair<f32>>, #[comptime] tiles: usize) {
+    pub(super) fn put_sums(
+        &mut self,
+        sums: &Array<Pair<f32>>,
+        #[comptime] tiles: usize,
+        #[comptime] parts: usize,
+    ) {
         let width = comptime!(chunks(self.dim));
         let pairs = self
             .chunks
             .as_mut_slice()
             .with_vector_size_mut::<Const<2>>();
         #[unroll]
-        for half in 0..2usize {
-            let row = pair_row(half) as usize;
+        for half in 0..comptime!(2 * parts) {
+            let row = pair_row(half, parts) as usize;
             #[unroll]
             for tile in 0..tiles {
                 let at = place(row, tile, width) * 4usize + UNIT_POS as usize % 4usize;
-                pairs[at] = Vector::cast_from(sums[comptime!(2 * tile + half)]);
+                let n = comptime!(2 * (half / 2 * tiles + tile) + half % 2);
+                pairs[at] = Vector::cast_from(sums[n]);
             }
         }
     }
