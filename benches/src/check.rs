@@ -27,6 +27,7 @@ use crate::panics::caught;
 mod checks;
 
 use checks::engine::Engine;
+use checks::storage::Storage;
 use checks::support::golden;
 use checks::{CHECKS, Check, Effort};
 
@@ -45,6 +46,14 @@ pub struct CheckArgs {
     /// Checks to run, separated by commas; all where it is left out.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
+    /// Types of tensors, separated by commas: several programs at a time compile kernels sooner than one.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "f32,f16,bf16"
+    )]
+    pub types: Vec<Type>,
     /// The kernels that must run.
     #[arg(long, value_enum, default_value_t = Kernels::Auto)]
     pub engine: Kernels,
@@ -54,6 +63,27 @@ pub struct CheckArgs {
     /// File to add a line of JSON to for each check.
     #[arg(long)]
     pub json: Option<PathBuf>,
+}
+
+/// Types of tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Type {
+    /// 4 bytes.
+    F32,
+    /// 2 bytes, 11 digits.
+    F16,
+    /// 2 bytes, 8 digits.
+    Bf16,
+}
+
+impl Type {
+    fn storage(self) -> Storage {
+        match self {
+            Type::F32 => Storage::F32,
+            Type::F16 => Storage::F16,
+            Type::Bf16 => Storage::BF16,
+        }
+    }
 }
 
 /// Kernels by name.
@@ -105,6 +135,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Vec<Row>> {
         random: args.random,
         repeats: args.repeats,
         all_kernels: !args.few_kernels,
+        types: args.types.iter().map(|of| of.storage()).collect(),
     };
     let client = gpu::client()?;
     let bar = progress_bar(selected.len() as u64);

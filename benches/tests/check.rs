@@ -92,6 +92,18 @@ fn a_miss_is_a_failure() {
     );
 }
 
+/// A check that has nothing to hold does not hold.
+#[test]
+fn types_are_those_that_are_asked_for() {
+    let Some(output) = check(&["--only", "golden,nan", "--types", "f16"]) else {
+        return;
+    };
+    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{screen}");
+    assert!(screen.contains("1 of 2 checks hold"), "{screen}");
+    assert!(screen.contains("F32: NOT CHECKED"), "{screen}");
+}
+
 #[test]
 fn what_does_not_exist_is_refused() {
     for arguments in [["--only", "nothing"], ["--golden", "nowhere"]] {

@@ -41,6 +41,8 @@ pub struct Effort {
     pub repeats: usize,
     /// Compile as many kernels as the checks have uses for, or a few of each kind: a CPU takes a second for each.
     pub all_kernels: bool,
+    /// Types of tensors.
+    pub types: Vec<Storage>,
 }
 
 /// Files of few kernels between them: GQA, an lse with a gradient, a ragged end, a table with empty rows, widths that differ.
@@ -119,8 +121,16 @@ fn in_types(
     types: &[Storage],
     check: fn(&Engine, &Effort) -> Result<String, String>,
 ) -> Result<String, String> {
+    let asked = types.iter().any(|storage| effort.types.contains(storage));
+    ensure(asked, || {
+        format!("holds {types:?}, none of which is asked for")
+    })?;
     let mut lines = Vec::new();
     for &storage in types {
+        if !effort.types.contains(&storage) {
+            lines.push(format!("{storage:?}: NOT CHECKED, not asked for"));
+            continue;
+        }
         lines.push(match engine.with_storage(storage) {
             Ok(engine) => check(&engine, effort)
                 .map(|line| format!("{storage:?}: {line}"))

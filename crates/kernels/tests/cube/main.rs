@@ -6,6 +6,7 @@ mod checks;
 use std::path::Path;
 
 use checks::engine::Engine;
+use checks::storage::Storage;
 use checks::support::golden;
 use checks::{CHECKS, Effort};
 use cubecl::client::Client;
@@ -40,6 +41,7 @@ fn hold(name: &str) {
         random: 60,
         repeats: 20,
         all_kernels: false,
+        types: Storage::ALL.to_vec(),
     };
     let check = CHECKS.iter().find(|check| check.name == name);
     let check = check.unwrap_or_else(|| panic!("no check is called {name}"));

@@ -95,6 +95,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     /// What this unit moves of rows of `dim` elements, from global memory: to row `i` from that of `tokens[first + i]`.
     ///
     /// Zeros for [`NONE`], from token `end` on, and beyond the row.
+    #[allow(clippy::too_many_arguments)]
     fn fetch(
         &self,
         tensor: &Tensor<Vector<E, N>>,
