@@ -268,8 +268,10 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 #[unroll]
                 for e in 0..2usize {
                     let column = at + visited_column(all, e, tiles);
-                    let p = weight(product.extract(e) * factor - stats_of.lse[column], fast);
-                    pair.insert(e, p);
+                    let lse = stats_of.lse[column];
+                    let p = weight(product.extract(e) * factor - lse, fast);
+                    // A query that is left out is a row of zeros, and a key may be infinite.
+                    pair.insert(e, select(lse > f32::MAX, f32::new(0.0), p));
                 }
                 weights[n] = pair;
             }
@@ -306,7 +308,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     for e in 0..2usize {
                         let column = at + visited_column(all, e, tiles);
                         let gradient = p.extract(e) * (pair.extract(e) - stats_of.d[column]);
-                        pair.insert(e, gradient);
+                        let left_out = stats_of.lse[column] > f32::MAX;
+                        pair.insert(e, select(left_out, f32::new(0.0), gradient));
                     }
                     d_scores[n] = pair;
                 }

@@ -17,7 +17,7 @@ use crate::cube::walk::{NONE, query_reach, query_tile};
 const LOWEST: f32 = f32::MIN;
 /// How far, in powers of 2, a maximum may be behind.
 const LAZY: f32 = 8.0;
-/// A scale of 0, where `-inf` is still what does not attend: no score of 2-byte numbers sees the difference.
+/// A scale of 0, where `-inf` is still what does not attend: no score below 1e28 sees the difference.
 const LEAST_SCALE: f32 = 1e-30;
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.

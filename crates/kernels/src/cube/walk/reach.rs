@@ -91,13 +91,13 @@ pub(in crate::cube) fn query_reach(own: &QueryTile, #[comptime] tile: Tile) -> R
     }
 }
 
-/// The reach of a key tile that is not empty.
+/// The reach of a key tile; of one that is empty nothing is asked, and nothing is looked up: it is of no class.
 #[cube]
 pub(in crate::cube) fn key_reach(own: &KeyTile, index: &[i32], #[comptime] tile: Tile) -> Reach {
     let last_member = min(last_of(own, tile), own.end) - 1;
     let mut first_block = own.member;
     let mut last_block = last_member;
-    if !comptime!(tile.table) {
+    if !comptime!(tile.table) && own.class >= 0 {
         first_block = own.column(index, own.member);
         last_block = own.column(index, last_member);
     }
