@@ -186,8 +186,7 @@ impl QueryCursor {
     ) {
         let distances = self.distances();
         let queries = rows_reach(index, &self.rows(span, visited), visited);
-        let one_block = queries.first_block == queries.last_block;
-        let all = queries.complete && all_attend(&distances, &queries, keys, one_block, tile);
+        let all = all_attend(&distances, &queries, keys, tile);
         let head = max(min(self.head, place.group - 1), 0);
         visit.set(self.head < place.group, all, head, &distances);
     }

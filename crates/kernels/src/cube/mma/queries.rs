@@ -162,8 +162,7 @@ impl KeyCursor {
     ) {
         let distances = self.distances();
         let keys = rows_reach(index, &self.rows(&own.span, visited), visited);
-        let one_block = queries.first_block == queries.last_block;
-        let all = keys.complete && all_attend(&distances, queries, &keys, one_block, tile);
+        let all = all_attend(&distances, queries, &keys, tile);
         visit.set(self.any(&own.walk), all, 0i32.runtime(), &distances);
     }
 

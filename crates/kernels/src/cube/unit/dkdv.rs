@@ -125,11 +125,10 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 let distances = visits.distances;
                 let queries_reach = rows_reach(index, &query_rows, visited);
                 let keys_reach = key_reach(&own, index, tile);
-                let one_block = queries_reach.first_block == queries_reach.last_block;
-                let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
+                let all = all_attend(&distances, &queries_reach, &keys_reach, tile);
                 // Queries that attend nothing are left out.
                 let mut bits = all_but_none(&queries, size);
-                if !(queries_reach.complete && all) {
+                if !all {
                     bits = attended(
                         &distances,
                         index,

@@ -93,10 +93,9 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 }
                 let distances = visits.distances;
                 let keys_reach = rows_reach(index, &key_rows, visited);
-                let one_block = queries_reach.first_block == queries_reach.last_block;
-                let all = all_attend(&distances, &queries_reach, &keys_reach, one_block, tile);
+                let all = all_attend(&distances, &queries_reach, &keys_reach, tile);
                 let mut bits = u32::MAX.runtime();
-                if !(keys_reach.complete && all) {
+                if !all {
                     let record = own.walk.record;
                     bits = attended(&distances, index, record, &queries, &keys, true, tile, size);
                 }

@@ -58,18 +58,20 @@ pub(in crate::cube) fn rows_reach(
     }
 }
 
-/// Whether all pairs of a visit are known to attend. `owned` may reach further than its rows; `tile` is its tile.
+/// Whether all pairs of a visit are known to attend. What is owned may reach further than its rows; `tile` is its tile.
 #[cube]
 pub(in crate::cube) fn all_attend(
     distances: &Distances,
     queries: &Reach,
     keys: &Reach,
-    one_query_block: bool,
     #[comptime] tile: Tile,
 ) -> bool {
     // The list of a table is the union of those of the tile's blocks.
     let known = comptime!(!tile.table || tile.slots() == 1).runtime();
+    let one_query_block = queries.first_block == queries.last_block;
     known
+        && queries.complete
+        && keys.complete
         && distances.exact
         && (!distances.causal || keys.last_token <= queries.first_token)
         && queries.first_block - keys.last_block >= distances.min
