@@ -3,15 +3,14 @@
 use cubecl::prelude::*;
 
 use super::fragments::{accumulate, scale_rows, scores, zeros};
-use super::keys::{VisitPlace, key_tokens, query_cursor, visited_stats};
+use super::keys::{Group, key_tokens, visited_queries};
 use super::mask::{all_bits, attended, keep_attended, own_rows};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
-use super::visit::{next_of_three, no_visit};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::{HeadRows, head_rows};
-use crate::cube::walk::{key_reach, key_tile, span};
+use crate::cube::walk::{key_tile, span};
 
 /// Tiles of 8 queries whose gradients are held at a time.
 const STEP: usize = 2;
@@ -87,168 +86,79 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         rows_end,
         tile,
     );
-    let group = heads / kv_heads;
-    let first_head = kv_head * group as usize;
+    let first_head = kv_head * (heads / kv_heads) as usize;
     let k_rows = head_rows::<E, N>(k, sequence, kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, sequence, kv_head, span.kv_start, LANES);
-    let all_stats = (batch * heads * seq_q) as usize;
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units);
-    let mut values = stage::<E, N>(tile.rows, value_dim, units);
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast);
+    let mut values = stage::<E, N>(tile.rows, value_dim, units, fast);
     // Two slots: those of this visit and those of the next.
-    let mut queries = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units);
-    let mut gradients = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units);
-    // Three: the tokens of a visit are known one visit before its rows are on their way.
-    let mut stats_of = visited_stats(comptime!(3 * visited.rows));
+    let mut queries = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast);
+    let mut gradients = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units, fast);
     let own_tokens = key_tokens(&own, index, span.kv_start, rows_end, tile, units);
-    let records = heads_at + first_head;
-    let keys_reach = key_reach(&own, index, tile);
-    let mut slot = 0usize.runtime();
-    let mut at = 0usize.runtime();
-    let (mut visit, mut next) = (no_visit(), no_visit());
-    let group_rows = (sequence * heads as usize + first_head) * seq_q as usize;
-    let place = VisitPlace {
-        group: group as i32,
-        group_rows,
+    let group = Group {
+        heads: (heads / kv_heads) as i32,
+        records: heads_at + first_head,
+        stats: (sequence * heads as usize + first_head) * seq_q as usize,
         head_rows: seq_q as usize,
-        all_rows: all_stats,
+        all_rows: (batch * heads * seq_q) as usize,
     };
-    let mut cursor = query_cursor();
-    cursor.settle(&own, index, records, group as i32, &span, tile, visited);
-    cursor.visit(
-        &mut stats_of,
-        at,
-        index,
-        stats,
-        &place,
-        &span,
-        infinity,
-        visited,
-    );
-    cursor.describe(&mut visit, index, &span, &keys_reach, &place, tile, visited);
-    cursor.advance(&own, index, records, group as i32, &span, tile, visited);
-    cursor.visit(
-        &mut stats_of,
-        visited.rows,
-        index,
-        stats,
-        &place,
-        &span,
-        infinity,
-        visited,
-    );
-    cursor.describe(&mut next, index, &span, &keys_reach, &place, tile, visited);
+    let mut visits = visited_queries(&own, index, stats, group, span, infinity, tile, visited);
     sync_cube();
-    let (q_end, end) = (span.q_end, span.kv_end);
-    let rows = comptime!(visited.rows);
-    let moved = owned.begin(
-        k,
-        &k_rows,
-        &own_tokens,
-        0usize,
-        end,
-        0usize,
-        tile.rows,
-        head_dim,
-        fast,
-    );
-    owned.finish(&moved, 0usize, tile.rows, fast);
-    let moved = values.begin(
-        v,
-        &v_rows,
-        &own_tokens,
-        0usize,
-        end,
-        0usize,
-        tile.rows,
-        value_dim,
-        fast,
-    );
-    values.finish(&moved, 0usize, tile.rows, fast);
-    let head = first_head + visit.head as usize;
+    let (rows, end) = (comptime!(visited.rows), span.q_end);
+    owned.fill(k, &k_rows, &own_tokens, span.kv_end, tile.rows, head_dim);
+    values.fill(v, &v_rows, &own_tokens, span.kv_end, tile.rows, value_dim);
+    let head = first_head + visits.at.visit.head as usize;
     let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
-    let moved = queries.begin(
-        q,
-        &q_rows,
-        &stats_of.tokens,
-        at,
-        q_end,
-        slot,
-        rows,
-        head_dim,
-        fast,
-    );
-    queries.finish(&moved, slot, rows, fast);
+    queries.fill(q, &q_rows, &visits.rows.tokens, end, rows, head_dim);
     let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
-    let moved = gradients.begin(
+    gradients.fill(
         d_out,
         &d_out_rows,
-        &stats_of.tokens,
-        at,
-        q_end,
-        slot,
+        &visits.rows.tokens,
+        end,
         rows,
         value_dim,
-        fast,
     );
-    gradients.finish(&moved, slot, rows, fast);
 
     let keys = own_rows(&own_tokens, span.kv_end, parts);
     let mut key_sums = zeros(comptime!(parts * key_tiles));
     let mut value_sums = zeros(comptime!(parts * value_tiles));
-    while visit.any {
+    while visits.at.visit.any {
         arrive(fast);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
-        let (other, next_at) = (rows - slot, next_of_three(at, rows));
-        let head = first_head + next.head as usize;
+        let (slot, other) = (visits.at.slot, visits.at.next_slot());
+        let next = visits.at.next_tokens();
+        let head = first_head + visits.at.next.head as usize;
         let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
-        let moved = queries.begin(
-            q,
-            &q_rows,
-            &stats_of.tokens,
-            next_at,
-            q_end,
-            other,
-            rows,
-            head_dim,
-            fast,
-        );
-        cursor.advance(&own, index, records, group as i32, &span, tile, visited);
-        let after = next_of_three(next_at, rows);
-        cursor.visit(
-            &mut stats_of,
-            after,
-            index,
-            stats,
-            &place,
-            &span,
-            infinity,
-            visited,
-        );
+        let tokens = &visits.rows.tokens;
+        let moved = queries.begin(q, &q_rows, tokens, next, end, other, rows, head_dim);
+        visits.look_ahead(&own, index, stats, infinity);
         let products = scores::<E, N>(&owned, &queries, slot, tiles, head_dim, parts);
-        queries.finish(&moved, other, rows, fast);
+        queries.finish(&moved, other, rows);
         let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
+        let tokens = &visits.rows.tokens;
         let moved = gradients.begin(
             d_out,
             &d_out_rows,
-            &stats_of.tokens,
-            next_at,
-            q_end,
+            tokens,
+            next,
+            end,
             other,
             rows,
             value_dim,
-            fast,
         );
 
         let mut bits = all_bits(parts);
-        if !visit.all {
-            let head_record = usize::cast_from(index[records + visit.head as usize]);
+        if !visits.at.visit.all {
+            let head_record =
+                usize::cast_from(index[group.records + visits.at.visit.head as usize]);
             attended(
-                &visit.distances(),
+                &visits.at.visit.distances,
                 index,
                 head_record,
                 &keys,
-                &stats_of.tokens,
-                at,
+                &visits.rows.tokens,
+                visits.at.tokens,
                 tiles,
                 parts,
                 false,
@@ -267,15 +177,15 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 let mut pair = weights[n];
                 #[unroll]
                 for e in 0..2usize {
-                    let column = at + visited_column(all, e, tiles);
-                    let lse = stats_of.lse[column];
+                    let column = visits.at.tokens + visited_column(all, e, tiles);
+                    let lse = visits.rows.lse[column];
                     let p = weight(product.extract(e) * factor - lse, fast);
                     // A query that is left out is a row of zeros, and a key may be infinite.
                     pair.insert(e, select(lse > f32::MAX, f32::new(0.0), p));
                 }
                 weights[n] = pair;
             }
-            if !visit.all {
+            if !visits.at.visit.all {
                 keep_attended(
                     &mut weights,
                     &bits,
@@ -306,14 +216,14 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     let mut pair = d_scores[n];
                     #[unroll]
                     for e in 0..2usize {
-                        let column = at + visited_column(all, e, tiles);
-                        let gradient = p.extract(e) * (pair.extract(e) - stats_of.d[column]);
-                        let left_out = stats_of.lse[column] > f32::MAX;
+                        let column = visits.at.tokens + visited_column(all, e, tiles);
+                        let gradient = p.extract(e) * (pair.extract(e) - visits.rows.d[column]);
+                        let left_out = visits.rows.lse[column] > f32::MAX;
                         pair.insert(e, select(left_out, f32::new(0.0), gradient));
                     }
                     d_scores[n] = pair;
                 }
-                if !visit.all {
+                if !visits.at.visit.all {
                     keep_attended(
                         &mut d_scores,
                         &bits,
@@ -334,11 +244,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 );
             }
         }
-        gradients.finish(&moved, other, rows, fast);
-        visit.set(next.any, next.all, next.head, &next.distances());
-        cursor.describe(&mut next, index, &span, &keys_reach, &place, tile, visited);
-        slot = other;
-        at = next_at;
+        gradients.finish(&moved, other, rows);
+        visits.turn(index);
     }
     // What is owned has been read, and is written next.
     arrive(fast);

@@ -4,15 +4,14 @@ use cubecl::prelude::*;
 
 use super::fragments::{accumulate, scale_rows, scores, zeros};
 use super::mask::{all_bits, attended, keep_attended, own_rows};
-use super::queries::{key_cursor, own_tokens};
+use super::queries::{own_tokens, visited_keys};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
-use super::visit::{next_of_three, no_visit};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
 use crate::cube::stats::stats_at;
-use crate::cube::walk::{NONE, query_reach, query_tile};
+use crate::cube::walk::{NONE, query_tile};
 
 /// Tiles of 8 keys whose gradients are held at a time.
 const STEP: usize = 4;
@@ -53,57 +52,27 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let queries_reach = query_reach(&own, tile);
 
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units);
-    let mut gradients = stage::<E, N>(tile.rows, value_dim, units);
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast);
+    let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast);
     // Two slots: those of this visit and those of the next.
-    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units);
-    let mut values = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units);
-    // Three: the tokens of a visit are known one visit before its rows are on their way.
-    let mut tokens = Shared::<[i32]>::new_slice(comptime!(3 * visited.rows));
+    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast);
+    let mut values = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units, fast);
     let own_tokens = own_tokens(&own, index, tile, units);
-    let mut slot = 0usize.runtime();
-    let mut at = 0usize.runtime();
-    let (mut visit, mut next) = (no_visit(), no_visit());
-    let mut cursor = key_cursor();
-    cursor.settle(index, &own.walk, &span, tile, visited);
-    cursor.visit(&mut tokens, at, index, &own.walk, &span, visited);
-    cursor.describe(&mut visit, index, &own, &queries_reach, tile, visited);
-    cursor.advance(index, &own.walk, &span, tile, visited);
-    cursor.visit(&mut tokens, visited.rows, index, &own.walk, &span, visited);
-    cursor.describe(&mut next, index, &own, &queries_reach, tile, visited);
+    let mut visits = visited_keys(&own, index, tile, visited);
     sync_cube();
-    let (q_end, end) = (span.q_end, span.kv_end);
-    let rows = comptime!(visited.rows);
-    let moved = owned.begin(
-        q,
-        &q_rows,
-        &own_tokens,
-        0usize,
-        q_end,
-        0usize,
-        tile.rows,
-        head_dim,
-        fast,
-    );
-    owned.finish(&moved, 0usize, tile.rows, fast);
-    let moved = gradients.begin(
+    let (rows, end) = (comptime!(visited.rows), span.kv_end);
+    owned.fill(q, &q_rows, &own_tokens, span.q_end, tile.rows, head_dim);
+    gradients.fill(
         d_out,
         &d_out_rows,
         &own_tokens,
-        0usize,
-        q_end,
-        0usize,
+        span.q_end,
         tile.rows,
         value_dim,
-        fast,
     );
-    gradients.finish(&moved, 0usize, tile.rows, fast);
-    let moved = keys.begin(k, &k_rows, &tokens, at, end, slot, rows, head_dim, fast);
-    keys.finish(&moved, slot, rows, fast);
-    let moved = values.begin(v, &v_rows, &tokens, at, end, slot, rows, value_dim, fast);
-    values.finish(&moved, slot, rows, fast);
+    keys.fill(k, &k_rows, &visits.tokens, end, rows, head_dim);
+    values.fill(v, &v_rows, &visits.tokens, end, rows, value_dim);
 
     let queries = own_rows(&own_tokens, span.q_end, parts);
     let mut lse = Array::<f32>::new(comptime!(2 * parts));
@@ -122,31 +91,35 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     }
 
     let mut sums = zeros(comptime!(parts * key_tiles));
-    while visit.any {
+    while visits.at.visit.any {
         arrive(fast);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
-        let (other, next_at) = (rows - slot, next_of_three(at, rows));
-        let moved = keys.begin(
-            k, &k_rows, &tokens, next_at, end, other, rows, head_dim, fast,
-        );
-        cursor.advance(index, &own.walk, &span, tile, visited);
-        let after = next_of_three(next_at, rows);
-        cursor.visit(&mut tokens, after, index, &own.walk, &span, visited);
+        let (slot, other) = (visits.at.slot, visits.at.next_slot());
+        let next = visits.at.next_tokens();
+        let moved = keys.begin(k, &k_rows, &visits.tokens, next, end, other, rows, head_dim);
+        visits.look_ahead(&own, index);
         let products = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
-        keys.finish(&moved, other, rows, fast);
+        keys.finish(&moved, other, rows);
         let moved = values.begin(
-            v, &v_rows, &tokens, next_at, end, other, rows, value_dim, fast,
+            v,
+            &v_rows,
+            &visits.tokens,
+            next,
+            end,
+            other,
+            rows,
+            value_dim,
         );
 
         let mut bits = all_bits(parts);
-        if !visit.all {
+        if !visits.at.visit.all {
             attended(
-                &visit.distances(),
+                &visits.at.visit.distances,
                 index,
                 own.walk.record,
                 &queries,
-                &tokens,
-                at,
+                &visits.tokens,
+                visits.at.tokens,
                 tiles,
                 parts,
                 true,
@@ -174,7 +147,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 }
                 d_scores[n] = pair;
             }
-            if !visit.all {
+            if !visits.at.visit.all {
                 keep_attended(
                     &mut d_scores,
                     &bits,
@@ -186,11 +159,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             }
             accumulate::<E, N>(&mut sums, &d_scores, &keys, first, STEP, head_dim, parts);
         }
-        values.finish(&moved, other, rows, fast);
-        visit.set(next.any, next.all, next.head, &next.distances());
-        cursor.describe(&mut next, index, &own, &queries_reach, tile, visited);
-        slot = other;
-        at = next_at;
+        values.finish(&moved, other, rows);
+        visits.turn(&own, index);
     }
     // What is owned has been read, and is written next.
     arrive(fast);

@@ -5,13 +5,12 @@ use cubecl::prelude::*;
 use super::fragments::{accumulate, add_row_sums, row_max, row_sum, scores, zeros};
 use super::intrinsics::exp2;
 use super::mask::{all_bits, attended, bit, own_rows};
-use super::queries::{key_cursor, own_tokens};
+use super::queries::{own_tokens, visited_keys};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
-use super::visit::{next_of_three, no_visit};
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
-use crate::cube::walk::{NONE, query_reach, query_tile};
+use crate::cube::walk::{NONE, query_tile};
 
 /// Where a row's maximum starts.
 const LOWEST: f32 = f32::MIN;
@@ -56,44 +55,18 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
-    let queries_reach = query_reach(&own, tile);
 
-    let mut owned = stage::<E, N>(tile.rows, comptime!(head_dim.max(value_dim)), units);
+    let mut owned = stage::<E, N>(tile.rows, comptime!(head_dim.max(value_dim)), units, fast);
     // Two slots: those of this visit and those of the next.
-    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units);
-    let mut values = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units);
-    // Three: the tokens of a visit are known one visit before its rows are on their way.
-    let mut tokens = Shared::<[i32]>::new_slice(comptime!(3 * visited.rows));
+    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast);
+    let mut values = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units, fast);
     let own_tokens = own_tokens(&own, index, tile, units);
-    let mut slot = 0usize.runtime();
-    let mut at = 0usize.runtime();
-    let (mut visit, mut next) = (no_visit(), no_visit());
-    let mut cursor = key_cursor();
-    cursor.settle(index, &own.walk, &span, tile, visited);
-    cursor.visit(&mut tokens, at, index, &own.walk, &span, visited);
-    cursor.describe(&mut visit, index, &own, &queries_reach, tile, visited);
-    cursor.advance(index, &own.walk, &span, tile, visited);
-    cursor.visit(&mut tokens, visited.rows, index, &own.walk, &span, visited);
-    cursor.describe(&mut next, index, &own, &queries_reach, tile, visited);
+    let mut visits = visited_keys(&own, index, tile, visited);
     sync_cube();
-    let end = span.kv_end;
-    let rows = comptime!(visited.rows);
-    let moved = owned.begin(
-        q,
-        &q_rows,
-        &own_tokens,
-        0usize,
-        span.q_end,
-        0usize,
-        tile.rows,
-        head_dim,
-        fast,
-    );
-    owned.finish(&moved, 0usize, tile.rows, fast);
-    let moved = keys.begin(k, &k_rows, &tokens, at, end, slot, rows, head_dim, fast);
-    keys.finish(&moved, slot, rows, fast);
-    let moved = values.begin(v, &v_rows, &tokens, at, end, slot, rows, value_dim, fast);
-    values.finish(&moved, slot, rows, fast);
+    let (rows, end) = (comptime!(visited.rows), span.kv_end);
+    owned.fill(q, &q_rows, &own_tokens, span.q_end, tile.rows, head_dim);
+    keys.fill(k, &k_rows, &visits.tokens, end, rows, head_dim);
+    values.fill(v, &v_rows, &visits.tokens, end, rows, value_dim);
 
     let queries = own_rows(&own_tokens, span.q_end, parts);
     let mut maxima = Array::<f32>::new(comptime!(2 * parts));
@@ -106,20 +79,24 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         sums[half] = f32::new(0.0);
     }
     let mut results = zeros(comptime!(parts * value_tiles));
-    while visit.any {
+    while visits.at.visit.any {
         arrive(fast);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
-        let (other, next_at) = (rows - slot, next_of_three(at, rows));
-        let moved = keys.begin(
-            k, &k_rows, &tokens, next_at, end, other, rows, head_dim, fast,
-        );
-        cursor.advance(index, &own.walk, &span, tile, visited);
-        let after = next_of_three(next_at, rows);
-        cursor.visit(&mut tokens, after, index, &own.walk, &span, visited);
+        let (slot, other) = (visits.at.slot, visits.at.next_slot());
+        let next = visits.at.next_tokens();
+        let moved = keys.begin(k, &k_rows, &visits.tokens, next, end, other, rows, head_dim);
+        visits.look_ahead(&own, index);
         let mut weights = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
-        keys.finish(&moved, other, rows, fast);
+        keys.finish(&moved, other, rows);
         let moved = values.begin(
-            v, &v_rows, &tokens, next_at, end, other, rows, value_dim, fast,
+            v,
+            &v_rows,
+            &visits.tokens,
+            next,
+            end,
+            other,
+            rows,
+            value_dim,
         );
 
         if scale < 0.0f32 {
@@ -128,15 +105,15 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 weights[n] *= Vector::new(-1.0f32);
             }
         }
-        if !visit.all {
+        if !visits.at.visit.all {
             let mut bits = all_bits(parts);
             attended(
-                &visit.distances(),
+                &visits.at.visit.distances,
                 index,
                 own.walk.record,
                 &queries,
-                &tokens,
-                at,
+                &visits.tokens,
+                visits.at.tokens,
                 tiles,
                 parts,
                 true,
@@ -226,11 +203,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 parts,
             );
         }
-        values.finish(&moved, other, rows, fast);
-        visit.set(next.any, next.all, next.head, &next.distances());
-        cursor.describe(&mut next, index, &own, &queries_reach, tile, visited);
-        slot = other;
-        at = next_at;
+        values.finish(&moved, other, rows);
+        visits.turn(&own, index);
     }
     // What is owned has been read, and is written next.
     arrive(fast);

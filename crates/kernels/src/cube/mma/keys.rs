@@ -2,11 +2,11 @@
 
 use cubecl::prelude::*;
 
-use super::visit::Visit;
+use super::visit::{Pipeline, Visit, pipeline};
 use crate::cube::stats::stats_at;
 use crate::cube::tile::Tile;
 use crate::cube::walk::{
-    BlockList, Distances, KeyTile, NONE, Reach, Span, TokenRows, all_attend, rows_reach,
+    KeyTile, NONE, Reach, Span, TokenRows, Visits, all_attend, key_reach, no_visits, rows_reach,
 };
 
 /// The tokens of the rows of a key tile that have a place in the results, keys and padding.
@@ -30,176 +30,212 @@ pub(super) fn key_tokens(
     tokens
 }
 
-/// The visits of a key tile, one after another over all heads of the group and their intervals.
-#[derive(CubeType)]
-pub(super) struct QueryCursor {
-    /// The head, counted in its group.
-    head: i32,
-    interval: i32,
-    intervals: i32,
-    visit: i32,
-    visits: i32,
-    first: i32,
-    count: i32,
-    min: i32,
-    max: i32,
-    causal: bool,
-    exact: bool,
-}
-
-/// Where the rows of the group are in the stats.
-#[derive(CubeType)]
-pub(super) struct VisitPlace {
-    /// Heads of the group.
-    pub(super) group: i32,
+/// The query heads that share the keys of a tile.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct Group {
+    pub(super) heads: i32,
+    /// Place of the first head's record in the index; those of the others follow.
+    pub(super) records: usize,
     /// Row 0 of the first head, in the stats.
-    pub(super) group_rows: usize,
-    /// Rows from a head to the next.
+    pub(super) stats: usize,
+    /// Rows of a head.
     pub(super) head_rows: usize,
     /// Rows of all heads and sequences.
     pub(super) all_rows: usize,
 }
 
+/// The queries that a key tile visits.
+#[derive(CubeType)]
+pub(super) struct VisitedQueries {
+    cursor: QueryCursor,
+    pub(super) at: Pipeline,
+    /// Of three visits.
+    pub(super) rows: VisitedStats,
+    group: Group,
+    span: Span,
+    keys: Reach,
+    #[cube(comptime)]
+    tile: Tile,
+    #[cube(comptime)]
+    visited: Tile,
+}
+
+/// The first visits of a key tile. Their tokens and stats are there after the next barrier.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn visited_queries(
+    own: &KeyTile,
+    index: &[i32],
+    stats: &[f32],
+    group: Group,
+    span: Span,
+    infinity: f32,
+    #[comptime] tile: Tile,
+    #[comptime] visited: Tile,
+) -> VisitedQueries {
+    let mut queries = VisitedQueries {
+        cursor: query_cursor(),
+        at: pipeline(visited.rows),
+        rows: visited_stats(comptime!(3 * visited.rows)),
+        group,
+        span,
+        keys: key_reach(own, index, tile),
+        tile,
+        visited,
+    };
+    queries
+        .cursor
+        .settle(own, index, &group, &span, tile, visited);
+    queries.look_up(index, stats, infinity, 0usize);
+    let first = queries.describe(index);
+    queries.at.visit = first;
+    queries
+        .cursor
+        .advance(own, index, &group, &span, tile, visited);
+    queries.look_up(index, stats, infinity, visited.rows);
+    let second = queries.describe(index);
+    queries.at.next = second;
+    queries
+}
+
+#[cube]
+impl VisitedQueries {
+    /// Looks up the tokens and stats of the visit after the next.
+    pub(super) fn look_ahead(
+        &mut self,
+        own: &KeyTile,
+        index: &[i32],
+        stats: &[f32],
+        infinity: f32,
+    ) {
+        self.cursor
+            .advance(own, index, &self.group, &self.span, self.tile, self.visited);
+        let place = self.at.later_tokens();
+        self.look_up(index, stats, infinity, place);
+    }
+
+    /// Goes on to the next visit, after [`VisitedQueries::look_ahead`].
+    pub(super) fn turn(&mut self, index: &[i32]) {
+        let later = self.describe(index);
+        self.at.turn(later);
+    }
+
+    /// Sets what the queries of the cursor's visit have, from `place` on.
+    fn look_up(&mut self, index: &[i32], stats: &[f32], infinity: f32, place: usize) {
+        let head = self.head() as usize;
+        let group = self.group;
+        let rows = self.cursor.rows(&self.span, self.visited);
+        self.rows.look_up(
+            place,
+            &rows,
+            index,
+            stats,
+            group.stats + head * group.head_rows,
+            group.all_rows,
+            self.span.q_start,
+            infinity,
+            self.visited,
+        );
+    }
+
+    /// What the cursor's visit attends of the tile.
+    fn describe(&self, index: &[i32]) -> Visit {
+        let (tile, visited) = comptime!((self.tile, self.visited));
+        let distances = self.cursor.visits.distances;
+        let queries = rows_reach(index, &self.cursor.rows(&self.span, visited), visited);
+        Visit {
+            any: self.cursor.head < self.group.heads,
+            all: all_attend(&distances, &queries, &self.keys, tile),
+            head: self.head(),
+            distances,
+        }
+    }
+
+    /// The head of the cursor's visit, counted in the group; any of them before the first visit and at the end.
+    fn head(&self) -> i32 {
+        max(min(self.cursor.head, self.group.heads - 1), 0)
+    }
+}
+
+/// A place among the visits of all heads of the group and their intervals.
+#[derive(CubeType)]
+struct QueryCursor {
+    /// The head, counted in its group.
+    head: i32,
+    interval: i32,
+    intervals: i32,
+    visit: i32,
+    count: i32,
+    visits: Visits,
+}
+
 /// Before the first visit: [`QueryCursor::settle`] goes there.
 #[cube]
-pub(super) fn query_cursor() -> QueryCursor {
+fn query_cursor() -> QueryCursor {
     QueryCursor {
         head: (-1i32).runtime(),
         interval: 0i32.runtime(),
         intervals: 1i32.runtime(),
         visit: 0i32.runtime(),
-        visits: 0i32.runtime(),
-        first: 0i32.runtime(),
         count: 0i32.runtime(),
-        min: 0i32.runtime(),
-        max: 0i32.runtime(),
-        causal: false.runtime(),
-        exact: false.runtime(),
+        visits: no_visits(),
     }
 }
 
 #[cube]
 impl QueryCursor {
-    /// Goes on to an interval with visits left, or to the end. `records` is where the group's head records are.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn settle(
+    /// Goes on to an interval with visits left, or to the end.
+    fn settle(
         &mut self,
         own: &KeyTile,
         index: &[i32],
-        records: usize,
-        group: i32,
+        group: &Group,
         span: &Span,
         #[comptime] tile: Tile,
         #[comptime] visited: Tile,
     ) {
-        while self.head < group && self.visit >= self.visits {
+        while self.head < group.heads && self.visit >= self.count {
             self.interval += 1;
             if self.interval >= self.intervals {
                 self.head += 1;
                 self.interval = 0i32.runtime();
-                if self.head < group {
+                if self.head < group.heads {
                     self.intervals = own.intervals(index, self.head as usize, tile);
                 }
             }
             self.visit = 0i32.runtime();
-            self.visits = 0i32.runtime();
             self.count = 0i32.runtime();
-            if self.head < group && self.interval < self.intervals {
+            // At the end the cursor stands at no block.
+            self.visits.blocks.count = 0i32.runtime();
+            if self.head < group.heads && self.interval < self.intervals {
                 let head = self.head as usize;
-                let record = usize::cast_from(index[records + head]);
-                let visits = own.visits(index, record, head, self.interval, span, tile);
-                self.visits = visits.blocks.visits(span.q_start, span.q_end, visited);
-                self.first = visits.blocks.first;
-                self.count = visits.blocks.count;
-                self.min = visits.distances.min;
-                self.max = visits.distances.max;
-                self.causal = visits.distances.causal;
-                self.exact = visits.distances.exact;
+                let record = usize::cast_from(index[group.records + head]);
+                self.visits = own.visits(index, record, head, self.interval, span, tile);
+                self.count = self.visits.blocks.visits(span.q_start, span.q_end, visited);
             }
         }
     }
 
     /// Goes on by one visit.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn advance(
+    fn advance(
         &mut self,
         own: &KeyTile,
         index: &[i32],
-        records: usize,
-        group: i32,
+        group: &Group,
         span: &Span,
         #[comptime] tile: Tile,
         #[comptime] visited: Tile,
     ) {
         self.visit += 1;
-        self.settle(own, index, records, group, span, tile, visited);
+        self.settle(own, index, group, span, tile, visited);
     }
 
     /// The rows of the visit; none at the end.
     fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
-        BlockList {
-            first: self.first,
-            step: 1i32.runtime(),
-            count: self.count,
-        }
-        .rows(self.visit, span.q_start, span.q_end, visited)
-    }
-
-    /// Sets what the visited queries have, from `first` on.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn visit(
-        &self,
-        stats_of: &mut VisitedStats,
-        first: usize,
-        index: &[i32],
-        stats: &[f32],
-        place: &VisitPlace,
-        span: &Span,
-        infinity: f32,
-        #[comptime] visited: Tile,
-    ) {
-        let head = max(min(self.head, place.group - 1), 0) as usize;
-        stats_of.visit(
-            first,
-            &self.rows(span, visited),
-            index,
-            stats,
-            place.group_rows + head * place.head_rows,
-            place.all_rows,
-            span.q_start,
-            infinity,
-            visited,
-        );
-    }
-
-    /// Says what the visit attends of the tile.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn describe(
-        &self,
-        visit: &mut Visit,
-        index: &[i32],
-        span: &Span,
-        keys: &Reach,
-        place: &VisitPlace,
-        #[comptime] tile: Tile,
-        #[comptime] visited: Tile,
-    ) {
-        let distances = self.distances();
-        let queries = rows_reach(index, &self.rows(span, visited), visited);
-        let all = all_attend(&distances, &queries, keys, tile);
-        let head = max(min(self.head, place.group - 1), 0);
-        visit.set(self.head < place.group, all, head, &distances);
-    }
-
-    fn distances(&self) -> Distances {
-        Distances {
-            min: self.min,
-            max: self.max,
-            stride: 1i32.runtime(),
-            residue: 0i32.runtime(),
-            causal: self.causal,
-            exact: self.exact,
-        }
+        self.visits
+            .blocks
+            .rows(self.visit, span.q_start, span.q_end, visited)
     }
 }
 
@@ -213,7 +249,7 @@ pub(super) struct VisitedStats {
 }
 
 #[cube]
-pub(super) fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
+fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
     VisitedStats {
         tokens: Shared::<[i32]>::new_slice(rows),
         lse: Shared::<[f32]>::new_slice(rows),
@@ -223,13 +259,13 @@ pub(super) fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
 
 #[cube]
 impl VisitedStats {
-    /// Sets those of `rows`, from `first` on. Row 0 of their head is `first_row` in `stats`, of `all` rows.
+    /// Sets those of `rows`, from `place` on. Row 0 of their head is `first_row` in `stats`, of `all` rows.
     ///
     /// Queries that attend nothing are left out: theirs and their gradients' rows may hold anything.
     #[allow(clippy::too_many_arguments)]
-    fn visit(
+    fn look_up(
         &mut self,
-        first: usize,
+        place: usize,
         rows: &TokenRows,
         index: &[i32],
         stats: &[f32],
@@ -252,7 +288,7 @@ impl VisitedStats {
                     d = of_row.d;
                 }
             }
-            let at = first + UNIT_POS as usize;
+            let at = place + UNIT_POS as usize;
             self.tokens[at] = token;
             self.lse[at] = lse;
             self.d[at] = d;

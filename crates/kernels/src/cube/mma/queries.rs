@@ -2,10 +2,11 @@
 
 use cubecl::prelude::*;
 
-use super::visit::Visit;
+use super::visit::{Pipeline, Visit, pipeline};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{
-    BlockList, Distances, NONE, QueryTile, Reach, RowWalk, Span, TokenRows, all_attend, rows_reach,
+    NONE, QueryTile, Reach, RowWalk, Span, TokenRows, Visits, all_attend, no_visits, query_reach,
+    rows_reach,
 };
 
 /// The tokens of the rows that have a place in the results, queries and padding.
@@ -27,48 +28,123 @@ pub(super) fn own_tokens(
     tokens
 }
 
-/// The visits of a query tile, one after another over all bands and phases.
+/// The keys that a query tile visits.
 #[derive(CubeType)]
-pub(super) struct KeyCursor {
+pub(super) struct VisitedKeys {
+    cursor: KeyCursor,
+    pub(super) at: Pipeline,
+    /// Of three visits.
+    pub(super) tokens: Shared<[i32]>,
+    queries: Reach,
+    #[cube(comptime)]
+    tile: Tile,
+    #[cube(comptime)]
+    visited: Tile,
+}
+
+/// The first visits of a query tile. Their tokens are there after the next barrier.
+#[cube]
+pub(super) fn visited_keys(
+    own: &QueryTile,
+    index: &[i32],
+    #[comptime] tile: Tile,
+    #[comptime] visited: Tile,
+) -> VisitedKeys {
+    let mut keys = VisitedKeys {
+        cursor: key_cursor(),
+        at: pipeline(visited.rows),
+        tokens: Shared::<[i32]>::new_slice(comptime!(3 * visited.rows)),
+        queries: query_reach(own, tile),
+        tile,
+        visited,
+    };
+    keys.cursor
+        .settle(index, &own.walk, &own.span, tile, visited);
+    keys.look_up(own, index, 0usize);
+    let first = keys.describe(own, index);
+    keys.at.visit = first;
+    keys.cursor
+        .advance(index, &own.walk, &own.span, tile, visited);
+    keys.look_up(own, index, visited.rows);
+    let second = keys.describe(own, index);
+    keys.at.next = second;
+    keys
+}
+
+#[cube]
+impl VisitedKeys {
+    /// Looks up the tokens of the visit after the next.
+    pub(super) fn look_ahead(&mut self, own: &QueryTile, index: &[i32]) {
+        self.cursor
+            .advance(index, &own.walk, &own.span, self.tile, self.visited);
+        let place = self.at.later_tokens();
+        self.look_up(own, index, place);
+    }
+
+    /// Goes on to the next visit, after [`VisitedKeys::look_ahead`].
+    pub(super) fn turn(&mut self, own: &QueryTile, index: &[i32]) {
+        let later = self.describe(own, index);
+        self.at.turn(later);
+    }
+
+    /// Sets the tokens of the rows of the cursor's visit, from `tokens[place]` on; [`NONE`] where no query of the tile
+    /// attends the block.
+    fn look_up(&mut self, own: &QueryTile, index: &[i32], place: usize) {
+        let visited = comptime!(self.visited);
+        if UNIT_POS < comptime!(visited.rows as u32) {
+            let token = self
+                .cursor
+                .rows(&own.span, visited)
+                .token(index, UNIT_POS, visited);
+            let reads = own
+                .walk
+                .reads(index, &self.cursor.visits.distances, token, visited);
+            self.tokens[place + UNIT_POS as usize] = select(reads, token, NONE);
+        }
+    }
+
+    /// What the cursor's visit attends of the tile.
+    fn describe(&self, own: &QueryTile, index: &[i32]) -> Visit {
+        let (tile, visited) = comptime!((self.tile, self.visited));
+        let distances = self.cursor.visits.distances;
+        let keys = rows_reach(index, &self.cursor.rows(&own.span, visited), visited);
+        Visit {
+            any: self.cursor.band < own.walk.bands,
+            all: all_attend(&distances, &self.queries, &keys, tile),
+            head: 0i32.runtime(),
+            distances,
+        }
+    }
+}
+
+/// A place among the visits of all bands and phases.
+#[derive(CubeType)]
+struct KeyCursor {
     band: i32,
     phase: i32,
     phases: i32,
     visit: i32,
-    visits: i32,
-    first: i32,
-    step: i32,
     count: i32,
-    min: i32,
-    max: i32,
-    stride: i32,
-    residue: i32,
-    causal: bool,
+    visits: Visits,
 }
 
 /// Before the first visit: [`KeyCursor::settle`] goes there.
 #[cube]
-pub(super) fn key_cursor() -> KeyCursor {
+fn key_cursor() -> KeyCursor {
     KeyCursor {
         band: (-1i32).runtime(),
         phase: 0i32.runtime(),
         phases: 1i32.runtime(),
         visit: 0i32.runtime(),
-        visits: 0i32.runtime(),
-        first: 0i32.runtime(),
-        step: 0i32.runtime(),
         count: 0i32.runtime(),
-        min: 0i32.runtime(),
-        max: 0i32.runtime(),
-        stride: 1i32.runtime(),
-        residue: 0i32.runtime(),
-        causal: false.runtime(),
+        visits: no_visits(),
     }
 }
 
 #[cube]
 impl KeyCursor {
     /// Goes on to a band and phase with visits left, or to the end.
-    pub(super) fn settle(
+    fn settle(
         &mut self,
         index: &[i32],
         walk: &RowWalk,
@@ -76,7 +152,7 @@ impl KeyCursor {
         #[comptime] tile: Tile,
         #[comptime] visited: Tile,
     ) {
-        while self.band < walk.bands && self.visit >= self.visits {
+        while self.band < walk.bands && self.visit >= self.count {
             self.phase += 1;
             if self.phase >= self.phases {
                 self.band += 1;
@@ -86,30 +162,21 @@ impl KeyCursor {
                 }
             }
             self.visit = 0i32.runtime();
-            self.visits = 0i32.runtime();
             self.count = 0i32.runtime();
+            // At the end the cursor stands at no block.
+            self.visits.blocks.count = 0i32.runtime();
             if self.band < walk.bands {
-                let visits = walk.visits(index, self.band, self.phase, span, tile);
-                self.visits = visits.blocks.visits(span.kv_start, span.kv_end, visited);
-                self.first = visits.blocks.first;
-                self.step = visits.blocks.step;
-                self.count = visits.blocks.count;
-                self.min = visits.distances.min;
-                self.max = visits.distances.max;
-                self.stride = visits.distances.stride;
-                self.residue = visits.distances.residue;
-                self.causal = visits.distances.causal;
+                self.visits = walk.visits(index, self.band, self.phase, span, tile);
+                self.count = self
+                    .visits
+                    .blocks
+                    .visits(span.kv_start, span.kv_end, visited);
             }
         }
     }
 
-    /// Whether there is a visit.
-    fn any(&self, walk: &RowWalk) -> bool {
-        self.band < walk.bands
-    }
-
     /// Goes on by one visit.
-    pub(super) fn advance(
+    fn advance(
         &mut self,
         index: &[i32],
         walk: &RowWalk,
@@ -123,57 +190,8 @@ impl KeyCursor {
 
     /// The rows of the visit; none at the end.
     fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
-        BlockList {
-            first: self.first,
-            step: self.step,
-            count: self.count,
-        }
-        .rows(self.visit, span.kv_start, span.kv_end, visited)
-    }
-
-    /// Sets the tokens of the visited rows, from `tokens[first]` on; [`NONE`] where no query of the tile attends the block.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn visit(
-        &self,
-        tokens: &mut Shared<[i32]>,
-        first: usize,
-        index: &[i32],
-        walk: &RowWalk,
-        span: &Span,
-        #[comptime] visited: Tile,
-    ) {
-        if UNIT_POS < comptime!(visited.rows as u32) {
-            let token = self.rows(span, visited).token(index, UNIT_POS, visited);
-            let reads = walk.reads(index, &self.distances(), token, visited);
-            tokens[first + UNIT_POS as usize] = select(reads, token, NONE);
-        }
-    }
-
-    /// Says what the visit attends of the tile.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn describe(
-        &self,
-        visit: &mut Visit,
-        index: &[i32],
-        own: &QueryTile,
-        queries: &Reach,
-        #[comptime] tile: Tile,
-        #[comptime] visited: Tile,
-    ) {
-        let distances = self.distances();
-        let keys = rows_reach(index, &self.rows(&own.span, visited), visited);
-        let all = all_attend(&distances, queries, &keys, tile);
-        visit.set(self.any(&own.walk), all, 0i32.runtime(), &distances);
-    }
-
-    fn distances(&self) -> Distances {
-        Distances {
-            min: self.min,
-            max: self.max,
-            stride: self.stride,
-            residue: self.residue,
-            causal: self.causal,
-            exact: true.runtime(),
-        }
+        self.visits
+            .blocks
+            .rows(self.visit, span.kv_start, span.kv_end, visited)
     }
 }

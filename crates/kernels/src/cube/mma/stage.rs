@@ -34,7 +34,7 @@ fn swizzled(chunks: usize) -> usize {
     1 << chunks.trailing_zeros().min(3)
 }
 
-/// A tile of `rows` rows of `dim` elements.
+/// A tile of `rows` rows of `dim` elements, which `units` units move, with asynchronous copies or through registers.
 #[derive(CubeType)]
 pub(super) struct Stage<E: Float, N: Size> {
     chunks: Shared<[Vector<E, N>]>,
@@ -44,6 +44,8 @@ pub(super) struct Stage<E: Float, N: Size> {
     dim: usize,
     #[cube(comptime)]
     units: usize,
+    #[cube(comptime)]
+    asynchronous: bool,
 }
 
 #[cube]
@@ -51,6 +53,7 @@ pub(super) fn stage<E: Float, N: Size>(
     #[comptime] rows: usize,
     #[comptime] dim: usize,
     #[comptime] units: usize,
+    #[comptime] asynchronous: bool,
 ) -> Stage<E, N> {
     Stage::<E, N> {
         chunks: Shared::<[Vector<E, N>]>::new_aligned_slice(
@@ -60,6 +63,7 @@ pub(super) fn stage<E: Float, N: Size>(
         rows,
         dim,
         units,
+        asynchronous,
     }
 }
 
@@ -195,9 +199,8 @@ impl<E: Float, N: Size> Stage<E, N> {
         at: usize,
         #[comptime] count: usize,
         #[comptime] dim: usize,
-        #[comptime] asynchronous: bool,
     ) -> Array<Vector<E, N>> {
-        if comptime!(asynchronous) {
+        if comptime!(self.asynchronous) {
             self.copy(tensor, rows, tokens, first, end, at, count, dim);
             Array::<Vector<E, N>>::new(1usize)
         } else {
@@ -211,11 +214,26 @@ impl<E: Float, N: Size> Stage<E, N> {
         values: &Array<Vector<E, N>>,
         at: usize,
         #[comptime] count: usize,
-        #[comptime] asynchronous: bool,
     ) {
-        if comptime!(!asynchronous) {
+        if comptime!(!self.asynchronous) {
             self.put(values, at, count, comptime!(self.dim));
         }
+    }
+
+    /// Moves the rows of the first `count` of `tokens` to the first rows, as [`Stage::begin`] says. They are there
+    /// after [`arrive`].
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn fill(
+        &mut self,
+        tensor: &Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        tokens: &Shared<[i32]>,
+        end: i32,
+        #[comptime] count: usize,
+        #[comptime] dim: usize,
+    ) {
+        let values = self.begin(tensor, rows, tokens, 0usize, end, 0usize, count, dim);
+        self.finish(&values, 0usize, count);
     }
 
     /// Rows `16 * tile ..` and elements `16 * k ..` as the left operand of a product.

@@ -1,11 +1,14 @@
-//! What is known of the visit at hand, and of the next.
+//! The visits of a cube, one after another.
+//!
+//! While a visit is worked on, the rows of the next are on their way, and the tokens of those after them are looked up.
 
 use cubecl::prelude::*;
 
-use crate::cube::walk::Distances;
+use crate::cube::walk::{Distances, no_visits};
 
 /// A visit, or that there is none.
-#[derive(CubeType)]
+#[derive(CubeType, CubeTypeMut, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct Visit {
     /// Whether there is one.
     pub(super) any: bool,
@@ -13,57 +16,67 @@ pub(super) struct Visit {
     pub(super) all: bool,
     /// The query head, counted in its group, where queries are visited.
     pub(super) head: i32,
-    min: i32,
-    max: i32,
-    stride: i32,
-    residue: i32,
-    causal: bool,
-    exact: bool,
+    pub(super) distances: Distances,
 }
 
+/// The visit at hand, the next, and where their rows are: in one of two slots, their tokens in one of three.
+#[derive(CubeType)]
+pub(super) struct Pipeline {
+    pub(super) visit: Visit,
+    pub(super) next: Visit,
+    /// The first row of this visit's slot.
+    pub(super) slot: usize,
+    /// The first row of its tokens.
+    pub(super) tokens: usize,
+    #[cube(comptime)]
+    rows: usize,
+}
+
+/// Before the first visit of `rows` rows.
 #[cube]
-pub(super) fn no_visit() -> Visit {
-    Visit {
+pub(super) fn pipeline(#[comptime] rows: usize) -> Pipeline {
+    let none = Visit {
         any: false.runtime(),
         all: false.runtime(),
         head: 0i32.runtime(),
-        min: 0i32.runtime(),
-        max: 0i32.runtime(),
-        stride: 1i32.runtime(),
-        residue: 0i32.runtime(),
-        causal: false.runtime(),
-        exact: false.runtime(),
+        distances: no_visits().distances,
+    };
+    Pipeline {
+        visit: none,
+        next: none,
+        slot: 0usize.runtime(),
+        tokens: 0usize.runtime(),
+        rows,
     }
 }
 
 #[cube]
-impl Visit {
-    pub(super) fn set(&mut self, any: bool, all: bool, head: i32, distances: &Distances) {
-        self.any = any;
-        self.all = all;
-        self.head = head;
-        self.min = distances.min;
-        self.max = distances.max;
-        self.stride = distances.stride;
-        self.residue = distances.residue;
-        self.causal = distances.causal;
-        self.exact = distances.exact;
+impl Pipeline {
+    /// The slot of the next visit.
+    pub(super) fn next_slot(&self) -> usize {
+        self.rows - self.slot
     }
 
-    pub(super) fn distances(&self) -> Distances {
-        Distances {
-            min: self.min,
-            max: self.max,
-            stride: self.stride,
-            residue: self.residue,
-            causal: self.causal,
-            exact: self.exact,
-        }
+    /// The place of the next visit's tokens.
+    pub(super) fn next_tokens(&self) -> usize {
+        self.after(self.tokens)
     }
-}
 
-/// The place of the slot after that at `at`, of three of `rows` rows.
-#[cube]
-pub(super) fn next_of_three(at: usize, #[comptime] rows: usize) -> usize {
-    select(at == comptime!(2 * rows), 0usize, at + rows)
+    /// The place of the tokens of the visit after the next.
+    pub(super) fn later_tokens(&self) -> usize {
+        self.after(self.next_tokens())
+    }
+
+    fn after(&self, tokens: usize) -> usize {
+        let rows = comptime!(self.rows);
+        select(tokens == comptime!(2 * rows), 0usize, tokens + rows)
+    }
+
+    /// Goes on to the next visit, after which comes `later`.
+    pub(super) fn turn(&mut self, later: Visit) {
+        self.slot = self.next_slot();
+        self.tokens = self.next_tokens();
+        self.visit = self.next;
+        self.next = later;
+    }
 }

@@ -7,7 +7,7 @@ use crate::cube::index::{BAND_WORDS, ROW_WORDS};
 use crate::cube::tile::Tile;
 
 /// The distances `i - j` that a visit covers.
-#[derive(CubeType, Clone, Copy)]
+#[derive(CubeType, CubeTypeMut, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(in crate::cube) struct Distances {
     pub(in crate::cube) min: i32,

@@ -19,7 +19,7 @@ pub(in crate::cube) struct Span {
 }
 
 /// Some blocks: `first, first + step, ..`, or `count` entries of the index buffer from `first` on.
-#[derive(CubeType, Clone, Copy)]
+#[derive(CubeType, CubeTypeMut, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(in crate::cube) struct BlockList {
     pub(in crate::cube) first: i32,

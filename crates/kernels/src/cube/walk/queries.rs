@@ -28,11 +28,31 @@ fn query_rows(span: &Span, rows_end: i32, tile_index: i32, #[comptime] tile: Til
 }
 
 /// The keys that a query tile visits for one band: blocks, and what of them is attended.
-#[derive(CubeType, Clone, Copy)]
+#[derive(CubeType, CubeTypeMut, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(in crate::cube) struct Visits {
     pub(in crate::cube) blocks: BlockList,
     pub(in crate::cube) distances: Distances,
+}
+
+/// No block.
+#[cube]
+pub(in crate::cube) fn no_visits() -> Visits {
+    Visits {
+        blocks: BlockList {
+            first: 0i32.runtime(),
+            step: 1i32.runtime(),
+            count: 0i32.runtime(),
+        },
+        distances: Distances {
+            min: 0i32.runtime(),
+            max: 0i32.runtime(),
+            stride: 1i32.runtime(),
+            residue: 0i32.runtime(),
+            causal: false.runtime(),
+            exact: true.runtime(),
+        },
+    }
 }
 
 /// Query blocks `first..=last` of a tile, for which a row record is walked.
