@@ -2,34 +2,15 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{accumulate, scale_rows, scores, zeros};
+use super::fragments::{accumulate, rounded, scale_rows, scores, zeros};
 use super::keys::{Group, key_tokens, visited_queries};
-use super::mask::{all_bits, attended, keep_attended, own_rows};
+use super::mask::{attended, keep_attended, own_rows};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::{HeadRows, head_rows};
 use crate::cube::walk::{key_tile, span};
-
-/// Tiles of 8 queries whose gradients are held at a time.
-const STEP: usize = 2;
-
-/// The pair among those of all tiles that is pair `n` of those of a step.
-fn pair_of_all(n: usize, step: usize, tiles: usize) -> usize {
-    let (part, pair) = (n / (2 * STEP), n % (2 * STEP));
-    2 * (part * tiles + step * STEP) + pair
-}
-
-/// The visited row of element `e` of a pair.
-#[cube]
-fn visited_column(
-    #[comptime] pair: usize,
-    #[comptime] e: usize,
-    #[comptime] tiles: usize,
-) -> usize {
-    comptime!(pair % (2 * tiles) / 2 * 8 + e) + UNIT_POS as usize % 4usize * 2usize
-}
 
 /// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
 ///
@@ -148,11 +129,28 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             value_dim,
         );
 
-        let mut bits = all_bits(parts);
-        if !visits.at.visit.all {
+        let mut weights = products;
+        let mut d_scores = zeros(comptime!(parts * tiles));
+        if comptime!(config.keys) {
+            d_scores = scores::<E, N>(&values, &gradients, slot, tiles, value_dim, parts);
+        }
+        #[unroll]
+        for n in 0..comptime!(2 * parts * tiles) {
+            let (mut p, mut d_score) = (weights[n], d_scores[n]);
+            #[unroll]
+            for e in 0..2usize {
+                let row = visits.rows.of_pair(visits.at.tokens, n, e, tiles);
+                let weight = weight(p.extract(e) * factor - row.extract(0usize), fast);
+                p.insert(e, weight);
+                d_score.insert(e, weight * (d_score.extract(e) - row.extract(1usize)));
+            }
+            weights[n] = p;
+            d_scores[n] = d_score;
+        }
+        if !visits.at.visit.all || visits.rows.leave_out(visits.at.tokens, rows) {
             let head_record =
                 usize::cast_from(index[group.records + visits.at.visit.head as usize]);
-            attended(
+            let bits = attended(
                 &visits.at.visit.distances,
                 index,
                 head_record,
@@ -163,86 +161,33 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 parts,
                 false,
                 tile,
-                &mut bits,
+            );
+            keep_attended(&mut weights, &bits, f32::new(0.0), tiles, parts);
+            keep_attended(&mut d_scores, &bits, f32::new(0.0), tiles, parts);
+        }
+        if comptime!(config.values) {
+            let weights = rounded::<E>(&weights, comptime!(parts * tiles));
+            accumulate::<E, N>(
+                &mut value_sums,
+                &weights,
+                &gradients,
+                slot,
+                tiles,
+                value_dim,
+                parts,
             );
         }
-        #[unroll]
-        for step in 0..comptime!(tiles / STEP) {
-            let first = slot + comptime!(step * STEP * 8);
-            let mut weights = zeros(comptime!(parts * STEP));
-            #[unroll]
-            for n in 0..comptime!(2 * parts * STEP) {
-                let all = comptime!(pair_of_all(n, step, tiles));
-                let product = products[all];
-                let mut pair = weights[n];
-                #[unroll]
-                for e in 0..2usize {
-                    let column = visits.at.tokens + visited_column(all, e, tiles);
-                    let lse = visits.rows.lse[column];
-                    let p = weight(product.extract(e) * factor - lse, fast);
-                    // A query that is left out is a row of zeros, and a key may be infinite.
-                    pair.insert(e, select(lse > f32::MAX, f32::new(0.0), p));
-                }
-                weights[n] = pair;
-            }
-            if !visits.at.visit.all {
-                keep_attended(
-                    &mut weights,
-                    &bits,
-                    comptime!(step * STEP),
-                    STEP,
-                    tiles,
-                    parts,
-                );
-            }
-            if comptime!(config.values) {
-                accumulate::<E, N>(
-                    &mut value_sums,
-                    &weights,
-                    &gradients,
-                    first,
-                    STEP,
-                    value_dim,
-                    parts,
-                );
-            }
-            if comptime!(config.keys) {
-                let mut d_scores =
-                    scores::<E, N>(&values, &gradients, first, STEP, value_dim, parts);
-                #[unroll]
-                for n in 0..comptime!(2 * parts * STEP) {
-                    let all = comptime!(pair_of_all(n, step, tiles));
-                    let p = weights[n];
-                    let mut pair = d_scores[n];
-                    #[unroll]
-                    for e in 0..2usize {
-                        let column = visits.at.tokens + visited_column(all, e, tiles);
-                        let gradient = p.extract(e) * (pair.extract(e) - visits.rows.d[column]);
-                        let left_out = visits.rows.lse[column] > f32::MAX;
-                        pair.insert(e, select(left_out, f32::new(0.0), gradient));
-                    }
-                    d_scores[n] = pair;
-                }
-                if !visits.at.visit.all {
-                    keep_attended(
-                        &mut d_scores,
-                        &bits,
-                        comptime!(step * STEP),
-                        STEP,
-                        tiles,
-                        parts,
-                    );
-                }
-                accumulate::<E, N>(
-                    &mut key_sums,
-                    &d_scores,
-                    &queries,
-                    first,
-                    STEP,
-                    head_dim,
-                    parts,
-                );
-            }
+        if comptime!(config.keys) {
+            let d_scores = rounded::<E>(&d_scores, comptime!(parts * tiles));
+            accumulate::<E, N>(
+                &mut key_sums,
+                &d_scores,
+                &queries,
+                slot,
+                tiles,
+                head_dim,
+                parts,
+            );
         }
         gradients.finish(&moved, other, rows);
         visits.turn(index);

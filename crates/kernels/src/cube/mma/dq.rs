@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{accumulate, scale_rows, scores, zeros};
-use super::mask::{all_bits, attended, keep_attended, own_rows};
+use super::fragments::{accumulate, rounded, scale_rows, scores, zeros};
+use super::mask::{attended, keep_attended, own_rows};
 use super::queries::{own_tokens, visited_keys};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
@@ -12,9 +12,6 @@ use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
 use crate::cube::stats::stats_at;
 use crate::cube::walk::{NONE, query_tile};
-
-/// Tiles of 8 keys whose gradients are held at a time.
-const STEP: usize = 4;
 
 /// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -111,9 +108,21 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             value_dim,
         );
 
-        let mut bits = all_bits(parts);
+        let mut d_scores = scores::<E, N>(&gradients, &values, slot, tiles, value_dim, parts);
+        #[unroll]
+        for n in 0..comptime!(2 * parts * tiles) {
+            let half = comptime!(n / (2 * tiles) * 2 + n % 2);
+            let product = products[n];
+            let mut d_score = d_scores[n];
+            #[unroll]
+            for e in 0..2usize {
+                let p = weight(product.extract(e) * factor - lse[half], fast);
+                d_score.insert(e, p * (d_score.extract(e) - d[half]));
+            }
+            d_scores[n] = d_score;
+        }
         if !visits.at.visit.all {
-            attended(
+            let bits = attended(
                 &visits.at.visit.distances,
                 index,
                 own.walk.record,
@@ -124,41 +133,11 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 parts,
                 true,
                 tile,
-                &mut bits,
             );
+            keep_attended(&mut d_scores, &bits, f32::new(0.0), tiles, parts);
         }
-        #[unroll]
-        for step in 0..comptime!(tiles / STEP) {
-            let first = slot + comptime!(step * STEP * 8);
-            let mut d_scores = scores::<E, N>(&gradients, &values, first, STEP, value_dim, parts);
-            #[unroll]
-            for n in 0..comptime!(2 * parts * STEP) {
-                // Pair `n` of this step's tiles is `at` of all.
-                let (part, pair) = comptime!((n / (2 * STEP), n % (2 * STEP)));
-                let at = comptime!(2 * (part * tiles + step * STEP) + pair);
-                let half = comptime!(2 * part + n % 2);
-                let product = products[at];
-                let mut pair = d_scores[n];
-                #[unroll]
-                for e in 0..2usize {
-                    let p = weight(product.extract(e) * factor - lse[half], fast);
-                    let gradient = p * (pair.extract(e) - d[half]);
-                    pair.insert(e, gradient);
-                }
-                d_scores[n] = pair;
-            }
-            if !visits.at.visit.all {
-                keep_attended(
-                    &mut d_scores,
-                    &bits,
-                    comptime!(step * STEP),
-                    STEP,
-                    tiles,
-                    parts,
-                );
-            }
-            accumulate::<E, N>(&mut sums, &d_scores, &keys, first, STEP, head_dim, parts);
-        }
+        let d_scores = rounded::<E>(&d_scores, comptime!(parts * tiles));
+        accumulate::<E, N>(&mut sums, &d_scores, &keys, slot, tiles, head_dim, parts);
         values.finish(&moved, other, rows);
         visits.turn(&own, index);
     }

@@ -83,7 +83,7 @@ pub(super) fn scores<E: Float, N: Size>(
         }
         #[unroll]
         for n in 0..comptime!(tiles / 2) {
-            let b = right.right_transposed(first / 16usize + n, k);
+            let b = right.right_transposed(first, n, k);
             #[unroll]
             for part in 0..parts {
                 multiply::<E>(
@@ -99,11 +99,25 @@ pub(super) fn scores<E: Float, N: Size>(
     sums
 }
 
-/// `sums += weights * right`, with `weights` the sums of a product over rows `first ..` of `right`, rounded.
+/// Sums of a product of `tiles` tiles as a left operand.
+#[cube]
+pub(super) fn rounded<E: Float>(
+    sums: &Array<Pair<f32>>,
+    #[comptime] tiles: usize,
+) -> Array<Pair<E>> {
+    let mut rounded = Array::<Pair<E>>::new(comptime!(2 * tiles));
+    #[unroll]
+    for n in 0..comptime!(2 * tiles) {
+        rounded[n] = Vector::cast_from(sums[n]);
+    }
+    rounded
+}
+
+/// `sums += weights * right`, with `weights` the [`rounded`] sums of a product over rows `first ..` of `right`.
 #[cube]
 pub(super) fn accumulate<E: Float, N: Size>(
     sums: &mut Array<Pair<f32>>,
-    weights: &Array<Pair<f32>>,
+    weights: &Array<Pair<E>>,
     right: &Stage<E, N>,
     first: usize,
     #[comptime] tiles: usize,
@@ -112,23 +126,14 @@ pub(super) fn accumulate<E: Float, N: Size>(
 ) {
     #[unroll]
     for k in 0..comptime!(tiles / 2) {
-        let mut a = Array::<Pair<E>>::new(comptime!(4 * parts));
-        #[unroll]
-        for part in 0..parts {
-            #[unroll]
-            for r in 0..4usize {
-                a[comptime!(4 * part + r)] =
-                    Vector::cast_from(weights[comptime!(2 * part * tiles + 4 * k + r)]);
-            }
-        }
         #[unroll]
         for n in 0..comptime!(chunks(dim) / 2) {
-            let b = right.right(n, first / 16usize + k);
+            let b = right.right(first, n, k);
             #[unroll]
             for part in 0..parts {
                 multiply::<E>(
-                    &a,
-                    comptime!(4 * part),
+                    weights,
+                    comptime!(2 * part * tiles + 4 * k),
                     &b,
                     sums,
                     comptime!(part * chunks(dim) + 2 * n),
@@ -138,11 +143,11 @@ pub(super) fn accumulate<E: Float, N: Size>(
     }
 }
 
-/// `sums += weights * 1`: the sums of rows, rounded as [`accumulate`] rounds them, a pair of equal ones for each half.
+/// `sums += weights * 1`: the sums of rows, a pair of equal ones for each half.
 #[cube]
 pub(super) fn add_row_sums<E: Float>(
     sums: &mut Array<Pair<f32>>,
-    weights: &Array<Pair<f32>>,
+    weights: &Array<Pair<E>>,
     #[comptime] tiles: usize,
     #[comptime] parts: usize,
 ) {
@@ -159,7 +164,7 @@ pub(super) fn add_row_sums<E: Float>(
             let mut a = Array::<Pair<E>>::new(4usize);
             #[unroll]
             for r in 0..4usize {
-                a[r] = Vector::cast_from(weights[comptime!(2 * part * tiles + 4 * k + r)]);
+                a[r] = weights[comptime!(2 * part * tiles + 4 * k + r)];
             }
             definition::<E>().execute_inplace::<Const<2>, Const<2>, Const<2>>(&a, &ones, &mut c);
         }

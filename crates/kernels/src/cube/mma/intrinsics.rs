@@ -30,3 +30,45 @@ fn exp2_approximate(x: f32) -> f32 {
 pub(super) fn copies_done() {
     gpu_asm!("cp.async.wait_all;", options(explicit_mem));
 }
+
+/// The address of an element of shared memory, as instructions take it.
+#[cube]
+pub(super) fn shared_address<T: CubePrimitive>(slice: &[T]) -> u32 {
+    let address: u32;
+    let pointer = slice.as_ptr();
+    gpu_asm!(
+        "{{ .reg .u64 t; cvta.to.shared.u64 t, {p}; cvt.u32.u64 {a}, t; }}",
+        p = in(_) pointer,
+        a = out(_) address,
+        options(pure, nomem)
+    );
+    address
+}
+
+/// Four matrices of `8 x 8` elements of 2 bytes, `offset` bytes after the row at this unit's address.
+#[cube]
+pub(super) fn load_matrices(
+    address: u32,
+    #[comptime] offset: usize,
+    #[comptime] transpose: bool,
+) -> Vector<u32, Const<4>> {
+    let matrices: Vector<u32, Const<4>>;
+    if comptime!(transpose) {
+        gpu_asm!(
+            "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {y}, [{a}+{offset}];",
+            y = out(_) matrices,
+            a = in(_) address,
+            offset = const offset,
+            options(readonly)
+        );
+    } else {
+        gpu_asm!(
+            "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {y}, [{a}+{offset}];",
+            y = out(_) matrices,
+            a = in(_) address,
+            offset = const offset,
+            options(readonly)
+        );
+    }
+    matrices
+}

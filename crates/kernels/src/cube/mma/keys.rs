@@ -2,6 +2,8 @@
 
 use cubecl::prelude::*;
 
+use super::fragments::Pair;
+use super::size::PLANE;
 use super::visit::{Pipeline, Visit, pipeline};
 use crate::cube::stats::stats_at;
 use crate::cube::tile::Tile;
@@ -243,17 +245,18 @@ impl QueryCursor {
 #[derive(CubeType)]
 pub(super) struct VisitedStats {
     pub(super) tokens: Shared<[i32]>,
-    /// To base 2; `inf` for rows without a token, whose weights are 0.
-    pub(super) lse: Shared<[f32]>,
-    pub(super) d: Shared<[f32]>,
+    /// The lse to base 2 and `D`; an lse of `inf` for rows without a token, whose weights are 0.
+    stats: Shared<[Pair<f32>]>,
+    /// Of each plane of rows, whether one has no token.
+    incomplete: Shared<[u32]>,
 }
 
 #[cube]
 fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
     VisitedStats {
         tokens: Shared::<[i32]>::new_slice(rows),
-        lse: Shared::<[f32]>::new_slice(rows),
-        d: Shared::<[f32]>::new_slice(rows),
+        stats: Shared::<[Pair<f32>]>::new_slice(rows),
+        incomplete: Shared::<[u32]>::new_slice(comptime!(rows / PLANE)),
     }
 }
 
@@ -289,9 +292,36 @@ impl VisitedStats {
                 }
             }
             let at = place + UNIT_POS as usize;
+            let mut row = Pair::<f32>::new(lse);
+            row.insert(1usize, d);
             self.tokens[at] = token;
-            self.lse[at] = lse;
-            self.d[at] = d;
+            self.stats[at] = row;
+            let incomplete = plane_any(token == NONE);
+            if UNIT_POS % 32u32 == 0u32 {
+                self.incomplete[at / PLANE] = u32::cast_from(incomplete);
+            }
         }
+    }
+
+    /// What element `e` of pair `n` of this unit needs of its visited row, of `tiles` tiles of 8 rows from `place` on.
+    pub(super) fn of_pair(
+        &self,
+        place: usize,
+        #[comptime] n: usize,
+        #[comptime] e: usize,
+        #[comptime] tiles: usize,
+    ) -> Pair<f32> {
+        let column = comptime!(n % (2 * tiles) / 2 * 8 + e);
+        self.stats[place + UNIT_POS as usize % 4usize * 2usize + column]
+    }
+
+    /// Whether one of the rows from `place` on has no token: a row of zeros, and a key may be infinite.
+    pub(super) fn leave_out(&self, place: usize, #[comptime] rows: usize) -> bool {
+        let mut any = 0u32.runtime();
+        #[unroll]
+        for n in 0..comptime!(rows / PLANE) {
+            any |= self.incomplete[place / PLANE + n];
+        }
+        any != 0u32
     }
 }

@@ -21,43 +21,59 @@ pub(super) fn attended(
     #[comptime] parts: usize,
     #[comptime] queries: bool,
     #[comptime] tile: Tile,
-    all: &mut Array<u32>,
-) {
+) -> Array<u32> {
+    let mut all = Array::<u32>::new(parts);
     #[unroll]
     for part in 0..parts {
         all[part] = 0u32.runtime();
     }
-    for n in 0..comptime!(2 * tiles as u32) {
-        // Element `n % 2` of the pairs of tile `n / 2`.
-        let at = n / 2 * 8 + n % 2 + UNIT_POS % 4u32 * 2u32;
-        let token = visited[first + at as usize];
+    if distances.are_ranges(tile) {
         #[unroll]
         for half in 0..comptime!(2 * parts) {
-            let attends = if comptime!(queries) {
-                distances.attends(index, head_record, owned[half], token, tile)
+            let range = if comptime!(queries) {
+                distances.of_query(owned[half], tile)
             } else {
-                distances.attends(index, head_record, token, owned[half], tile)
+                distances.of_key(owned[half], tile)
             };
-            let bit = n / 2 * 4 + n % 2 + comptime!(2 * (half as u32 % 2));
-            all[comptime!(half / 2)] |= select(attends, 1u32 << bit, u32::new(0));
+            #[unroll]
+            for n in 0..comptime!(2 * tiles as u32) {
+                let attends = range.contain(visited[visited_row(first, n)]);
+                all[comptime!(half / 2)] |= pair_bit(attends, n, half);
+            }
+        }
+    } else {
+        for n in 0..comptime!(2 * tiles as u32) {
+            let token = visited[visited_row(first, n)];
+            #[unroll]
+            for half in 0..comptime!(2 * parts) {
+                let attends = if comptime!(queries) {
+                    distances.attends(index, head_record, owned[half], token, tile)
+                } else {
+                    distances.attends(index, head_record, token, owned[half], tile)
+                };
+                all[comptime!(half / 2)] |= pair_bit(attends, n, half);
+            }
         }
     }
+    all
 }
 
-/// Bits of all pairs.
+/// The bit of element `n % 2` of this unit's pair of tile `n / 2` and of `half`, where it attends.
 #[cube]
-pub(super) fn all_bits(#[comptime] parts: usize) -> Array<u32> {
-    let mut bits = Array::<u32>::new(parts);
-    #[unroll]
-    for part in 0..parts {
-        bits[part] = u32::MAX.runtime();
-    }
-    bits
+fn pair_bit(attends: bool, n: u32, #[comptime] half: usize) -> u32 {
+    let bit = n / 2 * 4 + n % 2 + comptime!(2 * (half as u32 % 2));
+    select(attends, 1u32 << bit, u32::new(0))
+}
+
+/// The visited row of element `n % 2` of this unit's pairs of tile `n / 2`.
+#[cube]
+fn visited_row(first: usize, n: u32) -> usize {
+    first + (n / 2 * 8 + n % 2 + UNIT_POS % 4u32 * 2u32) as usize
 }
 
 /// Whether the pair of element `element` of pair `pair` attends, of sums of `tiles` tiles.
 #[cube]
-pub(super) fn bit(
+fn bit(
     bits: &Array<u32>,
     #[comptime] pair: usize,
     #[comptime] element: usize,
@@ -79,26 +95,21 @@ pub(super) fn own_rows(tokens: &Shared<[i32]>, end: i32, #[comptime] parts: usiz
     own
 }
 
-/// Makes pairs that do not attend zeros: of `sums`, those of `step` tiles from tile `first` on, of `tiles` tiles.
+/// Puts `other` in the place of pairs that do not attend, of sums of `tiles` tiles.
 #[cube]
 pub(super) fn keep_attended(
     sums: &mut Array<Pair<f32>>,
     bits: &Array<u32>,
-    #[comptime] first: usize,
-    #[comptime] step: usize,
+    other: f32,
     #[comptime] tiles: usize,
     #[comptime] parts: usize,
 ) {
     #[unroll]
-    for n in 0..comptime!(2 * parts * step) {
-        let all = comptime!(2 * (n / (2 * step) * tiles + first) + n % (2 * step));
+    for n in 0..comptime!(2 * parts * tiles) {
         let mut pair = sums[n];
         #[unroll]
         for e in 0..2usize {
-            pair.insert(
-                e,
-                select(bit(bits, all, e, tiles), pair.extract(e), f32::new(0.0)),
-            );
+            pair.insert(e, select(bit(bits, n, e, tiles), pair.extract(e), other));
         }
         sums[n] = pair;
     }

@@ -14,6 +14,7 @@ pub(super) mod launch;
 mod mask;
 mod queries;
 pub(super) mod size;
+mod softmax;
 mod stage;
 mod visit;
 mod weight;

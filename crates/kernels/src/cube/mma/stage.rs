@@ -7,7 +7,7 @@ use cubecl::prelude::barrier::copy_async_checked;
 use cubecl::prelude::*;
 
 use super::fragments::{Pair, definition, pair_row};
-use super::intrinsics::copies_done;
+use super::intrinsics::{copies_done, load_matrices, shared_address};
 use crate::cube::rows::HeadRows;
 use crate::cube::walk::NONE;
 
@@ -38,6 +38,8 @@ fn swizzled(chunks: usize) -> usize {
 #[derive(CubeType)]
 pub(super) struct Stage<E: Float, N: Size> {
     chunks: Shared<[Vector<E, N>]>,
+    /// Its address, where copies are asynchronous.
+    address: u32,
     #[cube(comptime)]
     rows: usize,
     #[cube(comptime)]
@@ -55,11 +57,15 @@ pub(super) fn stage<E: Float, N: Size>(
     #[comptime] units: usize,
     #[comptime] asynchronous: bool,
 ) -> Stage<E, N> {
+    let chunks =
+        Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(rows * chunks(dim)), 128usize);
+    let mut address = 0u32.runtime();
+    if comptime!(asynchronous) {
+        address = shared_address(&chunks[0usize..1usize]);
+    }
     Stage::<E, N> {
-        chunks: Shared::<[Vector<E, N>]>::new_aligned_slice(
-            comptime!(rows * chunks(dim)),
-            128usize,
-        ),
+        chunks,
+        address,
         rows,
         dim,
         units,
@@ -80,18 +86,66 @@ pub(super) fn arrive(#[comptime] asynchronous: bool) {
 #[cube]
 fn place(row: usize, chunk: usize, #[comptime] chunks: usize) -> usize {
     let among = comptime!(swizzled(chunks));
-    row * chunks + (chunk ^ ((row / comptime!(8 / among)) % among))
+    row * chunks + (chunk ^ swizzle(row, among))
 }
 
-/// The row and the chunk of the `n`-th that this unit moves.
+/// Where row `first + row` and chunk `2 * pair + half` are, with `first` a multiple of 8, less [`operand_offset`]: the same
+/// for all tiles, and but for a bit or two for all pairs.
 #[cube]
-fn moved_place(
-    #[comptime] n: usize,
-    #[comptime] dim: usize,
-    #[comptime] units: usize,
-) -> (usize, usize) {
-    let at = UNIT_POS as usize + comptime!(n * units);
-    (at / comptime!(chunks(dim)), at % comptime!(chunks(dim)))
+fn operand_place(
+    first: usize,
+    row: usize,
+    half: usize,
+    #[comptime] pair: usize,
+    #[comptime] chunks: usize,
+) -> usize {
+    let among = comptime!(swizzled(chunks));
+    (first + row) * chunks + (swizzle(row, among) ^ half ^ comptime!(2 * pair % among))
+}
+
+/// The rest of the way, to rows `16 * tile` further.
+fn operand_offset(pair: usize, tile: usize, chunks: usize) -> usize {
+    let among = swizzled(chunks);
+    16 * tile * chunks + 2 * pair / among * among
+}
+
+/// What the chunks of a row are swizzled by, among `among` neighbours.
+#[cube]
+fn swizzle(row: usize, #[comptime] among: usize) -> usize {
+    row / comptime!(8 / among) % among
+}
+
+/// A chunk that a unit moves.
+#[derive(CubeType)]
+struct Moved {
+    row: usize,
+    /// Its place in its row.
+    chunk: usize,
+    /// Where it is in a tile.
+    place: usize,
+}
+
+/// The `n`-th chunk that this unit moves of rows of `dim` elements.
+#[cube]
+fn moved_chunk(#[comptime] n: usize, #[comptime] dim: usize, #[comptime] units: usize) -> Moved {
+    let width = comptime!(chunks(dim));
+    if comptime!(units % (8 * width) == 0) {
+        // The same chunk of every so many rows, swizzled alike.
+        let (row, chunk) = (UNIT_POS as usize / width, UNIT_POS as usize % width);
+        Moved {
+            row: row + comptime!(n * units / width),
+            chunk,
+            place: place(row, chunk, width) + comptime!(n * units),
+        }
+    } else {
+        let at = UNIT_POS as usize + comptime!(n * units);
+        let (row, chunk) = (at / width, at % width);
+        Moved {
+            row,
+            chunk,
+            place: place(row, chunk, width),
+        }
+    }
 }
 
 #[cube]
@@ -115,14 +169,14 @@ impl<E: Float, N: Size> Stage<E, N> {
         let mut values = Array::<Vector<E, N>>::new(count);
         #[unroll]
         for n in 0..count {
-            let (row, at) = moved_place(n, width, units);
+            let moved = moved_chunk(n, width, units);
             let mut value = Vector::<E, N>::cast_from(0.0f32);
-            if (comptime!((n + 1) * units <= tile_rows * chunks(width)) || row < tile_rows)
-                && (comptime!(chunks(width) * LANES == dim) || at < comptime!(dim / LANES))
+            if (comptime!((n + 1) * units <= tile_rows * chunks(width)) || moved.row < tile_rows)
+                && (comptime!(chunks(width) * LANES == dim) || moved.chunk < comptime!(dim / LANES))
             {
-                let token = tokens[first + row];
+                let token = tokens[first + moved.row];
                 if token != NONE && token < end {
-                    value = tensor[rows.at(token) + at];
+                    value = tensor[rows.at(token) + moved.chunk];
                 }
             }
             values[n] = value;
@@ -141,9 +195,9 @@ impl<E: Float, N: Size> Stage<E, N> {
         let units = comptime!(self.units);
         #[unroll]
         for n in 0..comptime!(moved(rows, dim, units)) {
-            let (row, chunk) = moved_place(n, dim, units);
-            if comptime!((n + 1) * units <= rows * chunks(dim)) || row < rows {
-                self.chunks[place(at + row, chunk, comptime!(chunks(dim)))] = values[n];
+            let moved = moved_chunk(n, dim, units);
+            if comptime!((n + 1) * units <= rows * chunks(dim)) || moved.row < rows {
+                self.chunks[at * comptime!(chunks(dim)) + moved.place] = values[n];
             }
         }
     }
@@ -164,19 +218,19 @@ impl<E: Float, N: Size> Stage<E, N> {
         let (width, units) = comptime!((self.dim, self.units));
         #[unroll]
         for n in 0..comptime!(moved(tile_rows, width, units)) {
-            let (row, chunk) = moved_place(n, width, units);
-            if comptime!((n + 1) * units <= tile_rows * chunks(width)) || row < tile_rows {
-                let token = tokens[first + row];
-                let mut from = 0usize;
-                let mut len = 0usize;
-                if token != NONE
-                    && token < end
-                    && (comptime!(chunks(width) * LANES == dim) || chunk < comptime!(dim / LANES))
-                {
-                    from = rows.at(token) + chunk;
-                    len = 1usize;
+            let moved = moved_chunk(n, width, units);
+            if comptime!((n + 1) * units <= tile_rows * chunks(width)) || moved.row < tile_rows {
+                let token = tokens[first + moved.row];
+                let mut there = token != NONE && token < end;
+                let mut chunk = moved.chunk;
+                if comptime!(chunks(width) * LANES != dim) {
+                    there = there && chunk < comptime!(dim / LANES);
+                    chunk = min(chunk, comptime!(dim / LANES - 1));
                 }
-                let to = place(at + row, chunk, comptime!(chunks(width)));
+                // Where nothing is to be copied the first row stands for it, of which no byte is read.
+                let from = rows.at(max(token, rows.start)) + chunk;
+                let len = select(there, 1usize, 0usize);
+                let to = at * comptime!(chunks(width)) + moved.place;
                 copy_async_checked(
                     &tensor[from..from + len],
                     &mut self.chunks[to..to + 1usize],
@@ -236,52 +290,91 @@ impl<E: Float, N: Size> Stage<E, N> {
         self.finish(&values, 0usize, count);
     }
 
+    /// Changes the sign of all elements, which have been moved by the units that change them.
+    pub(super) fn negate(&mut self) {
+        let (width, units) = comptime!((self.dim, self.units));
+        #[unroll]
+        for n in 0..comptime!(moved(self.rows, width, units)) {
+            let moved = moved_chunk(n, width, units);
+            if moved.row < self.rows {
+                self.chunks[moved.place] *= Vector::cast_from(-1.0f32);
+            }
+        }
+    }
+
     /// Rows `16 * tile ..` and elements `16 * k ..` as the left operand of a product.
-    pub(super) fn left(&self, tile: usize, k: usize) -> Array<Pair<E>> {
+    pub(super) fn left(&self, tile: usize, #[comptime] k: usize) -> Array<Pair<E>> {
         let lane = UNIT_POS as usize % 32usize;
-        let at = place(
-            tile * 16usize + lane % 16usize,
-            k * 2usize + lane / 16usize,
-            comptime!(chunks(self.dim)),
-        );
-        definition::<E>().load_matrix::<Vector<E, N>, Const<2>>(
-            &self.chunks[at..at + 1usize],
-            cmma::MatrixIdent::A,
-            4usize,
+        let width = comptime!(chunks(self.dim));
+        let at = operand_place(tile * 16usize, lane % 16usize, lane / 16usize, k, width);
+        let offset = comptime!(operand_offset(k, 0, width));
+        self.load(at, offset, cmma::MatrixIdent::A, false)
+    }
+
+    /// Rows `first + 16 * n ..` as columns and elements `16 * k ..` as depth: two right operands of a product with this
+    /// transposed.
+    pub(super) fn right_transposed(
+        &self,
+        first: usize,
+        #[comptime] n: usize,
+        #[comptime] k: usize,
+    ) -> Array<Pair<E>> {
+        let lane = UNIT_POS as usize % 32usize;
+        let width = comptime!(chunks(self.dim));
+        let row = lane / 16usize * 8usize + lane % 8usize;
+        let at = operand_place(first, row, lane / 8usize % 2usize, k, width);
+        self.load(
+            at,
+            comptime!(operand_offset(k, n, width)),
+            cmma::MatrixIdent::B,
             false,
         )
     }
 
-    /// Rows `16 * n ..` as columns and elements `16 * k ..` as depth: two right operands of a product with this transposed.
-    pub(super) fn right_transposed(&self, n: usize, k: usize) -> Array<Pair<E>> {
+    /// Elements `16 * n ..` as columns and rows `first + 16 * k ..` as depth: two right operands of a product with this.
+    pub(super) fn right(
+        &self,
+        first: usize,
+        #[comptime] n: usize,
+        #[comptime] k: usize,
+    ) -> Array<Pair<E>> {
         let lane = UNIT_POS as usize % 32usize;
-        let at = place(
-            n * 16usize + lane / 16usize * 8usize + lane % 8usize,
-            k * 2usize + lane / 8usize % 2usize,
-            comptime!(chunks(self.dim)),
-        );
-        definition::<E>().load_matrix::<Vector<E, N>, Const<2>>(
-            &self.chunks[at..at + 1usize],
+        let width = comptime!(chunks(self.dim));
+        let at = operand_place(first, lane % 16usize, lane / 16usize, n, width);
+        self.load(
+            at,
+            comptime!(operand_offset(n, k, width)),
             cmma::MatrixIdent::B,
-            4usize,
-            false,
-        )
-    }
-
-    /// Elements `16 * n ..` as columns and rows `16 * k ..` as depth: two right operands of a product with this.
-    pub(super) fn right(&self, n: usize, k: usize) -> Array<Pair<E>> {
-        let lane = UNIT_POS as usize % 32usize;
-        let at = place(
-            k * 16usize + lane % 16usize,
-            n * 2usize + lane / 16usize,
-            comptime!(chunks(self.dim)),
-        );
-        definition::<E>().load_matrix::<Vector<E, N>, Const<2>>(
-            &self.chunks[at..at + 1usize],
-            cmma::MatrixIdent::B,
-            4usize,
             true,
         )
+    }
+
+    /// Four matrices of `8 x 8`, of which this unit's address is that of a row.
+    fn load(
+        &self,
+        at: usize,
+        #[comptime] offset: usize,
+        #[comptime] ident: cmma::MatrixIdent,
+        #[comptime] transpose: bool,
+    ) -> Array<Pair<E>> {
+        if comptime!(self.asynchronous) {
+            let address = self.address + at as u32 * 16u32;
+            let matrices = load_matrices(address, comptime!(16 * offset), transpose);
+            let mut pairs = Array::<Pair<E>>::new(4usize);
+            #[unroll]
+            for r in 0..4usize {
+                pairs[r] = Pair::<E>::reinterpret(matrices.extract(r));
+            }
+            pairs
+        } else {
+            let at = at + offset;
+            definition::<E>().load_matrix::<Vector<E, N>, Const<2>>(
+                &self.chunks[at..at + 1usize],
+                ident,
+                4usize,
+                transpose,
+            )
+        }
     }
 
     /// Puts the sums of a product, rounded, in the rows of this plane.
@@ -319,12 +412,11 @@ impl<E: Float, N: Size> Stage<E, N> {
         let (width, tile_rows, units) = comptime!((self.dim, self.rows, self.units));
         #[unroll]
         for n in 0..comptime!(moved(tile_rows, width, units)) {
-            let (row, at) = moved_place(n, width, units);
-            if row < tile_rows && at < comptime!(dim / LANES) {
-                let token = tokens[row];
+            let moved = moved_chunk(n, width, units);
+            if moved.row < tile_rows && moved.chunk < comptime!(dim / LANES) {
+                let token = tokens[moved.row];
                 if token != NONE {
-                    tensor[rows.at(token) + at] =
-                        self.chunks[place(row, at, comptime!(chunks(width)))];
+                    tensor[rows.at(token) + moved.chunk] = self.chunks[moved.place];
                 }
             }
         }

@@ -34,8 +34,61 @@ pub(super) fn everything(causal: bool) -> Distances {
     }
 }
 
+/// Tokens, the end exclusive.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(in crate::cube) struct Tokens {
+    start: u32,
+    end: u32,
+}
+
+#[cube]
+impl Tokens {
+    /// Whether `token` is among them, which may be [`NONE`](super::NONE).
+    pub(in crate::cube) fn contain(&self, token: i32) -> bool {
+        // No token is far beyond all ends as a number without a sign.
+        let token = u32::cast_from(token);
+        token >= self.start && token < self.end
+    }
+}
+
+/// The last block that may hold a token.
+fn last_block(tile: Tile) -> i32 {
+    i32::MAX / tile.block as i32
+}
+
+/// Block `block + by`, or the nearest from one before the first to one after the last.
+#[cube]
+fn shifted(block: i32, by: i32, #[comptime] tile: Tile) -> i32 {
+    let last = comptime!(last_block(tile)).runtime();
+    select(by > last - block, last + 1, max(block + by, -1i32))
+}
+
 #[cube]
 impl Distances {
+    /// Whether the tokens that a row attends are a range, [`Self::of_query`] and [`Self::of_key`].
+    pub(in crate::cube) fn are_ranges(&self, #[comptime] tile: Tile) -> bool {
+        comptime!(!tile.table).runtime() && self.exact && self.stride == 1
+    }
+
+    /// The keys that query `q` attends, which may be [`NONE`](super::NONE).
+    pub(in crate::cube) fn of_query(&self, q: i32, #[comptime] tile: Tile) -> Tokens {
+        let mut keys = range(q, -self.max, -self.min, tile);
+        if self.causal {
+            keys.end = min(keys.end, u32::cast_from(q + 1));
+        }
+        keys
+    }
+
+    /// The queries that attend key `k`, which may be [`NONE`](super::NONE).
+    pub(in crate::cube) fn of_key(&self, k: i32, #[comptime] tile: Tile) -> Tokens {
+        let mut queries = range(k, self.min, self.max, tile);
+        if self.causal {
+            queries.start = max(queries.start, u32::cast_from(k));
+        }
+        queries
+    }
+
     /// Whether query token `q` attends key token `k`; both may be [`NONE`].
     pub(in crate::cube) fn attends(
         &self,
@@ -65,6 +118,19 @@ impl Distances {
             }
         }
         attends
+    }
+}
+
+/// The tokens of the blocks from `from` to `to` blocks after that of `token`; none for [`NONE`](super::NONE).
+#[cube]
+fn range(token: i32, from: i32, to: i32, #[comptime] tile: Tile) -> Tokens {
+    let width = comptime!(tile.block as u32);
+    let block = div(max(token, 0i32), tile.block);
+    let first = max(shifted(block, from, tile), 0i32);
+    let last = min(shifted(block, to, tile), comptime!(last_block(tile)));
+    Tokens {
+        start: u32::cast_from(first) * width,
+        end: select(token < 0, 0u32, u32::cast_from(last + 1) * width),
     }
 }
 

@@ -1,0 +1,195 @@
+//! The softmax of rows whose scores come a few at a time, and what it sums.
+
+use cubecl::prelude::*;
+
+use super::fragments::{Pair, accumulate, add_row_sums, rounded, row_max, row_sum, zeros};
+use super::intrinsics::exp2;
+use super::stage::{Stage, chunks};
+
+/// Where a row's maximum starts.
+const LOWEST: f32 = f32::MIN;
+/// How far, in powers of 2, a maximum may be behind.
+const LAZY: f32 = 8.0;
+
+/// The rows of a plane: maxima, sums of weights and of weighted values.
+#[derive(CubeType)]
+pub(super) struct Softmax {
+    pub(super) maxima: Array<f32>,
+    sums: Array<f32>,
+    /// Of the weights as products see them: divided by these, weighted values are an average, never beyond the values.
+    rounded_sums: Array<Pair<f32>>,
+    pub(super) results: Array<Pair<f32>>,
+    /// From a score to a power of 2; positive.
+    factor: f32,
+    #[cube(comptime)]
+    parts: usize,
+    #[cube(comptime)]
+    value_dim: usize,
+    /// Whether weights are multiplied as sums of two numbers, so that no digit of theirs is lost.
+    #[cube(comptime)]
+    exact: bool,
+    #[cube(comptime)]
+    instructions: bool,
+}
+
+#[cube]
+pub(super) fn softmax(
+    factor: f32,
+    #[comptime] parts: usize,
+    #[comptime] value_dim: usize,
+    #[comptime] exact: bool,
+    #[comptime] instructions: bool,
+) -> Softmax {
+    let mut maxima = Array::<f32>::new(comptime!(2 * parts));
+    let mut sums = Array::<f32>::new(comptime!(2 * parts));
+    #[unroll]
+    for half in 0..comptime!(2 * parts) {
+        maxima[half] = f32::new(LOWEST);
+        sums[half] = f32::new(0.0);
+    }
+    Softmax {
+        maxima,
+        sums,
+        rounded_sums: zeros(parts),
+        results: zeros(comptime!(parts * chunks(value_dim))),
+        factor,
+        parts,
+        value_dim,
+        exact,
+        instructions,
+    }
+}
+
+#[cube]
+impl Softmax {
+    /// Raises the maxima to those of scores of `tiles` tiles where they are far behind, and with them lowers what was
+    /// summed and `pending`, weights that wait to be multiplied.
+    ///
+    /// Weights may grow to 2^8 before that: most scores bring no maximum so much higher.
+    pub(super) fn raise(
+        &mut self,
+        scores: &Array<Pair<f32>>,
+        pending: &mut Array<Pair<f32>>,
+        minus_infinity: f32,
+        #[comptime] tiles: usize,
+        #[comptime] pending_tiles: usize,
+    ) {
+        let (parts, value_tiles) = comptime!((self.parts, chunks(self.value_dim)));
+        let mut tops = Array::<f32>::new(comptime!(2 * parts));
+        let mut any_higher = false;
+        #[unroll]
+        for half in 0..comptime!(2 * parts) {
+            let mut top = minus_infinity;
+            #[unroll]
+            for n in 0..tiles {
+                let pair = scores[comptime!(pair_of(half, n, tiles))];
+                top = max(top, max(pair.extract(0usize), pair.extract(1usize)));
+            }
+            tops[half] = row_max(top);
+            any_higher = any_higher || self.is_behind(half, tops[half]);
+        }
+        if plane_any(any_higher) {
+            #[unroll]
+            for half in 0..comptime!(2 * parts) {
+                let top = select(
+                    self.is_behind(half, tops[half]),
+                    tops[half],
+                    self.maxima[half],
+                );
+                let kept = exp2((self.maxima[half] - top) * self.factor, self.instructions);
+                self.maxima[half] = top;
+                self.sums[half] *= kept;
+                self.rounded_sums[half] *= Vector::new(kept);
+                #[unroll]
+                for n in 0..value_tiles {
+                    self.results[comptime!(pair_of(half, n, value_tiles))] *= Vector::new(kept);
+                }
+                #[unroll]
+                for n in 0..pending_tiles {
+                    pending[comptime!(pair_of(half, n, pending_tiles))] *= Vector::new(kept);
+                }
+            }
+        }
+    }
+
+    fn is_behind(&self, #[comptime] half: usize, top: f32) -> bool {
+        (top - self.maxima[half]) * self.factor > f32::new(LAZY)
+    }
+
+    /// Makes scores of `tiles` tiles weights.
+    pub(super) fn weigh(&mut self, scores: &mut Array<Pair<f32>>, #[comptime] tiles: usize) {
+        #[unroll]
+        for n in 0..comptime!(2 * self.parts * tiles) {
+            let half = comptime!(n / (2 * tiles) * 2 + n % 2);
+            let mut pair = scores[n];
+            #[unroll]
+            for e in 0..2usize {
+                // The difference first: of huge scores, products keep no digit after the point.
+                let power = (pair.extract(e) - self.maxima[half]) * self.factor;
+                pair.insert(e, exp2(power, self.instructions));
+            }
+            self.sums[half] += pair.extract(0usize) + pair.extract(1usize);
+            scores[n] = pair;
+        }
+    }
+
+    /// Adds the values of rows `first ..`, weighted.
+    pub(super) fn add<E: Float, N: Size>(
+        &mut self,
+        weights: &mut Array<Pair<f32>>,
+        values: &Stage<E, N>,
+        first: usize,
+        #[comptime] tiles: usize,
+    ) {
+        let (parts, dim) = comptime!((self.parts, self.value_dim));
+        let high = rounded::<E>(&*weights, comptime!(parts * tiles));
+        if comptime!(!self.exact) {
+            add_row_sums::<E>(&mut self.rounded_sums, &high, tiles, parts);
+        }
+        accumulate::<E, N>(&mut self.results, &high, values, first, tiles, dim, parts);
+        if comptime!(self.exact) {
+            #[unroll]
+            for n in 0..comptime!(2 * parts * tiles) {
+                weights[n] -= Vector::cast_from(high[n]);
+            }
+            let low = rounded::<E>(&*weights, comptime!(parts * tiles));
+            accumulate::<E, N>(&mut self.results, &low, values, first, tiles, dim, parts);
+        }
+    }
+
+    /// Divides the results of a row, zeros where it is `left_out` or attends nothing, and gives its lse.
+    pub(super) fn finish(
+        &mut self,
+        #[comptime] half: usize,
+        left_out: bool,
+        minus_infinity: f32,
+    ) -> f32 {
+        let value_tiles = comptime!(chunks(self.value_dim));
+        let sum = row_sum(self.sums[half]);
+        // Scores that are not a number leave the maximum alone, but not the sum.
+        let empty = sum == 0.0f32 || left_out;
+        let mut whole = sum;
+        if comptime!(!self.exact) {
+            whole = self.rounded_sums[half].extract(0usize);
+        }
+        let part = select(empty, f32::new(0.0), f32::new(1.0) / whole);
+        #[unroll]
+        for n in 0..value_tiles {
+            // Values that others of the tile attend may be infinite, and 0 times that is not 0.
+            let mut pair =
+                self.results[comptime!(pair_of(half, n, value_tiles))] * Vector::new(part);
+            #[unroll]
+            for e in 0..2usize {
+                pair.insert(e, select(empty, f32::new(0.0), pair.extract(e)));
+            }
+            self.results[comptime!(pair_of(half, n, value_tiles))] = pair;
+        }
+        let maximum = self.maxima[half] * self.factor / f32::new(core::f32::consts::LOG2_E);
+        select(empty, minus_infinity, maximum + sum.ln())
+    }
+}
+
+/// The pair of a row in tile `n` of `tiles`.
+fn pair_of(half: usize, n: usize, tiles: usize) -> usize {
+    2 * (half / 2 * tiles + n) + half % 2
+}
