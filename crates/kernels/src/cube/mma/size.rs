@@ -38,12 +38,12 @@ pub(in crate::cube) fn units(rows: usize, parts: usize) -> usize {
 }
 
 /// Bytes of shared memory of the hungriest kernel with cubes that own `rows` rows: those rows, two tiles of visited ones,
-/// a token for each owned row, and three numbers thrice for each visited row.
+/// a token for each owned row, and thrice three numbers for each visited row and one for each plane of them.
 pub(in crate::cube) fn shared_bytes(rows: usize, shape: &AttentionShape) -> usize {
     let (keys, values) = (padded(shape.head_dim), padded(shape.value_dim));
     let widest = shape.head_dim.max(shape.value_dim);
     let forward = rows * keys.max(values) + 2 * visited_forward(widest) * (keys + values);
     let dq = visited_backward(shape.head_dim, parts(rows, shape.head_dim));
     let backward = (rows + 2 * dq) * (keys + values);
-    forward.max(backward) * 2 + rows * 4 + VISITED * 36
+    forward.max(backward) * 2 + rows * 4 + VISITED * 36 + VISITED / PLANE * 12
 }
