@@ -4,8 +4,9 @@ use cubecl::prelude::*;
 
 use super::mask::{attended_keys, bit};
 use super::queries::{own_tokens, queries_of, staged_queries};
+use super::rows::{clear_row, store_row};
+use super::scratch::scratch;
 use super::size::LANES;
-use super::tile::{clear_row, scratch, store_row};
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;

@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
+use super::scratch::Scratch;
 use super::size::CubeSize;
-use super::tile::Scratch;
 use crate::cube::config::Config;
 use crate::cube::tile::Tile;
 use crate::cube::walk::{Distances, NONE, QueryTile, Reach, TokenRows, all_attend, rows_reach};

@@ -87,7 +87,8 @@ impl CubeSize {
         (rows * self.slice(dim)).div_ceil(self.units)
     }
 
-    /// Visited rows that [`accumulate`](super::tile::Scratch::accumulate) sees at a time where rows are not staged whole.
+    /// Visited rows that [`accumulate`](super::scratch::Scratch::accumulate) sees at a time where rows are not staged
+    /// whole.
     pub(super) fn seen(&self, dim: usize) -> usize {
         let fits = STAGE / (dim / LANES);
         (1..=self.visited)
