@@ -1,31 +1,24 @@
 //! `s2-bench check` as a program. Without a device there is nothing to run, unless `S2_REQUIRE_GPU` asks for one.
 
+#[path = "common/device.rs"]
+mod device;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
+
+use device::{s2_bench, stderr};
 
 const GOLDEN: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../crates/kernels/tests/golden"
 );
 
-/// `None` where there is no device and none is asked for.
 fn check(arguments: &[&str]) -> Option<Output> {
-    let output = Command::new(env!("CARGO_BIN_EXE_s2-bench"))
-        .args(["check", "--few-kernels", "--random", "6", "--repeats", "2"])
-        .args(arguments)
-        .output()
-        .unwrap();
-    let no_device = stderr(&output).contains("no device");
-    let required = std::env::var_os("S2_REQUIRE_GPU").is_some();
-    assert!(!(no_device && required), "{}", stderr(&output));
-    (!no_device).then_some(output)
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    let few = ["check", "--few-kernels", "--random", "6", "--repeats", "2"];
+    s2_bench(&[&few[..], arguments].concat())
 }
 
 #[test]

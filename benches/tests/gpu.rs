@@ -1,25 +1,12 @@
 //! The GPU providers of `s2-bench bench`. Without a device there is nothing to run, unless `S2_REQUIRE_GPU` asks for one.
 
-use std::process::{Command, Output};
+#[path = "common/device.rs"]
+mod device;
 
 use s2_bench::record::{Backend, Engine, Pass, Row};
 use s2_bench::summary::S2_ATTENTION;
 
-/// `None` where there is no device and none is asked for.
-fn s2_bench(arguments: &[&str]) -> Option<Output> {
-    let output = Command::new(env!("CARGO_BIN_EXE_s2-bench"))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let no_device = stderr(&output).contains("no device");
-    let required = std::env::var_os("S2_REQUIRE_GPU").is_some();
-    assert!(!(no_device && required), "{}", stderr(&output));
-    (!no_device).then_some(output)
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use device::{s2_bench, stderr};
 
 const PROBLEM: &str = "b1_h2kv1_s128_d32_f32_blk32_l1_v2";
 const DENSE: &str = "b1_h2kv1_s128_d32_f32_dense";

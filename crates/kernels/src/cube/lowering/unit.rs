@@ -90,7 +90,11 @@ fn lower_class(device: &Device, config: Config, dtype: ElemType) {
     for launch in launches(&UNIT, |_, _| config) {
         let (size, dims) = (config.unit, [config.head_dim, config.value_dim]);
         let (rows, class) = (
-            if size.whole { "whole" } else { "slices" },
+            match (size.whole, size.planes) {
+                (false, _) => "slices",
+                (true, false) => "whole",
+                (true, true) => "planes",
+            },
             class_name(config, dtype),
         );
         let name = format!("unit-{rows}-{}-{class}", launch.kernel);

@@ -3,8 +3,9 @@
 use cubecl::prelude::*;
 
 use super::mask::{all_but_none, attended, bit};
+use super::rows::{clear_row, owned_row, staged_row, store_row};
+use super::scratch::scratch;
 use super::size::{CubeSize, LANES};
-use super::tile::{clear_row, owned_row, scratch, staged_row, store_row};
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
 use crate::cube::rows::{HeadRows, head_rows};

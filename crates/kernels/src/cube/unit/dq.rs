@@ -2,15 +2,16 @@
 
 use cubecl::prelude::*;
 
-use super::mask::{attended, bit};
+use super::mask::{attended_keys, bit};
 use super::queries::{own_tokens, queries_of, staged_queries};
+use super::rows::{clear_row, store_row};
+use super::scratch::scratch;
 use super::size::LANES;
-use super::tile::{clear_row, scratch, store_row};
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
 use crate::cube::stats::stats_at;
-use crate::cube::walk::{NONE, all_attend, query_reach, query_tile, rows_reach};
+use crate::cube::walk::{NONE, query_reach, query_tile};
 
 /// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -86,19 +87,16 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 let scores = scratch.products::<E>(0usize, q, &q_rows, &query_rows, k, &k_rows);
                 let d_weights =
                     scratch.products::<E>(1usize, d_out, &d_out_rows, &gradient_rows, v, &v_rows);
-                let mut keys = Array::<i32>::new(columns);
-                #[unroll]
-                for j in 0..columns {
-                    keys[j] = scratch.visited_token(j);
-                }
-                let distances = visits.distances;
-                let keys_reach = rows_reach(index, &key_rows, visited);
-                let all = all_attend(&distances, &queries_reach, &keys_reach, tile);
-                let mut bits = u32::MAX.runtime();
-                if !all {
-                    let record = own.walk.record;
-                    bits = attended(&distances, index, record, &queries, &keys, true, tile, size);
-                }
+                let bits = attended_keys::<N>(
+                    index,
+                    &own,
+                    &visits.distances,
+                    &queries,
+                    &queries_reach,
+                    &key_rows,
+                    &scratch,
+                    config,
+                );
                 let mut d_scores = Array::<f32>::new(comptime!(size.scores()));
                 #[unroll]
                 for i in 0..rows {

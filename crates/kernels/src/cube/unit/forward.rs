@@ -2,14 +2,15 @@
 
 use cubecl::prelude::*;
 
-use super::mask::{attended, bit};
+use super::mask::{attended_keys, bit};
 use super::queries::{own_tokens, queries_of, staged_queries};
+use super::rows::{clear_row, first_across, store_row};
+use super::scratch::scratch;
 use super::size::LANES;
-use super::tile::{clear_row, first_across, scratch, store_row};
 use crate::cube::config::Config;
 use crate::cube::round::rounded;
 use crate::cube::rows::head_rows;
-use crate::cube::walk::{NONE, all_attend, query_reach, query_tile, rows_reach};
+use crate::cube::walk::{NONE, query_reach, query_tile};
 
 /// Where a row's maximum starts.
 const LOWEST: f32 = f32::MIN;
@@ -79,19 +80,16 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 let mut weights =
                     scratch.products::<E>(0usize, q, &q_rows, &query_rows, k, &k_rows);
 
-                let mut keys = Array::<i32>::new(columns);
-                #[unroll]
-                for j in 0..columns {
-                    keys[j] = scratch.visited_token(j);
-                }
-                let distances = visits.distances;
-                let keys_reach = rows_reach(index, &key_rows, visited);
-                let all = all_attend(&distances, &queries_reach, &keys_reach, tile);
-                let mut bits = u32::MAX.runtime();
-                if !all {
-                    let record = own.walk.record;
-                    bits = attended(&distances, index, record, &queries, &keys, true, tile, size);
-                }
+                let bits = attended_keys::<N>(
+                    index,
+                    &own,
+                    &visits.distances,
+                    &queries,
+                    &queries_reach,
+                    &key_rows,
+                    &scratch,
+                    config,
+                );
                 let mut tops = Array::<f32>::new(rows);
                 #[unroll]
                 for i in 0..rows {

@@ -2,9 +2,39 @@
 
 use cubecl::prelude::*;
 
+use super::scratch::Scratch;
 use super::size::CubeSize;
+use crate::cube::config::Config;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{Distances, NONE};
+use crate::cube::walk::{Distances, NONE, QueryTile, Reach, TokenRows, all_attend, rows_reach};
+
+/// The bits of this unit's queries and the keys of `rows` that are visited. `reach` is that of the whole tile `own`.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn attended_keys<N: Size>(
+    index: &[i32],
+    own: &QueryTile,
+    distances: &Distances,
+    queries: &Array<i32>,
+    reach: &Reach,
+    rows: &TokenRows,
+    scratch: &Scratch<N>,
+    #[comptime] config: Config,
+) -> u32 {
+    let (tile, size) = comptime!((config.owned, config.unit));
+    let mut keys = Array::<i32>::new(comptime!(size.columns()));
+    #[unroll]
+    for j in 0..comptime!(size.columns()) {
+        keys[j] = scratch.visited_token(j);
+    }
+    let keys_reach = rows_reach(index, rows, comptime!(config.visited));
+    let mut bits = u32::MAX.runtime();
+    if !all_attend(distances, reach, &keys_reach, tile) {
+        let record = own.walk.record;
+        bits = attended(distances, index, record, queries, &keys, true, tile, size);
+    }
+    bits
+}
 
 /// The bits of the pairs of this unit's rows, `i * columns + j`. `queries` says whether the owned rows are queries.
 #[cube]

@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
+use super::rows::{owned_row, staged_row};
 use super::size::CubeSize;
-use super::tile::{owned_row, staged_row};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, QueryTile, Span};
 

@@ -87,13 +87,10 @@ impl CubeSize {
         (rows * self.slice(dim)).div_ceil(self.units)
     }
 
-    /// Visited rows that [`accumulate`](super::tile::Scratch::accumulate) sees at a time.
+    /// Visited rows that [`accumulate`](super::scratch::Scratch::accumulate) sees at a time where rows are not staged
+    /// whole.
     pub(super) fn seen(&self, dim: usize) -> usize {
-        let fits = if self.whole {
-            self.visited
-        } else {
-            STAGE / (dim / LANES)
-        };
+        let fits = STAGE / (dim / LANES);
         (1..=self.visited)
             .rev()
             .find(|rows| *rows <= fits && self.visited % rows == 0)
