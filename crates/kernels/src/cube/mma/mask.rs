@@ -30,11 +30,7 @@ pub(super) fn attended(
     if distances.are_ranges(tile) {
         #[unroll]
         for half in 0..comptime!(2 * parts) {
-            let range = if comptime!(queries) {
-                distances.of_query(owned[half], tile)
-            } else {
-                distances.of_key(owned[half], tile)
-            };
+            let range = distances.range(owned[half], queries, tile);
             #[unroll]
             for n in 0..comptime!(2 * tiles as u32) {
                 let attends = range.contain(visited[visited_row(first, n)]);

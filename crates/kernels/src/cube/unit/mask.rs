@@ -50,20 +50,42 @@ pub(super) fn attended(
     #[comptime] size: CubeSize,
 ) -> u32 {
     let mut bits = u32::new(0);
-    #[unroll]
-    for i in 0..comptime!(size.rows()) {
+    if distances.are_ranges(tile) {
         #[unroll]
-        for j in 0..comptime!(size.columns()) {
-            let attends = if comptime!(queries) {
-                distances.attends(index, head_record, owned[i], visited[j], tile)
-            } else {
-                distances.attends(index, head_record, visited[j], owned[i], tile)
-            };
-            let bit = comptime!(1u32 << (i * size.columns() + j));
-            bits |= select(attends, u32::new(bit as i64), u32::new(0));
+        for i in 0..comptime!(size.rows()) {
+            let range = distances.range(owned[i], queries, tile);
+            #[unroll]
+            for j in 0..comptime!(size.columns()) {
+                bits |= pair_bit(range.contain(visited[j]), i, j, size);
+            }
+        }
+    } else {
+        #[unroll]
+        for i in 0..comptime!(size.rows()) {
+            #[unroll]
+            for j in 0..comptime!(size.columns()) {
+                let attends = if comptime!(queries) {
+                    distances.attends(index, head_record, owned[i], visited[j], tile)
+                } else {
+                    distances.attends(index, head_record, visited[j], owned[i], tile)
+                };
+                bits |= pair_bit(attends, i, j, size);
+            }
         }
     }
     bits
+}
+
+/// The bit of a pair that attends.
+#[cube]
+fn pair_bit(
+    attends: bool,
+    #[comptime] i: usize,
+    #[comptime] j: usize,
+    #[comptime] size: CubeSize,
+) -> u32 {
+    let bit = comptime!(1u32 << (i * size.columns() + j));
+    select(attends, u32::new(bit as i64), u32::new(0))
 }
 
 /// All pairs but those of visited rows without a token.

@@ -66,27 +66,31 @@ fn shifted(block: i32, by: i32, #[comptime] tile: Tile) -> i32 {
 
 #[cube]
 impl Distances {
-    /// Whether the tokens that a row attends are a range, [`Self::of_query`] and [`Self::of_key`].
+    /// Whether the tokens that a row attends are a [`Self::range`].
     pub(in crate::cube) fn are_ranges(&self, #[comptime] tile: Tile) -> bool {
         comptime!(!tile.table).runtime() && self.exact && self.stride == 1
     }
 
-    /// The keys that query `q` attends, which may be [`NONE`](super::NONE).
-    pub(in crate::cube) fn of_query(&self, q: i32, #[comptime] tile: Tile) -> Tokens {
-        let mut keys = range(q, -self.max, -self.min, tile);
-        if self.causal {
-            keys.end = min(keys.end, u32::cast_from(q + 1));
+    /// The keys that query `token` attends, or the queries that attend key `token`; none for [`NONE`](super::NONE).
+    pub(in crate::cube) fn range(
+        &self,
+        token: i32,
+        #[comptime] query: bool,
+        #[comptime] tile: Tile,
+    ) -> Tokens {
+        if comptime!(query) {
+            let mut keys = blocks_from_to(token, -self.max, -self.min, tile);
+            if self.causal {
+                keys.end = min(keys.end, u32::cast_from(token + 1));
+            }
+            keys
+        } else {
+            let mut queries = blocks_from_to(token, self.min, self.max, tile);
+            if self.causal {
+                queries.start = max(queries.start, u32::cast_from(token));
+            }
+            queries
         }
-        keys
-    }
-
-    /// The queries that attend key `k`, which may be [`NONE`](super::NONE).
-    pub(in crate::cube) fn of_key(&self, k: i32, #[comptime] tile: Tile) -> Tokens {
-        let mut queries = range(k, self.min, self.max, tile);
-        if self.causal {
-            queries.start = max(queries.start, u32::cast_from(k));
-        }
-        queries
     }
 
     /// Whether query token `q` attends key token `k`; both may be [`NONE`].
@@ -123,7 +127,7 @@ impl Distances {
 
 /// The tokens of the blocks from `from` to `to` blocks after that of `token`; none for [`NONE`](super::NONE).
 #[cube]
-fn range(token: i32, from: i32, to: i32, #[comptime] tile: Tile) -> Tokens {
+fn blocks_from_to(token: i32, from: i32, to: i32, #[comptime] tile: Tile) -> Tokens {
     let width = comptime!(tile.block as u32);
     let block = div(max(token, 0i32), tile.block);
     let first = max(shifted(block, from, tile), 0i32);
