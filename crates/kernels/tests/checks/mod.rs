@@ -13,6 +13,7 @@ pub mod errors;
 pub mod extremes;
 pub mod golden;
 pub mod halves;
+pub mod large;
 pub mod layouts;
 pub mod long;
 pub mod mutations;
@@ -92,7 +93,7 @@ pub struct Check {
 }
 
 /// All of them, the most telling first.
-pub const CHECKS: [Check; 15] = [
+pub const CHECKS: [Check; 16] = [
     check("golden", golden::check),
     check("random", random::check),
     check("halves", halves::check),
@@ -106,6 +107,7 @@ pub const CHECKS: [Check; 15] = [
     check("blocks", blocks::check),
     check("extremes", extremes::check),
     check("long", long::check),
+    check("large", large::check),
     check("errors", errors::check),
     check("mutations", mutations::check),
 ];

@@ -70,5 +70,5 @@ macro_rules! tests {
 
 tests!(
     golden, random, halves, layouts, subsets, repeat, needle, poison, nan, edges, blocks, extremes,
-    long, errors, mutations,
+    long, large, errors, mutations,
 );
