@@ -57,6 +57,9 @@ pub struct CheckArgs {
     /// The kernels that must run.
     #[arg(long, value_enum, default_value_t = Kernels::Auto)]
     pub engine: Kernels,
+    /// How the name of their tiles begins, as in `128` or `64 x 32 sliced`: for calls that those can run.
+    #[arg(long)]
+    pub tiles: Option<String>,
     /// Compile a few kernels of each kind only: a driver that runs on a CPU takes seconds for each.
     #[arg(long)]
     pub few_kernels: bool,
@@ -147,6 +150,10 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Vec<Row>> {
             Kernels::Auto => engine,
             Kernels::Unit => engine.with_kernels(cube::Engine::Unit),
             Kernels::Mma => engine.with_kernels(cube::Engine::Mma),
+        };
+        let engine = match &args.tiles {
+            Some(tiles) => engine.with_tiles(tiles),
+            None => engine,
         };
         let row = hold(check, &engine, &effort);
         if let Some(path) = &args.json {

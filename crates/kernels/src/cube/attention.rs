@@ -81,6 +81,47 @@ impl CubeAttention {
         Self::choose(client, problem, dtype, None, true)
     }
 
+    /// All tile sizes that can run `problem`, the one that [`CubeAttention::new`] takes first. They are of one engine: the
+    /// faster one, or `engine` where there is one.
+    ///
+    /// # Errors
+    /// Those of [`CubeAttention::with_engine`].
+    pub fn candidates(
+        client: &Client,
+        problem: &AttentionProblem,
+        dtype: ElemType,
+        engine: Option<Engine>,
+    ) -> Result<Vec<Choice>, CubeError> {
+        check_dtype(client, dtype)?;
+        check_problem(problem)?;
+        candidates(client, problem, dtype, engine)
+    }
+
+    /// [`CubeAttention::new`] with one of the [`CubeAttention::candidates`].
+    ///
+    /// # Errors
+    /// Those of [`CubeAttention::new`], and [`CubeError::Tiles`] for what is no candidate.
+    pub fn with_tiles(
+        client: &Client,
+        problem: Arc<AttentionProblem>,
+        dtype: ElemType,
+        choice: &Choice,
+    ) -> Result<Self, CubeError> {
+        let tiles = choice.tiles();
+        let candidates = Self::candidates(client, &problem, dtype, Some(choice.engine))?;
+        let Some(candidate) = candidates.iter().find(|of| of.tiles() == tiles) else {
+            return Err(CubeError::Tiles {
+                seen: tiles,
+                accepted: candidates.iter().map(Choice::tiles).collect(),
+            });
+        };
+        let choice = Choice {
+            why: choice.why.clone(),
+            ..candidate.clone()
+        };
+        Self::with_choice(client, problem, dtype, choice)
+    }
+
     fn choose(
         client: &Client,
         problem: Arc<AttentionProblem>,
@@ -88,9 +129,7 @@ impl CubeAttention {
         engine: Option<Engine>,
         tuned: bool,
     ) -> Result<Self, CubeError> {
-        check_dtype(client, dtype)?;
-        check_problem(&problem)?;
-        let mut candidates = candidates(client, &problem, dtype, engine)?;
+        let mut candidates = Self::candidates(client, &problem, dtype, engine)?;
         let choice = if tuned {
             fastest(client, &problem, dtype, &candidates)?
         } else {

@@ -124,6 +124,14 @@ pub enum CubeError {
         /// What is missing.
         why: String,
     },
+    /// Tiles of another device, or of another call.
+    #[error("tiles of {seen} do not run this call; accepted: {}", accepted.join(", "))]
+    Tiles {
+        /// The sizes of the tiles.
+        seen: String,
+        /// Those that do.
+        accepted: Vec<String>,
+    },
     /// A kernel needs more of the device than there is.
     #[error("kernel `{kernel}` needs {needed} {what}; {device} has {seen}")]
     Resource {

@@ -49,8 +49,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// The sizes of its tiles.
-    pub(super) fn tiles(&self) -> String {
+    /// The sizes of its tiles: `128 x 64 rows`, those that a cube owns and those that it visits.
+    pub fn tiles(&self) -> String {
         let rows = match (self.engine, self.unit.whole) {
             (Engine::Mma, _) => "",
             (Engine::Unit, true) => " whole",

@@ -22,6 +22,8 @@ pub struct Engine {
     pub storage: Storage,
     /// The kernels that must run; the library's choice where there are none.
     forced: Option<cube::Engine>,
+    /// How the name of their tiles begins, where they can run the call.
+    tiles: Option<String>,
     /// Calls by the kernels that ran them.
     ran: Arc<Mutex<BTreeMap<String, usize>>>,
 }
@@ -40,6 +42,7 @@ impl Engine {
             layout: Layout::Bhsd,
             storage: Storage::F32,
             forced: None,
+            tiles: None,
             ran: Arc::default(),
         }
     }
@@ -50,6 +53,23 @@ impl Engine {
             forced: Some(kernels),
             ..self.clone()
         }
+    }
+
+    /// The same device with tiles whose name begins like this, for calls that they can run.
+    pub fn with_tiles(&self, tiles: &str) -> Self {
+        Self {
+            tiles: Some(tiles.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// What can run a call, the one that does first.
+    ///
+    /// # Errors
+    /// What the kernels do not take.
+    pub fn candidates(&self, problem: &AttentionProblem) -> Result<Vec<cube::Choice>, String> {
+        CubeAttention::candidates(&self.client, problem, self.storage.elem(), self.forced)
+            .map_err(|error| error.to_string())
     }
 
     /// Calls so far, by the kernels that ran them.
@@ -93,11 +113,18 @@ impl Engine {
         let shape = *problem.shape();
         let problem = Arc::new(problem.clone());
         let dtype = self.storage.elem();
-        let attention = CubeAttention::with_engine(&self.client, problem, dtype, self.forced);
+        let attention = match self.asked(&problem)? {
+            Some(choice) => CubeAttention::with_tiles(&self.client, problem, dtype, &choice),
+            None => CubeAttention::with_engine(&self.client, problem, dtype, self.forced),
+        };
         let attention = attention.map_err(|error| error.to_string())?;
+        let choice = attention.choice();
+        let mut name = choice.engine.to_string();
+        if self.tiles.is_some() {
+            name = format!("{name} {}", choice.tiles());
+        }
         let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
-        *ran.entry(attention.choice().engine.to_string())
-            .or_default() += 1;
+        *ran.entry(name).or_default() += 1;
         let d_lse = match &tensors.d_lse {
             Some(d_lse) => self.floats(d_lse),
             None => self.floats(&vec![0.0; rows(&shape)]),
@@ -111,6 +138,17 @@ impl Engine {
             d_lse,
             engine: self.clone(),
         })
+    }
+
+    /// The tiles that are asked for, where they can run the call.
+    fn asked(&self, problem: &AttentionProblem) -> Result<Option<cube::Choice>, String> {
+        let Some(tiles) = &self.tiles else {
+            return Ok(None);
+        };
+        let candidates = self.candidates(problem)?;
+        Ok(candidates
+            .into_iter()
+            .find(|choice| choice.tiles().starts_with(tiles)))
     }
 
     /// Both passes of a call with all gradients.

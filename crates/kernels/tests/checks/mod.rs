@@ -25,6 +25,7 @@ pub mod repeat;
 pub mod sizes;
 pub mod storage;
 pub mod subsets;
+pub mod tiles;
 pub mod worst;
 
 use engine::Engine;
@@ -93,10 +94,11 @@ pub struct Check {
 }
 
 /// All of them, the most telling first.
-pub const CHECKS: [Check; 16] = [
+pub const CHECKS: [Check; 17] = [
     check("golden", golden::check),
     check("random", random::check),
     check("halves", halves::check),
+    check("tiles", tiles::check),
     check("layouts", layouts::check),
     check("subsets", subsets::check),
     check("repeat", repeat::check),

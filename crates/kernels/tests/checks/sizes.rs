@@ -45,8 +45,9 @@ pub fn refused(engine: &Engine) -> Result<usize, String> {
     let parts = ["2147483648 rows", "up to 2147483647", "split the batch"];
     hold(new(rows, &config)?, &parts)?;
 
+    let refused = 1 + refused_tiles(engine)?;
     if engine.client.properties().memory.max_page_size > BOUND {
-        return Ok(1);
+        return Ok(refused);
     }
     let mask = BlockMask::from_fn([1, BLOCKS, BLOCKS], false, |_, _, _| true);
     let rule = Rule::Custom(mask.map_err(|error| error.to_string())?);
@@ -57,5 +58,28 @@ pub fn refused(engine: &Engine) -> Result<usize, String> {
     };
     let parts = ["more than", engine.client.name(), "use larger blocks"];
     hold(new(table, &PatternConfig::new(rule, 64, 1))?, &parts)?;
-    Ok(2)
+    Ok(refused + 1)
+}
+
+/// Tiles for narrow heads that wide ones have no memory for, where the device has such.
+fn refused_tiles(engine: &Engine) -> Result<usize, String> {
+    let config = PatternConfig::dense(16, 1);
+    let wide = AttentionShape {
+        head_dim: 256,
+        value_dim: 256,
+        ..SHAPE
+    };
+    let [narrow, wide] = [SHAPE, wide].map(|shape| problem(shape, &config, None, None));
+    let wide = Arc::new(wide?);
+    let fitting = engine.candidates(&wide)?;
+    let mut refused = 0;
+    for choice in engine.candidates(&narrow?)? {
+        if fitting.iter().all(|fits| fits.tiles() != choice.tiles()) {
+            let dtype = engine.storage.elem();
+            let call = CubeAttention::with_tiles(&engine.client, wide.clone(), dtype, &choice);
+            hold(call, &[&choice.tiles(), &fitting[0].tiles()])?;
+            refused += 1;
+        }
+    }
+    Ok(refused)
 }
