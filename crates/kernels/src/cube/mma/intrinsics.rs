@@ -31,6 +31,20 @@ pub(super) fn copies_done() {
     gpu_asm!("cp.async.wait_all;", options(explicit_mem));
 }
 
+/// Begins to copy 16 bytes to an address of shared memory: the first `bytes` from `source`, then zeros. CubeCL's own copy
+/// does not compile where addresses have 64 bits.
+#[cube]
+pub(super) fn copy_chunk<T: CubePrimitive>(source: &[T], address: u32, bytes: u32) {
+    let source = source.as_ptr();
+    gpu_asm!(
+        "cp.async.cg.shared.global [{to}], [{from}], 16, {bytes};",
+        to = in(_) address,
+        from = mem_in(_) source,
+        bytes = in(_) bytes,
+        options(explicit_mem)
+    );
+}
+
 /// The address of an element of shared memory, as instructions take it.
 #[cube]
 pub(super) fn shared_address<T: CubePrimitive>(slice: &[T]) -> u32 {

@@ -3,11 +3,10 @@
 //! Rows are padded with zeros to a multiple of 16 elements, the depth of a tensor core's product. Chunks are swizzled
 //! within a row, so that eight rows read at the same column touch all banks once.
 
-use cubecl::prelude::barrier::copy_async_checked;
 use cubecl::prelude::*;
 
 use super::fragments::{Pair, definition, pair_row};
-use super::intrinsics::{copies_done, load_matrices, shared_address};
+use super::intrinsics::{copies_done, copy_chunk, load_matrices, shared_address};
 use crate::cube::rows::HeadRows;
 use crate::cube::walk::NONE;
 
@@ -229,12 +228,11 @@ impl<E: Float, N: Size> Stage<E, N> {
                 }
                 // Where nothing is to be copied the first row stands for it, of which no byte is read.
                 let from = rows.at(max(token, rows.start)) + chunk;
-                let len = select(there, 1usize, 0usize);
                 let to = at * comptime!(chunks(width)) + moved.place;
-                copy_async_checked(
-                    &tensor[from..from + len],
-                    &mut self.chunks[to..to + 1usize],
-                    comptime!(LANES as u32),
+                copy_chunk(
+                    &tensor[from..from + 1usize],
+                    self.address + to as u32 * 16u32,
+                    select(there, 16u32, 0u32),
                 );
             }
         }
