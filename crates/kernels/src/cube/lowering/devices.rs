@@ -7,7 +7,7 @@ use cubecl::cmma::MatrixLayout;
 use cubecl::ir::amd::GfxArch;
 use cubecl::ir::features::Plane;
 use cubecl::ir::{
-    ContiguousElements, DeviceIdentity, DeviceProperties, HardwareProperties,
+    AddressType, ContiguousElements, DeviceIdentity, DeviceProperties, HardwareProperties,
     MemoryDeviceProperties, MmaProperties, TargetProperties, features::Features,
 };
 use cubecl::prelude::*;
@@ -28,6 +28,8 @@ pub(super) struct Device {
     pub(super) name: &'static str,
     pub(super) properties: Arc<DeviceProperties>,
     pub(super) target: Arc<TargetProperties>,
+    /// What counts the elements of buffers.
+    pub(super) address: AddressType,
     /// How the sources are called.
     pub(super) extension: &'static str,
     /// What a kernel is declared with.
@@ -124,6 +126,7 @@ pub(super) fn cuda() -> Device {
                 contiguous_elements: ContiguousElements::new(contiguous_elements_cuda),
             },
         }),
+        address: AddressType::U32,
         extension: "cu",
         entry: "extern \"C\" __global__",
         barrier: "__syncthreads()",
@@ -142,6 +145,15 @@ pub(super) fn cuda() -> Device {
     }
 }
 
+/// The same with buffers of more elements than 32 bits count.
+pub(super) fn cuda_long() -> Device {
+    Device {
+        name: "sm_90-long",
+        address: AddressType::U64,
+        ..cuda()
+    }
+}
+
 /// AMD GPUs: RDNA3, and CDNA with its planes of 64 units.
 pub(super) fn hip() -> [Device; 2] {
     ["gfx1100", "gfx942"].map(|name| {
@@ -151,6 +163,7 @@ pub(super) fn hip() -> [Device; 2] {
             name,
             properties: Arc::new(properties(plane, 64 * 1024, VectorSize::MAX)),
             target: Arc::default(),
+            address: AddressType::U32,
             extension: "hip",
             entry: "extern \"C\" __global__",
             barrier: "__syncthreads()",
@@ -175,6 +188,7 @@ pub(super) fn metal() -> Device {
         name: "apple",
         properties: Arc::new(properties),
         target: Arc::default(),
+        address: AddressType::U32,
         extension: "metal",
         entry: "[[kernel]]",
         barrier: "threadgroup_barrier(",

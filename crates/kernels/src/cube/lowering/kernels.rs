@@ -20,11 +20,11 @@ fn buffer() -> BufferCompilationArg {
     BufferCompilationArg { inplace: None }
 }
 
-fn settings(units: usize) -> KernelSettings {
+fn settings(units: usize, address: AddressType) -> KernelSettings {
     KernelSettings::new(
         *CubeDim::new_1d(units as u32),
         ExecutionMode::Unchecked,
-        AddressType::U32,
+        address,
     )
 }
 
@@ -35,7 +35,7 @@ macro_rules! kernel {
     (@ S) => { () };
     ($kernel:ty, $device:expr, $units:expr, [$($argument:ident)*], $($comptime:expr),*) => {
         Box::new(<$kernel>::new(
-            settings($units),
+            settings($units, $device.address),
             $device.properties.clone(),
             $device.target.clone(),
             $(kernel!(@ $argument),)*
@@ -62,20 +62,20 @@ pub(super) struct Launch {
     pub(super) written: &'static [usize],
 }
 
-/// Every kernel of an engine; `config` is by the kernel and the number of sums that a unit holds.
-pub(super) fn launches(engine: &Engine, config: impl Fn(&str, usize) -> Config) -> [Launch; 5] {
-    let one = config("forward", 1);
+/// Every kernel of an engine; `config` is by the kernel.
+pub(super) fn launches(engine: &Engine, config: impl Fn(&str) -> Config) -> [Launch; 5] {
+    let one = config("forward");
     let launch = |kernel, make, written| Launch {
         kernel,
         make,
-        config: config(kernel, 1),
+        config: config(kernel),
         written,
     };
     let keys = |kernel, keys: bool, values: bool| Launch {
         config: Config {
             keys,
             values,
-            ..config(kernel, usize::from(keys) + usize::from(values))
+            ..config(kernel)
         },
         ..launch(kernel, engine.dkdv, &[5])
     };

@@ -2,59 +2,67 @@
 
 use cubecl::ir::ElemType;
 
-use super::devices::{Device, cuda};
+use super::devices::{Device, cuda, cuda_long};
 use super::kernels::{Launch, MMA, launches};
 use super::{BF16, F16, class_name, lowered};
 use crate::AttentionShape;
 use crate::cube::config::Config;
-use crate::cube::mma::size::{BOTH_SUMS, parts, shared_bytes, visited_backward, visited_forward};
+use crate::cube::mma::size::{dq_pass, forward_pass, key_pass, shared_bytes, sums_both};
 use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::SLICES;
 
-/// Head dim, block and owned rows: whole blocks, several and parts of them to a tile, padding, two launches for dK and dV.
-pub(super) const CLASSES: [(usize, usize, usize); 8] = [
-    (128, 64, 128),
-    (128, 64, 64),
-    (64, 16, 64),
-    (64, 128, 64),
-    (64, 200, 32),
-    (40, 48, 64),
-    (16, 64, 64),
-    (256, 64, 128),
+/// Dims of keys and values, block and owned rows.
+pub(super) type Class = ([usize; 2], usize, usize);
+
+/// Whole blocks, several and parts of them to a tile, padding, two launches for dK and dV, values wider and narrower than keys.
+pub(super) const CLASSES: [Class; 9] = [
+    ([128, 128], 64, 128),
+    ([128, 128], 64, 64),
+    ([64, 64], 16, 64),
+    ([64, 64], 128, 64),
+    ([64, 64], 200, 32),
+    ([40, 40], 48, 64),
+    ([16, 16], 64, 64),
+    ([256, 256], 64, 128),
+    ([64, 192], 64, 128),
 ];
 
 /// The kernels that calls of a class launch.
 pub(super) fn class_launches(
-    (dim, block, rows): (usize, usize, usize),
+    ([head_dim, value_dim], block, rows): Class,
     table: bool,
 ) -> impl Iterator<Item = Launch> {
     let owned = Tile { rows, block, table };
-    let all = launches(&MMA, |kernel, sums| {
-        let parts = parts(rows, dim * sums);
-        let visited = match kernel {
-            "forward" => visited_forward(dim),
-            _ => visited_backward(dim * sums, parts),
+    let all = launches(&MMA, |kernel| {
+        let keys = |wanted| key_pass(rows, head_dim, value_dim, wanted);
+        let pass = match kernel {
+            "forward" => forward_pass(rows, head_dim, value_dim),
+            "dq" => dq_pass(rows, head_dim),
+            "dk" => keys((true, false)),
+            "dv" => keys((false, true)),
+            _ => keys((true, true)),
         };
         Config {
             owned,
             visited: Tile {
-                rows: visited,
+                rows: pass.visited,
                 ..owned
             },
-            head_dim: dim,
-            value_dim: dim,
+            head_dim,
+            value_dim,
             rounding: table,
             unit: SLICES,
             results: Rounding::Conversion,
             keys: false,
             values: false,
-            parts,
+            parts: pass.parts,
             instructions: false,
         }
     });
+    let both = sums_both(head_dim, value_dim);
     all.into_iter()
-        .filter(move |launch| dim <= BOTH_SUMS || !(launch.config.keys && launch.config.values))
+        .filter(move |launch| both || !(launch.config.keys && launch.config.values))
 }
 
 #[test]
@@ -67,16 +75,22 @@ fn kernels_of_tensor_cores_lower_for_cuda() {
     }
 }
 
-fn lower_class(device: &Device, class: (usize, usize, usize), table: bool, dtype: ElemType) {
-    let (dim, _, rows) = class;
+/// Buffers of more elements than 32 bits count.
+#[test]
+fn kernels_of_tensor_cores_lower_with_long_addresses() {
+    lower_class(&cuda_long(), CLASSES[0], false, BF16);
+}
+
+fn lower_class(device: &Device, class: Class, table: bool, dtype: ElemType) {
+    let ([head_dim, value_dim], _, rows) = class;
     let shape = AttentionShape {
         batch: 1,
         num_heads: 1,
         num_kv_heads: 1,
         seq_q: 1,
         seq_kv: 1,
-        head_dim: dim,
-        value_dim: dim,
+        head_dim,
+        value_dim,
     };
     for launch in class_launches(class, table) {
         // As calls have it.
@@ -102,6 +116,16 @@ fn lower_class(device: &Device, class: (usize, usize, usize), table: bool, dtype
             "cp.async",
         ] {
             assert!(kernel.source.contains(part), "{name}: no {part}");
+        }
+        // A copy takes a pointer of 64 bits, and an address and a size of 32.
+        let copies = |line: &&str| line.contains("cp.async") && line.contains("16, ");
+        for line in kernel.source.lines().filter(copies) {
+            let operands = |register: &str| line.matches(register).count();
+            assert_eq!(
+                (operands("\"l\"("), operands("\"r\"(")),
+                (1, 2),
+                "{name}: {line}"
+            );
         }
     }
 }

@@ -87,7 +87,7 @@ fn lower(devices: &[Device]) {
 }
 
 fn lower_class(device: &Device, config: Config, dtype: ElemType) {
-    for launch in launches(&UNIT, |_, _| config) {
+    for launch in launches(&UNIT, |_| config) {
         let (size, dims) = (config.unit, [config.head_dim, config.value_dim]);
         let (rows, class) = (
             match (size.whole, size.planes) {

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::size::{BOTH_SUMS, parts, units, visited_backward, visited_forward};
+use super::size::{Pass, dq_pass, forward_pass, key_pass, sums_both, units};
 use super::{LANES, dkdv, dq, forward};
 use crate::cube::attention::CubeAttention;
 use crate::cube::config::Config;
@@ -11,14 +11,12 @@ use crate::cube::error::CubeError;
 use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
 use crate::cube::tile::Tile;
 
-/// A kernel with sums of `dim` elements a row, that visits `visited` rows at a time.
-fn config(call: &CubeAttention, dim: usize, visited: impl Fn(usize) -> usize) -> Config {
+fn config(call: &CubeAttention, pass: Pass) -> Config {
     let config = call.config();
-    let parts = parts(call.owned.rows, dim);
     Config {
-        parts,
+        parts: pass.parts,
         visited: Tile {
-            rows: visited(parts),
+            rows: pass.visited,
             ..config.visited
         },
         // Asynchronous copies are a feature of CubeCL's C++ compiler for CUDA alone, which also takes instructions.
@@ -43,10 +41,10 @@ pub(in crate::cube) fn forward(
     let unused = call.unused();
     let rounding = outputs.rounding.as_ref().unwrap_or(&unused);
     let count = call.query_grid()?;
-    let widest = shape.head_dim.max(shape.value_dim);
+    let pass = forward_pass(call.owned.rows, shape.head_dim, shape.value_dim);
     let config = Config {
         rounding: outputs.rounding.is_some(),
-        ..config(call, shape.value_dim, |_| visited_forward(widest))
+        ..config(call, pass)
     };
     unsafe {
         forward::forward::launch_unchecked(
@@ -100,9 +98,7 @@ pub(in crate::cube) fn dq(
         &target.handle,
     ];
     let count = call.query_grid()?;
-    let config = config(call, shape.head_dim, |parts| {
-        visited_backward(shape.head_dim, parts)
-    });
+    let config = config(call, dq_pass(call.owned.rows, shape.head_dim));
     unsafe {
         dq::dq::launch_unchecked(
             &call.client,
@@ -141,10 +137,10 @@ pub(in crate::cube) fn dkdv(
 ) -> Result<(), CubeError> {
     let shape = call.problem().shape();
     let (keys, values) = (target.dk.is_some(), target.dv.is_some());
-    let passes = if shape.head_dim.max(shape.value_dim) > BOTH_SUMS {
-        vec![(keys, false), (false, values)]
-    } else {
+    let passes = if sums_both(shape.head_dim, shape.value_dim) {
         vec![(keys, values)]
+    } else {
+        vec![(keys, false), (false, values)]
     };
     for pass in passes.into_iter().filter(|(keys, values)| *keys || *values) {
         dkdv_pass(call, q, k, v, d_out, stats, target, pass)?;
@@ -164,7 +160,6 @@ fn dkdv_pass(
     (keys, values): (bool, bool),
 ) -> Result<(), CubeError> {
     let shape = call.problem().shape();
-    let widest = shape.head_dim.max(shape.value_dim);
     let handles = [
         &q.handle,
         &k.handle,
@@ -174,11 +169,12 @@ fn dkdv_pass(
     ];
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
     let count = call.key_grid()?;
-    let dim = widest * (usize::from(keys) + usize::from(values));
+    let (rows, wanted) = (call.owned.rows, (keys, values));
+    let pass = key_pass(rows, shape.head_dim, shape.value_dim, wanted);
     let config = Config {
         keys,
         values,
-        ..config(call, dim, |parts| visited_backward(dim, parts))
+        ..config(call, pass)
     };
     unsafe {
         dkdv::dkdv::launch_unchecked(

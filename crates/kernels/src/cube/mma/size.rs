@@ -9,27 +9,63 @@ pub(in crate::cube) const PLANE: usize = 32;
 pub(super) const TILE_ROWS: usize = 16;
 /// Most rows that a cube visits at a time.
 pub(in crate::cube) const VISITED: usize = 64;
-/// Head dims beyond this take a launch each for dK and dV: a unit has no registers for the sums of both.
-pub(in crate::cube) const BOTH_SUMS: usize = 128;
-
-/// Tiles of 16 rows that a plane owns in a cube of `rows` rows, with sums of `dim` elements a row: two where it has
-/// registers for them, so that what is read of visited rows is multiplied twice.
-pub(in crate::cube) fn parts(rows: usize, dim: usize) -> usize {
-    if rows >= 128 && dim <= 128 { 2 } else { 1 }
+/// How a pass is laid out.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cube) struct Pass {
+    /// Tiles of 16 rows that a plane owns.
+    pub(in crate::cube) parts: usize,
+    /// Rows that a cube visits at a time.
+    pub(in crate::cube) visited: usize,
 }
 
-/// Rows that a forward pass visits at a time.
-pub(in crate::cube) fn visited_forward(dim: usize) -> usize {
-    if dim <= 128 { VISITED } else { VISITED / 2 }
+/// The forward pass of cubes that own `rows` rows.
+pub(in crate::cube) fn forward_pass(rows: usize, head_dim: usize, value_dim: usize) -> Pass {
+    Pass {
+        parts: parts(rows, value_dim),
+        visited: if head_dim.max(value_dim) <= 128 {
+            VISITED
+        } else {
+            VISITED / 2
+        },
+    }
 }
 
-/// Rows that a pass of gradients visits at a time, where a plane has sums of `dim` elements for `parts` tiles.
-pub(in crate::cube) fn visited_backward(dim: usize, parts: usize) -> usize {
-    if parts * dim <= 128 {
+/// dQ of cubes that own `rows` rows.
+pub(in crate::cube) fn dq_pass(rows: usize, head_dim: usize) -> Pass {
+    gradient_pass(rows, head_dim)
+}
+
+/// dK and dV, those that are wanted, of cubes that own `rows` rows.
+pub(in crate::cube) fn key_pass(
+    rows: usize,
+    head_dim: usize,
+    value_dim: usize,
+    (keys, values): (bool, bool),
+) -> Pass {
+    let sums = usize::from(keys) + usize::from(values);
+    gradient_pass(rows, head_dim.max(value_dim) * sums)
+}
+
+/// Whether dK and dV take one launch: else a unit has no registers for the sums of both.
+pub(in crate::cube) fn sums_both(head_dim: usize, value_dim: usize) -> bool {
+    head_dim.max(value_dim) <= 128
+}
+
+/// A pass with sums of `dim` elements a row.
+fn gradient_pass(rows: usize, dim: usize) -> Pass {
+    let parts = parts(rows, dim);
+    let visited = if parts * dim <= 128 {
         VISITED
     } else {
         VISITED / 2
-    }
+    };
+    Pass { parts, visited }
+}
+
+/// Tiles of 16 rows that a plane owns, with sums of `dim` elements a row: two where it has registers for them, so that what
+/// is read of visited rows is multiplied twice.
+fn parts(rows: usize, dim: usize) -> usize {
+    if rows >= 128 && dim <= 128 { 2 } else { 1 }
 }
 
 /// Units of a cube that owns `rows` rows, `parts` tiles a plane.
@@ -40,10 +76,11 @@ pub(in crate::cube) fn units(rows: usize, parts: usize) -> usize {
 /// Bytes of shared memory of the hungriest kernel with cubes that own `rows` rows: those rows, two tiles of visited ones,
 /// a token for each owned row, and thrice three numbers for each visited row and one for each plane of them.
 pub(in crate::cube) fn shared_bytes(rows: usize, shape: &AttentionShape) -> usize {
-    let (keys, values) = (padded(shape.head_dim), padded(shape.value_dim));
-    let widest = shape.head_dim.max(shape.value_dim);
-    let forward = rows * keys.max(values) + 2 * visited_forward(widest) * (keys + values);
-    let dq = visited_backward(shape.head_dim, parts(rows, shape.head_dim));
-    let backward = (rows + 2 * dq) * (keys + values);
+    let (head_dim, value_dim) = (shape.head_dim, shape.value_dim);
+    let (keys, values) = (padded(head_dim), padded(value_dim));
+    let visited = forward_pass(rows, head_dim, value_dim).visited;
+    let forward = rows * keys.max(values) + 2 * visited * (keys + values);
+    let visited = dq_pass(rows, head_dim).visited;
+    let backward = (rows + 2 * visited) * (keys + values);
     forward.max(backward) * 2 + rows * 4 + VISITED * 36 + VISITED / PLANE * 12
 }
