@@ -1,6 +1,5 @@
 //! The operation on tensors.
 
-use std::f64::consts::LOG2_E;
 use std::sync::Arc;
 
 use burn::backend::{Dispatch, DispatchDevice};
@@ -101,7 +100,9 @@ pub fn try_s2_attention_with_lse(
     check_dtypes([("q", q.dtype()), ("k", k.dtype()), ("v", v.dtype())])?;
     same_device(&[("q", q.device()), ("k", k.device()), ("v", v.device())])?;
     let problem = AttentionProblem::new(shape, pattern, options.scale, options.positions.clone())?;
-    check_scale(problem.scale(), q.dtype())?;
+    if q.dtype() != DType::F64 {
+        problem.f32_scale()?;
+    }
     let problem = Arc::new(problem);
     check_backend(&q, &problem)?;
     let call = AttentionCall {
@@ -169,16 +170,6 @@ fn check_dtypes(tensors: [(&'static str, DType); 3]) -> Result<(), S2AttentionEr
             accepted: format!("{first:?}, the dtype of q"),
         }),
         None => Ok(()),
-    }
-}
-
-/// The scale is applied in base 2 and, but for f64, in f32.
-fn check_scale(scale: f64, dtype: DType) -> Result<(), S2AttentionError> {
-    let applied = (scale * LOG2_E) as f32;
-    if dtype == DType::F64 || applied.is_finite() {
-        Ok(())
-    } else {
-        Err(ProblemError::Scale { seen: scale }.into())
     }
 }
 

@@ -134,6 +134,18 @@ impl AttentionProblem {
         self.scale
     }
 
+    /// The scale, checked for kernels that apply it in f32 and to base 2.
+    ///
+    /// # Errors
+    /// [`ProblemError::Scale`] where its product with `log2(e)` is beyond f32.
+    pub fn f32_scale(&self) -> Result<f32, ProblemError> {
+        if ((self.scale * core::f64::consts::LOG2_E) as f32).is_finite() {
+            Ok(self.scale as f32)
+        } else {
+            Err(ProblemError::Scale { seen: self.scale })
+        }
+    }
+
     /// Where each sequence of the batch stands.
     pub fn spans(&self) -> &[SequenceSpan] {
         &self.spans

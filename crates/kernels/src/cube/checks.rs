@@ -215,6 +215,9 @@ pub(super) fn check_problem(problem: &AttentionProblem) -> Result<(), CubeError>
             return Err(CubeError::HeadDim { axis, seen });
         }
     }
+    problem.f32_scale().map_err(|_| CubeError::Scale {
+        seen: format!("{:e}", problem.scale()),
+    })?;
     let ends = problem
         .spans()
         .iter()

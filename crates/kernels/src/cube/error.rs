@@ -8,6 +8,14 @@ use super::select::Engine;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CubeError {
+    /// The scale is beyond f32.
+    #[error(
+        "scale is {seen}; the GPU kernels take a scale whose product with log2(e) is finite in f32"
+    )]
+    Scale {
+        /// The scale.
+        seen: String,
+    },
     /// The device has no arithmetic in this type.
     #[error("{device} does not compute in {dtype}; accepted: {accepted}")]
     DType {

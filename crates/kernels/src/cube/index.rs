@@ -82,9 +82,14 @@ impl Index {
         let groups_at = heads_at + shape.num_heads;
         words.resize(groups_at + shape.num_kv_heads, 0);
 
+        // Nothing is visited by or in a sequence without tokens: it may stand beyond a mask.
+        let visiting = || {
+            let spans = spans.iter();
+            spans.filter(|span| span.q_len > 0 && span.kv_len > 0)
+        };
         let blocks = BlockGrid {
-            queries: last_block(spans.iter().map(|s| s.q_start + s.q_len), tile.block),
-            keys: last_block(spans.iter().map(|s| s.kv_start + s.kv_len), tile.block),
+            queries: last_block(visiting().map(|s| s.q_start + s.q_len), tile.block),
+            keys: last_block(visiting().map(|s| s.kv_start + s.kv_len), tile.block),
         };
         let mut rows: HashMap<usize, i32> = HashMap::new();
         for head in 0..shape.num_heads {

@@ -26,6 +26,7 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
         padding(engine)?,
         infinite_values(engine)?,
         strides_beyond_the_sequence(engine)?,
+        empty_sequences_beyond_a_mask(engine)?,
     ];
     Ok(lines.join("; "))
 }
@@ -128,12 +129,58 @@ fn strides_beyond_the_sequence(engine: &Engine) -> Result<String, String> {
         let (problem, tensors) = call(shape, &config, None, None, 1.5)?;
         engine.run(&problem, &tensors)
     });
+    // The first block of a stride may be further than 32 bits count.
+    let config = PatternConfig::new(
+        Rule::BidirectionalRelative {
+            local_left: 1,
+            local_right: 1 << 30,
+            vert_stride: 1 << 30,
+        },
+        200,
+        8,
+    );
+    let span = SequenceSpan {
+        q_start: 4000,
+        q_len: 20,
+        kv_start: 0,
+        kv_len: 20,
+    };
+    let (problem, tensors) = call(shape, &config, None, Some(vec![span]), 1.5)?;
+    Worst::default().run(engine, &problem, &tensors)?;
     let [first, others @ ..] = results;
     let first = first?;
     for other in others {
         same(compare::difference(&other?, &first))?;
     }
     Ok("strides beyond any sequence".to_owned())
+}
+
+/// Beside one that the mask covers.
+fn empty_sequences_beyond_a_mask(engine: &Engine) -> Result<String, String> {
+    let shape = AttentionShape {
+        batch: 2,
+        num_heads: 2,
+        num_kv_heads: 1,
+        ..ONE_HEAD
+    };
+    let mask = BlockMask::from_fn([1, 4, 4], true, |_, i, j| j <= i);
+    let rule = Rule::Custom(mask.map_err(|error| error.to_string())?);
+    let config = PatternConfig::new(rule, 16, 2).with_num_kv_heads(1);
+    let span = |[q_start, q_len, kv_start, kv_len]: [usize; 4]| SequenceSpan {
+        q_start,
+        q_len,
+        kv_start,
+        kv_len,
+    };
+    let far = (1 << 24) + 5;
+    for empty in [[far, 0, far, 0], [0, 20, far, 0], [far, 0, 0, 20]] {
+        let spans = [[0, 48, 0, 48], empty].map(span).to_vec();
+        let (problem, tensors) = call(shape, &config, None, Some(spans), 1.5)?;
+        Worst::default()
+            .run(engine, &problem, &tensors)
+            .map_err(|miss| format!("empty sequence {empty:?}: {miss}"))?;
+    }
+    Ok("empty sequences beyond a mask".to_owned())
 }
 
 const ONE_HEAD: AttentionShape = AttentionShape {

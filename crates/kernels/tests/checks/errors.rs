@@ -100,6 +100,12 @@ fn refused_calls(engine: &Engine) -> Result<usize, String> {
             count += 1;
         }
     }
+    for scale in [3e38, -1e300] {
+        let (problem, _) = call(SHAPE, &config(), Some(scale), None, 1.0)?;
+        let call = CubeAttention::new(&engine.client, Arc::new(problem), f32);
+        hold(call, &[&format!("scale is {scale:e};"), "finite in f32"])?;
+        count += 1;
+    }
     let most = 1 << 30;
     ensure(new(SHAPE, most - SHAPE.seq_q, f32)?.is_ok(), || {
         format!("positions up to {most} refused")

@@ -219,10 +219,13 @@ impl KeyTile {
         if comptime!(tile.table) {
             let list = div(self.member, tile.slots());
             let at = usize::cast_from(index[head_record + 2] + 2 * list);
-            // Tiles of padding have no list.
+            // Tiles of padding have no list, nor have sequences without tokens.
             let mut first = 0i32;
             let mut count = 0i32;
-            if self.member * comptime!(tile.block as i32) < span.kv_end {
+            if self.member * comptime!(tile.block as i32) < span.kv_end
+                && span.kv_start < span.kv_end
+                && span.q_start < span.q_end
+            {
                 first = index[at];
                 count = index[at + 1];
             }

@@ -151,12 +151,14 @@ impl RowWalk {
             let low = max(max(key_first, index[at + 2]), self.first - max_distance);
             let high = min(min(key_end, index[at + 3]) - 1, self.last - min_distance);
             let along = select(diagonal, self.first + phase - residue, residue);
-            let first = low + modulo(along - low, stride);
+            // The first block at the residue may be beyond what 32 bits count, or `high` before `low`.
+            let gap = modulo(along - low, stride);
+            let reach = high - low - gap;
             Visits {
                 blocks: BlockList {
-                    first,
+                    first: low + gap,
                     step: stride,
-                    count: select(high >= first, (high - first) / stride + 1, 0),
+                    count: select(high >= low && reach >= 0, reach / stride + 1, 0),
                 },
                 distances: Distances {
                     min: min_distance,
