@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Device, Tensor};
-use s2_attention_kernels::{AttentionProblem, AttentionShape, ProblemError};
+use s2_attention_kernels::{AttentionProblem, AttentionShape};
 use s2_attention_pattern::Pattern;
 
 use crate::ops::{AttentionCall, S2AttentionOps};
