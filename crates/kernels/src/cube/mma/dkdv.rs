@@ -114,7 +114,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         let tokens = &visits.rows.tokens;
         let moved = queries.begin(q, &q_rows, tokens, next, end, other, rows, head_dim);
         visits.look_ahead(&own, index, stats, infinity);
-        let products = scores::<E, N>(&owned, &queries, slot, tiles, head_dim, parts);
+        let mut weights = scores::<E, N>(&owned, &queries, slot, tiles, head_dim, parts);
         queries.finish(&moved, other, rows);
         let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
         let tokens = &visits.rows.tokens;
@@ -129,7 +129,6 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             value_dim,
         );
 
-        let mut weights = products;
         let mut d_scores = zeros(comptime!(parts * tiles));
         if comptime!(config.keys) {
             d_scores = scores::<E, N>(&values, &gradients, slot, tiles, value_dim, parts);

@@ -67,22 +67,13 @@ pub(super) fn load_matrices(
     #[comptime] transpose: bool,
 ) -> Vector<u32, Const<4>> {
     let matrices: Vector<u32, Const<4>>;
-    if comptime!(transpose) {
-        gpu_asm!(
-            "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {y}, [{a}+{offset}];",
-            y = out(_) matrices,
-            a = in(_) address,
-            offset = const offset,
-            options(readonly)
-        );
-    } else {
-        gpu_asm!(
-            "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {y}, [{a}+{offset}];",
-            y = out(_) matrices,
-            a = in(_) address,
-            offset = const offset,
-            options(readonly)
-        );
-    }
+    gpu_asm!(
+        "ldmatrix.sync.aligned.m8n8.x4{kind}.shared.b16 {y}, [{a}+{offset}];",
+        kind = const if transpose { ".trans" } else { "" },
+        y = out(_) matrices,
+        a = in(_) address,
+        offset = const offset,
+        options(readonly)
+    );
     matrices
 }

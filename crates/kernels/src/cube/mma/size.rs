@@ -9,6 +9,7 @@ pub(in crate::cube) const PLANE: usize = 32;
 pub(super) const TILE_ROWS: usize = 16;
 /// Most rows that a cube visits at a time.
 pub(in crate::cube) const VISITED: usize = 64;
+
 /// How a pass is laid out.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cube) struct Pass {

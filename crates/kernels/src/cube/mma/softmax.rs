@@ -14,7 +14,7 @@ const LAZY: f32 = 8.0;
 /// The rows of a plane: maxima, sums of weights and of weighted values.
 #[derive(CubeType)]
 pub(super) struct Softmax {
-    pub(super) maxima: Array<f32>,
+    maxima: Array<f32>,
     sums: Array<f32>,
     /// Of the weights as products see them: divided by these, weighted values are an average, never beyond the values.
     rounded_sums: Array<Pair<f32>>,

@@ -184,19 +184,13 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// Puts the chunks that this unit moves in the rows from `at` on.
-    fn put(
-        &mut self,
-        values: &Array<Vector<E, N>>,
-        at: usize,
-        #[comptime] rows: usize,
-        #[comptime] dim: usize,
-    ) {
-        let units = comptime!(self.units);
+    fn put(&mut self, values: &Array<Vector<E, N>>, at: usize, #[comptime] rows: usize) {
+        let (width, units) = comptime!((self.dim, self.units));
         #[unroll]
-        for n in 0..comptime!(moved(rows, dim, units)) {
-            let moved = moved_chunk(n, dim, units);
-            if comptime!((n + 1) * units <= rows * chunks(dim)) || moved.row < rows {
-                self.chunks[at * comptime!(chunks(dim)) + moved.place] = values[n];
+        for n in 0..comptime!(moved(rows, width, units)) {
+            let moved = moved_chunk(n, width, units);
+            if comptime!((n + 1) * units <= rows * chunks(width)) || moved.row < rows {
+                self.chunks[at * comptime!(chunks(width)) + moved.place] = values[n];
             }
         }
     }
@@ -268,7 +262,7 @@ impl<E: Float, N: Size> Stage<E, N> {
         #[comptime] count: usize,
     ) {
         if comptime!(!self.asynchronous) {
-            self.put(values, at, count, comptime!(self.dim));
+            self.put(values, at, count);
         }
     }
 
