@@ -1,6 +1,6 @@
 //! What the launches of all engines share: arguments, grids, and the pass before the gradients.
 
-use cubecl::ir::AddressType;
+use cubecl::ir::{AddressType, ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use cubecl::zspace::{Shape, Strides};
@@ -75,6 +75,8 @@ impl CubeAttention {
             values: false,
             parts: 1,
             instructions: false,
+            groups: false,
+            brain: self.dtype == ElemType::Float(FloatKind::BF16),
         }
     }
 

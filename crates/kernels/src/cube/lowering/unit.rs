@@ -72,6 +72,8 @@ fn lower(devices: &[Device]) {
                     values: false,
                     parts: 1,
                     instructions: false,
+                    groups: false,
+                    brain: false,
                 };
                 lower_class(device, config, dtype);
             }

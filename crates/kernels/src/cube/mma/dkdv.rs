@@ -47,6 +47,12 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (parts, fast) = comptime!((config.parts, config.instructions));
+    let (groups, brain) = comptime!((config.groups, config.brain));
+    let (group, ring) = comptime!(if groups {
+        (tile.rows, visited.rows)
+    } else {
+        (0, 0)
+    });
     let (tiles, key_tiles, value_tiles) =
         comptime!((visited.rows / 8, chunks(head_dim), chunks(value_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
@@ -70,11 +76,25 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let first_head = kv_head * (heads / kv_heads) as usize;
     let k_rows = head_rows::<E, N>(k, sequence, kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, sequence, kv_head, span.kv_start, LANES);
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast);
-    let mut values = stage::<E, N>(tile.rows, value_dim, units, fast);
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain);
+    let mut values = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain);
     // Two slots: those of this visit and those of the next.
-    let mut queries = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast);
-    let mut gradients = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units, fast);
+    let mut queries = stage::<E, N>(
+        comptime!(2 * visited.rows),
+        head_dim,
+        units,
+        fast,
+        ring,
+        brain,
+    );
+    let mut gradients = stage::<E, N>(
+        comptime!(2 * visited.rows),
+        value_dim,
+        units,
+        fast,
+        ring,
+        brain,
+    );
     let own_tokens = key_tokens(&own, index, span.kv_start, rows_end, tile, units);
     let group = Group {
         heads: (heads / kv_heads) as i32,
@@ -105,7 +125,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let mut key_sums = zeros(comptime!(parts * key_tiles));
     let mut value_sums = zeros(comptime!(parts * value_tiles));
     while visits.at.visit.any {
-        arrive(fast);
+        arrive(fast, groups);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
@@ -192,7 +212,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         visits.turn(index);
     }
     // What is owned has been read, and is written next.
-    arrive(fast);
+    arrive(fast, groups);
 
     if comptime!(config.keys) {
         scale_rows(&mut key_sums, &keys, key_tiles, parts, scale);

@@ -39,6 +39,12 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (parts, fast) = comptime!((config.parts, config.instructions));
+    let (groups, brain) = comptime!((config.groups, config.brain));
+    let (group, ring) = comptime!(if groups {
+        (tile.rows, visited.rows)
+    } else {
+        (0, 0)
+    });
     let (tiles, key_tiles) = comptime!((visited.rows / 8, chunks(head_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
@@ -50,11 +56,25 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
 
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast);
-    let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast);
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain);
+    let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain);
     // Two slots: those of this visit and those of the next.
-    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast);
-    let mut values = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units, fast);
+    let mut keys = stage::<E, N>(
+        comptime!(2 * visited.rows),
+        head_dim,
+        units,
+        fast,
+        ring,
+        brain,
+    );
+    let mut values = stage::<E, N>(
+        comptime!(2 * visited.rows),
+        value_dim,
+        units,
+        fast,
+        ring,
+        brain,
+    );
     let own_tokens = own_tokens(&own, index, tile, units);
     let mut visits = visited_keys(&own, index, tile, visited);
     sync_cube();
@@ -89,7 +109,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
 
     let mut sums = zeros(comptime!(parts * key_tiles));
     while visits.at.visit.any {
-        arrive(fast);
+        arrive(fast, groups);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
@@ -142,7 +162,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         visits.turn(&own, index);
     }
     // What is owned has been read, and is written next.
-    arrive(fast);
+    arrive(fast, groups);
 
     // Of queries that attend nothing too: keys that others of the tile attend may be infinite, and 0 times that is not 0.
     let mut attending = Array::<i32>::new(comptime!(2 * parts));

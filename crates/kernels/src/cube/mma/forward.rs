@@ -43,6 +43,12 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (parts, fast) = comptime!((config.parts, config.instructions));
+    let (groups, brain) = comptime!((config.groups, config.brain));
+    let (group, ring) = comptime!(if groups {
+        (tile.rows, visited.rows)
+    } else {
+        (0, 0)
+    });
     let (half, tiles, value_tiles) =
         comptime!((visited.rows / 2, visited.rows / 16, chunks(value_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
@@ -54,10 +60,31 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
 
-    let mut owned = stage::<E, N>(tile.rows, comptime!(head_dim.max(value_dim)), units, fast);
+    let mut owned = stage::<E, N>(
+        tile.rows,
+        comptime!(head_dim.max(value_dim)),
+        units,
+        fast,
+        group,
+        brain,
+    );
     // Two slots: those of this visit and those of the next.
-    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast);
-    let mut values = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units, fast);
+    let mut keys = stage::<E, N>(
+        comptime!(2 * visited.rows),
+        head_dim,
+        units,
+        fast,
+        ring,
+        brain,
+    );
+    let mut values = stage::<E, N>(
+        comptime!(2 * visited.rows),
+        value_dim,
+        units,
+        fast,
+        ring,
+        brain,
+    );
     let own_tokens = own_tokens(&own, index, tile, units);
     let mut visits = visited_keys(&own, index, tile, visited);
     sync_cube();
@@ -69,11 +96,11 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let queries = own_rows(&own_tokens, span.q_end, parts);
     let mut softmax = softmax(factor, parts, value_dim, config.rounding, fast);
     if scale < 0.0f32 {
-        arrive(fast);
+        arrive(fast, groups);
         owned.negate();
     }
     while visits.at.visit.any {
-        arrive(fast);
+        arrive(fast, groups);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
@@ -122,7 +149,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         visits.turn(&own, index);
     }
     // What is owned has been read, and is written next.
-    arrive(fast);
+    arrive(fast, groups);
 
     let tokens = own_rows(&own_tokens, own.rows.end, parts);
     #[unroll]

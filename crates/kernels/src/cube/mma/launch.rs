@@ -21,6 +21,7 @@ fn config(call: &CubeAttention, pass: Pass) -> Config {
         },
         // Asynchronous copies are a feature of CubeCL's C++ compiler for CUDA alone, which also takes instructions.
         instructions: call.client.properties().features.copy_async,
+        groups: false,
         ..config
     }
 }

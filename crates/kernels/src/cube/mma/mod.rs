@@ -8,6 +8,7 @@ pub(super) mod dkdv;
 pub(super) mod dq;
 pub(super) mod forward;
 mod fragments;
+mod groups;
 mod intrinsics;
 mod keys;
 pub(super) mod launch;
