@@ -2,11 +2,12 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{accumulate, rounded, scale_rows, scores, zeros};
+use super::fragments::{rounded, scale_rows, scores, zeros};
 use super::keys::{Group, key_tokens, visited_queries};
 use super::mask::{attended, keep_attended, own_rows};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
+use super::sums::sums;
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::{HeadRows, head_rows};
@@ -122,8 +123,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     );
 
     let keys = own_rows(&own_tokens, span.kv_end, parts);
-    let mut key_sums = zeros(comptime!(parts * key_tiles));
-    let mut value_sums = zeros(comptime!(parts * value_tiles));
+    let mut key_sums = sums(head_dim, parts, comptime!(if groups { "dk" } else { "" }));
+    let mut value_sums = sums(value_dim, parts, comptime!(if groups { "dv" } else { "" }));
     while visits.at.visit.any {
         arrive(fast, groups);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
@@ -186,27 +187,11 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         }
         if comptime!(config.values) {
             let weights = rounded::<E>(&weights, comptime!(parts * tiles));
-            accumulate::<E, N>(
-                &mut value_sums,
-                &weights,
-                &gradients,
-                slot,
-                tiles,
-                value_dim,
-                parts,
-            );
+            value_sums.accumulate::<E, N>(&weights, &gradients, slot, tiles);
         }
         if comptime!(config.keys) {
             let d_scores = rounded::<E>(&d_scores, comptime!(parts * tiles));
-            accumulate::<E, N>(
-                &mut key_sums,
-                &d_scores,
-                &queries,
-                slot,
-                tiles,
-                head_dim,
-                parts,
-            );
+            key_sums.accumulate::<E, N>(&d_scores, &queries, slot, tiles);
         }
         gradients.finish(&moved, other, rows);
         visits.turn(index);
@@ -215,10 +200,12 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     arrive(fast, groups);
 
     if comptime!(config.keys) {
+        let mut key_sums = key_sums.take();
         scale_rows(&mut key_sums, &keys, key_tiles, parts, scale);
         owned.put_sums(&key_sums, key_tiles, parts);
     }
     if comptime!(config.values) {
+        let mut value_sums = value_sums.take();
         scale_rows(&mut value_sums, &keys, value_tiles, parts, f32::new(1.0));
         values.put_sums(&value_sums, value_tiles, parts);
     }

@@ -2,11 +2,12 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{accumulate, rounded, scale_rows, scores, zeros};
+use super::fragments::{rounded, scale_rows, scores};
 use super::mask::{attended, keep_attended, own_rows};
 use super::queries::{own_tokens, visited_keys};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
+use super::sums::sums;
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::head_rows;
@@ -107,7 +108,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         }
     }
 
-    let mut sums = zeros(comptime!(parts * key_tiles));
+    let mut sums = sums(head_dim, parts, comptime!(if groups { "dq" } else { "" }));
     while visits.at.visit.any {
         arrive(fast, groups);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
@@ -157,7 +158,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             keep_attended(&mut d_scores, &bits, f32::new(0.0), tiles, parts);
         }
         let d_scores = rounded::<E>(&d_scores, comptime!(parts * tiles));
-        accumulate::<E, N>(&mut sums, &d_scores, &keys, slot, tiles, head_dim, parts);
+        sums.accumulate::<E, N>(&d_scores, &keys, slot, tiles);
         values.finish(&moved, other, rows);
         visits.turn(&own, index);
     }
@@ -170,6 +171,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     for half in 0..comptime!(2 * parts) {
         attending[half] = select(lse[half] < f32::MIN, NONE, queries[half]);
     }
+    let mut sums = sums.take();
     scale_rows(&mut sums, &attending, key_tiles, parts, scale);
     owned.put_sums(&sums, key_tiles, parts);
     sync_cube();

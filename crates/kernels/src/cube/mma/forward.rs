@@ -94,7 +94,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     values.fill(v, &v_rows, &visits.tokens, end, rows, value_dim);
 
     let queries = own_rows(&own_tokens, span.q_end, parts);
-    let mut softmax = softmax(factor, parts, value_dim, config.rounding, fast);
+    let mut softmax = softmax(factor, parts, value_dim, config.rounding, fast, groups);
     if scale < 0.0f32 {
         arrive(fast, groups);
         owned.negate();
@@ -108,53 +108,77 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let moved = keys.begin(k, &k_rows, tokens, next, end, other, rows, head_dim);
         visits.look_ahead(&own, index);
 
-        // Half of the rows at a time: products of one half are computed while weights of the other are.
-        let mut early = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
-        mask(
-            &mut early,
-            &visits,
-            index,
-            &own,
-            &queries,
-            0usize,
-            minus_infinity,
-            tiles,
-            parts,
-            tile,
-        );
-        let mut none = zeros(0usize);
-        softmax.raise(&early, &mut none, minus_infinity, tiles, 0usize);
-        let mut late = scores::<E, N>(&owned, &keys, slot + half, tiles, head_dim, parts);
-        softmax.weigh(&mut early, tiles);
-        keys.finish(&moved, other, rows);
-        let tokens = &visits.tokens;
-        let moved = values.begin(v, &v_rows, tokens, next, end, other, rows, value_dim);
-        mask(
-            &mut late,
-            &visits,
-            index,
-            &own,
-            &queries,
-            half,
-            minus_infinity,
-            tiles,
-            parts,
-            tile,
-        );
-        softmax.raise(&late, &mut early, minus_infinity, tiles, tiles);
-        softmax.add::<E, N>(&mut early, &values, slot, tiles);
-        softmax.weigh(&mut late, tiles);
-        softmax.add::<E, N>(&mut late, &values, slot + half, tiles);
-        values.finish(&moved, other, rows);
+        if comptime!(groups) {
+            let all = comptime!(2 * tiles);
+            let mut weights = scores::<E, N>(&owned, &keys, slot, all, head_dim, parts);
+            let tokens = &visits.tokens;
+            let _ = values.begin(v, &v_rows, tokens, next, end, other, rows, value_dim);
+            mask(
+                &mut weights,
+                &visits,
+                index,
+                &own,
+                &queries,
+                0usize,
+                minus_infinity,
+                all,
+                parts,
+                tile,
+            );
+            let mut none = zeros(0usize);
+            softmax.raise(&weights, &mut none, minus_infinity, all, 0usize);
+            softmax.weigh(&mut weights, all);
+            softmax.add::<E, N>(&mut weights, &values, slot, all);
+        } else {
+            // Half of the rows at a time: products of one half are computed while weights of the other are.
+            let mut early = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
+            mask(
+                &mut early,
+                &visits,
+                index,
+                &own,
+                &queries,
+                0usize,
+                minus_infinity,
+                tiles,
+                parts,
+                tile,
+            );
+            let mut none = zeros(0usize);
+            softmax.raise(&early, &mut none, minus_infinity, tiles, 0usize);
+            let mut late = scores::<E, N>(&owned, &keys, slot + half, tiles, head_dim, parts);
+            softmax.weigh(&mut early, tiles);
+            keys.finish(&moved, other, rows);
+            let tokens = &visits.tokens;
+            let moved = values.begin(v, &v_rows, tokens, next, end, other, rows, value_dim);
+            mask(
+                &mut late,
+                &visits,
+                index,
+                &own,
+                &queries,
+                half,
+                minus_infinity,
+                tiles,
+                parts,
+                tile,
+            );
+            softmax.raise(&late, &mut early, minus_infinity, tiles, tiles);
+            softmax.add::<E, N>(&mut early, &values, slot, tiles);
+            softmax.weigh(&mut late, tiles);
+            softmax.add::<E, N>(&mut late, &values, slot + half, tiles);
+            values.finish(&moved, other, rows);
+        }
         visits.turn(&own, index);
     }
     // What is owned has been read, and is written next.
     arrive(fast, groups);
 
     let tokens = own_rows(&own_tokens, own.rows.end, parts);
+    let mut results = softmax.results();
     #[unroll]
     for half in 0..comptime!(2 * parts) {
-        let of_row = softmax.finish(half, queries[half] == NONE, minus_infinity);
+        let of_row = softmax.finish(&mut results, half, queries[half] == NONE, minus_infinity);
         if tokens[half] != NONE && UNIT_POS % 4u32 == 0u32 {
             let row = (own.sequence * heads as usize + own.head) * seq_q as usize
                 + usize::cast_from(tokens[half] - span.q_start);
@@ -162,17 +186,17 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         }
     }
     let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
-    owned.put_sums(&softmax.results, value_tiles, parts);
+    owned.put_sums(&results, value_tiles, parts);
     sync_cube();
     owned.store(out, &out_rows, &own_tokens, value_dim);
     if comptime!(config.rounding) {
         #[unroll]
         for n in 0..comptime!(2 * parts * value_tiles) {
-            let rounded = Vector::<E, Const<2>>::cast_from(softmax.results[n]);
-            softmax.results[n] -= Vector::cast_from(rounded);
+            let rounded = Vector::<E, Const<2>>::cast_from(results[n]);
+            results[n] -= Vector::cast_from(rounded);
         }
         sync_cube();
-        owned.put_sums(&softmax.results, value_tiles, parts);
+        owned.put_sums(&results, value_tiles, parts);
         sync_cube();
         let rows = head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
         owned.store(rounding, &rows, &own_tokens, value_dim);

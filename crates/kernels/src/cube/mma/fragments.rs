@@ -129,9 +129,7 @@ pub(super) fn accumulate<E: Float, N: Size>(
     #[comptime] dim: usize,
     #[comptime] parts: usize,
 ) {
-    if comptime!(right.group > 0) {
-        groups::accumulate::<E, N>(sums, weights, right, first, tiles, dim);
-    } else {
+    {
         #[unroll]
         for k in 0..comptime!(tiles / 2) {
             #[unroll]

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use cubecl::prelude::*;
 
 use super::fragments::{Pair, zeros};
-use super::stage::{Stage, chunks};
+use super::stage::Stage;
 
 /// Units of a group.
 const GROUP: usize = 128;
@@ -21,17 +21,23 @@ fn depth(k: usize, rows: usize) -> usize {
 }
 
 /// A chain of products into one new sum, `$0`: no unit may touch a sum while it is written, so the chain ends here.
-fn chain(columns: usize, dtype: &str, products: impl Iterator<Item = String>) -> String {
+fn chain(
+    sums: &str,
+    adds: bool,
+    columns: usize,
+    dtype: &str,
+    products: impl Iterator<Item = String>,
+) -> String {
     let mut code = String::from(
         "{ .reg .pred no, yes; .reg .b64 a, b; setp.ne.b32 no, 0, 0; setp.eq.b32 yes, 0, 0; wgmma.fence.sync.aligned; ",
     );
     for (n, product) in products.enumerate() {
         let (setup, operands) = product.split_once('|').unwrap_or(("", &product));
         let (before, after) = operands.split_once('#').unwrap_or((operands, ""));
-        let added = if n == 0 { "no" } else { "yes" };
+        let added = if n == 0 && !adds { "no" } else { "yes" };
         let _ = write!(
             code,
-            "{setup} wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{dtype}.{dtype} $0, {before}, {added}, 1, 1{after}; "
+            "{setup} wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{dtype}.{dtype} {sums}, {before}, {added}, 1, 1{after}; "
         );
     }
     code + "wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0; }"
@@ -43,16 +49,19 @@ fn score_chain(tiles: usize, dim: usize, left: usize, right: usize, dtype: &str)
         let (a, b) = (depth(k, left) / 16, depth(k, right) / 16);
         format!("add.s64 a, $1, {a}; add.s64 b, $2, {b};|a, b#, 0, 0")
     };
-    chain(8 * tiles, dtype, (0..dim / 16).map(product))
+    chain("$0", false, 8 * tiles, dtype, (0..dim / 16).map(product))
 }
 
-/// Products of weights, `$1` and the next, with rows, 16 of them at a time: the descriptor after the weights.
-fn value_chain(steps: usize, dim: usize, dtype: &str) -> String {
+/// Products of weights, `$0` and the next, with rows, 16 of them at a time: the descriptor after the weights. They are added to
+/// registers called `name`.
+fn value_chain(name: &str, steps: usize, dim: usize, dtype: &str) -> String {
     let product = |k: usize| {
         let rows = 2 * k * EIGHT_ROWS / 16;
-        format!("add.s64 b, ${}, {rows};|${}, b#, 1", steps + 1, k + 1)
+        format!("add.s64 b, ${steps}, {rows};|${k}, b#, 1")
     };
-    chain(dim, dtype, (0..steps).map(product))
+    let sums: Vec<_> = (0..dim / 2).map(|n| format!("{name}{n}")).collect();
+    let sums = format!("{{{}}}", sums.join(", "));
+    chain(&sums, true, dim, dtype, (0..steps).map(product))
 }
 
 fn type_name(brain: bool) -> &'static str {
@@ -117,10 +126,69 @@ fn score_sums<S: Size>(
     sums
 }
 
-/// `sums += weights * right`, with `weights` the rounded sums of a product over rows `first ..` of `right`.
+fn declaration(name: &str, count: usize) -> String {
+    let mut code = format!(".reg .f32 {name}<{count}>;");
+    for n in 0..count {
+        let _ = write!(code, " mov.f32 {name}{n}, 0f00000000;");
+    }
+    code
+}
+
+/// Registers for sums, zeros. The compiler of the kernel does not know them: only the assembler does, so that products are added
+/// in place.
+#[cube]
+pub(super) fn declare(#[comptime] name: &'static str, #[comptime] count: usize) {
+    gpu_asm!(
+        "{code}",
+        code = const declaration(name, count),
+        options(readonly)
+    );
+}
+
+fn scaling(name: &str, tiles: usize, half: usize) -> String {
+    let mut code = String::new();
+    for n in (0..tiles).flat_map(|tile| [4 * tile + 2 * half, 4 * tile + 2 * half + 1]) {
+        let _ = write!(code, "mul.f32 {name}{n}, {name}{n}, $0; ");
+    }
+    code
+}
+
+/// Multiplies the sums of the rows of `half`.
+#[cube]
+pub(super) fn scale(
+    #[comptime] name: &'static str,
+    #[comptime] tiles: usize,
+    #[comptime] half: usize,
+    factor: f32,
+) {
+    // Instructions take the address of a variable, and the value of an expression.
+    let factor = factor + f32::new(0.0);
+    gpu_asm!(
+        "{code} /* {factor} */",
+        code = const scaling(name, tiles, half),
+        factor = in(_) factor,
+        options(readonly)
+    );
+}
+
+/// Sum `n` of this unit.
+#[cube]
+pub(super) fn read(#[comptime] name: &'static str, #[comptime] n: usize) -> f32 {
+    let sum: f32;
+    gpu_asm!(
+        "mov.f32 {sum}, {name}{n};",
+        sum = out(_) sum,
+        name = const name,
+        n = const n,
+        options(readonly)
+    );
+    sum
+}
+
+/// Adds `weights * right` to the sums, with `weights` the rounded sums of a product over rows `first ..` of `right`.
 #[cube]
 pub(super) fn accumulate<E: Float, N: Size>(
-    sums: &mut Array<Pair<f32>>,
+    #[comptime] name: &'static str,
     weights: &Array<Pair<E>>,
     right: &Stage<E, N>,
     first: usize,
@@ -128,26 +196,7 @@ pub(super) fn accumulate<E: Float, N: Size>(
     #[comptime] dim: usize,
 ) {
     let (visited, brain) = comptime!((right.group, right.brain));
-    let b = descriptor(right.row_address(first), comptime!(visited * 128));
-    let value_tiles = comptime!(chunks(dim));
-    if comptime!(dim == 128) {
-        let new = value_sums::<E, Const<64>>(weights, b, tiles, dim, brain);
-        add::<Const<64>>(sums, new, value_tiles);
-    } else {
-        let new = value_sums::<E, Const<32>>(weights, b, tiles, dim, brain);
-        add::<Const<32>>(sums, new, value_tiles);
-    }
-}
-
-#[cube]
-fn value_sums<E: Float, S: Size>(
-    weights: &Array<Pair<E>>,
-    b: u64,
-    #[comptime] tiles: usize,
-    #[comptime] dim: usize,
-    #[comptime] brain: bool,
-) -> Vector<f32, S> {
-    let sums: Vector<f32, S>;
+    let rows = descriptor(right.row_address(first), comptime!(visited * 128));
     let left = left_weights(weights, comptime!(tiles / 2));
     let w0 = left[0usize];
     let w1 = left[1usize];
@@ -155,28 +204,25 @@ fn value_sums<E: Float, S: Size>(
         let w2 = left[2usize];
         let w3 = left[3usize];
         gpu_asm!(
-            "{code} /* {sums} {w0} {w1} {w2} {w3} {b} */",
-            code = const value_chain(4, dim, type_name(brain)),
-            sums = out(_) sums,
+            "{code} /* {w0} {w1} {w2} {w3} {rows} */",
+            code = const value_chain(name, 4, dim, type_name(brain)),
             w0 = in(_) w0,
             w1 = in(_) w1,
             w2 = in(_) w2,
             w3 = in(_) w3,
-            b = in(_) b,
+            rows = in(_) rows,
             options(readonly)
         );
     } else {
         gpu_asm!(
-            "{code} /* {sums} {w0} {w1} {b} */",
-            code = const value_chain(2, dim, type_name(brain)),
-            sums = out(_) sums,
+            "{code} /* {w0} {w1} {rows} */",
+            code = const value_chain(name, 2, dim, type_name(brain)),
             w0 = in(_) w0,
             w1 = in(_) w1,
-            b = in(_) b,
+            rows = in(_) rows,
             options(readonly)
         );
     }
-    sums
 }
 
 /// Weights of 16 visited rows a step. Instructions take what is read from an array as registers.
@@ -205,20 +251,6 @@ fn put<S: Size>(sums: &mut Array<Pair<f32>>, new: Vector<f32, S>, #[comptime] ti
         let mut pair = sums[n];
         pair.insert(0usize, new.extract(comptime!(2 * n)));
         pair.insert(1usize, new.extract(comptime!(2 * n + 1)));
-        sums[n] = pair;
-    }
-}
-
-#[cube]
-fn add<S: Size>(sums: &mut Array<Pair<f32>>, new: Vector<f32, S>, #[comptime] tiles: usize) {
-    #[unroll]
-    for n in 0..comptime!(2 * tiles) {
-        let mut pair = sums[n];
-        pair.insert(0usize, pair.extract(0usize) + new.extract(comptime!(2 * n)));
-        pair.insert(
-            1usize,
-            pair.extract(1usize) + new.extract(comptime!(2 * n + 1)),
-        );
         sums[n] = pair;
     }
 }

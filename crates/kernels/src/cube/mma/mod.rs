@@ -17,6 +17,7 @@ mod queries;
 pub(super) mod size;
 mod softmax;
 mod stage;
+mod sums;
 mod visit;
 mod weight;
 

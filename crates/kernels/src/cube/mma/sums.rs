@@ -1,0 +1,94 @@
+//! What a kernel sums over all of its visits.
+
+use cubecl::prelude::*;
+
+use super::fragments::{Pair, accumulate, zeros};
+use super::groups;
+use super::stage::{Stage, chunks};
+
+/// Sums of a row of `dim` elements for each row of a unit: in an array, or in registers that instructions of four planes name.
+#[derive(CubeType)]
+pub(super) struct Sums {
+    pairs: Array<Pair<f32>>,
+    /// What the registers are called, unlike those of other sums; nothing for an array.
+    #[cube(comptime)]
+    name: &'static str,
+    #[cube(comptime)]
+    dim: usize,
+    #[cube(comptime)]
+    parts: usize,
+}
+
+/// Zeros.
+#[cube]
+pub(super) fn sums(
+    #[comptime] dim: usize,
+    #[comptime] parts: usize,
+    #[comptime] name: &'static str,
+) -> Sums {
+    if comptime!(!name.is_empty()) {
+        groups::declare(name, comptime!(4 * chunks(dim)));
+    }
+    Sums {
+        pairs: zeros(comptime!(if name.is_empty() {
+            parts * chunks(dim)
+        } else {
+            0
+        })),
+        name,
+        dim,
+        parts,
+    }
+}
+
+#[cube]
+impl Sums {
+    /// Multiplies those of the rows of `half`.
+    pub(super) fn scale(&mut self, #[comptime] half: usize, factor: f32) {
+        let tiles = comptime!(chunks(self.dim));
+        if comptime!(self.name.is_empty()) {
+            #[unroll]
+            for n in 0..tiles {
+                self.pairs[comptime!(2 * (half / 2 * tiles + n) + half % 2)] *= Vector::new(factor);
+            }
+        } else {
+            groups::scale(self.name, tiles, half, factor);
+        }
+    }
+
+    /// Adds `weights * right`, with `weights` the rounded sums of a product of `tiles` tiles over rows `first ..` of `right`.
+    pub(super) fn accumulate<E: Float, N: Size>(
+        &mut self,
+        weights: &Array<Pair<E>>,
+        right: &Stage<E, N>,
+        first: usize,
+        #[comptime] tiles: usize,
+    ) {
+        let (dim, parts) = comptime!((self.dim, self.parts));
+        if comptime!(self.name.is_empty()) {
+            accumulate::<E, N>(&mut self.pairs, weights, right, first, tiles, dim, parts);
+        } else {
+            groups::accumulate::<E, N>(self.name, weights, right, first, tiles, dim);
+        }
+    }
+
+    /// All of them, after the last visit.
+    pub(super) fn take(&self) -> Array<Pair<f32>> {
+        let count = comptime!(self.parts * chunks(self.dim));
+        let mut pairs = zeros(count);
+        #[unroll]
+        for n in 0..comptime!(2 * count) {
+            if comptime!(self.name.is_empty()) {
+                pairs[n] = self.pairs[n];
+            } else {
+                let mut pair = pairs[n];
+                #[unroll]
+                for e in 0..2usize {
+                    pair.insert(e, groups::read(self.name, comptime!(2 * n + e)));
+                }
+                pairs[n] = pair;
+            }
+        }
+        pairs
+    }
+}
