@@ -98,6 +98,8 @@ pub enum Kernels {
     Unit,
     /// Tensor cores; f32 is left out.
     Mma,
+    /// Tensor cores of Hopper's GPUs; f32 is left out.
+    Wgmma,
 }
 
 /// What came of one check.
@@ -150,6 +152,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Vec<Row>> {
             Kernels::Auto => engine,
             Kernels::Unit => engine.with_kernels(cube::Engine::Unit),
             Kernels::Mma => engine.with_kernels(cube::Engine::Mma),
+            Kernels::Wgmma => engine.with_kernels(cube::Engine::Wgmma),
         };
         let engine = match &args.tiles {
             Some(tiles) => engine.with_tiles(tiles),

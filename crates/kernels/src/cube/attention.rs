@@ -221,7 +221,7 @@ impl CubeAttention {
         self.check_resources("forward", 7, 1)?;
         match self.choice.engine {
             Engine::Unit => unit::launch::forward(self, q, k, v, outputs)?,
-            Engine::Mma => mma::launch::forward(self, q, k, v, outputs)?,
+            Engine::Mma | Engine::Wgmma => mma::launch::forward(self, q, k, v, outputs)?,
         }
         let config = Config {
             rounding: outputs.rounding.is_some(),
@@ -279,14 +279,18 @@ impl CubeAttention {
         if let Some(target) = dq {
             match self.choice.engine {
                 Engine::Unit => unit::launch::dq(self, q, k, v, &saved.d_out, &stats, target)?,
-                Engine::Mma => mma::launch::dq(self, q, k, v, &saved.d_out, &stats, target)?,
+                Engine::Mma | Engine::Wgmma => {
+                    mma::launch::dq(self, q, k, v, &saved.d_out, &stats, target)?
+                }
             }
             self.launched("dq", self.config(), &target.handle)?;
         }
         if let Some(target) = keys {
             match self.choice.engine {
                 Engine::Unit => unit::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?,
-                Engine::Mma => mma::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?,
+                Engine::Mma | Engine::Wgmma => {
+                    mma::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?
+                }
             }
             let config = Config {
                 keys: target.dk.is_some(),

@@ -28,8 +28,8 @@ impl CubeAttention {
                 let size = self.choice.unit;
                 (size.shared_bytes(dims, owns), size.units)
             }
-            Engine::Mma => (
-                mma::size::shared_bytes(self.owned.rows, shape),
+            engine @ (Engine::Mma | Engine::Wgmma) => (
+                mma::size::shared_bytes(self.owned.rows, shape, engine == Engine::Wgmma),
                 mma::size::units(self.owned.rows, 1),
             ),
         };
@@ -128,7 +128,7 @@ impl CubeAttention {
     ) -> Result<usize, CubeError> {
         let lanes = match self.choice.engine {
             Engine::Unit => LANES,
-            Engine::Mma => mma::LANES,
+            Engine::Mma | Engine::Wgmma => mma::LANES,
         };
         let aligned = strides[3] == 1
             && at % lanes == 0

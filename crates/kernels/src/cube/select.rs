@@ -22,6 +22,8 @@ pub enum Engine {
     Unit,
     /// Tensor cores with 2-byte operands and f32 sums.
     Mma,
+    /// The same by four planes together: Hopper's GPUs.
+    Wgmma,
 }
 
 impl fmt::Display for Engine {
@@ -29,6 +31,7 @@ impl fmt::Display for Engine {
         f.write_str(match self {
             Engine::Unit => "unit",
             Engine::Mma => "mma",
+            Engine::Wgmma => "wgmma",
         })
     }
 }
@@ -52,7 +55,7 @@ impl Choice {
     /// The sizes of its tiles: `128 x 64 rows`, those that a cube owns and those that it visits.
     pub fn tiles(&self) -> String {
         let rows = match (self.engine, self.unit.whole) {
-            (Engine::Mma, _) => "",
+            (Engine::Mma | Engine::Wgmma, _) => "",
             (Engine::Unit, true) => " whole",
             (Engine::Unit, false) => " sliced",
         };
@@ -88,6 +91,24 @@ pub(super) fn candidates(
 ) -> Result<Vec<Choice>, CubeError> {
     let tensor_cores = mma_rows(client.properties(), problem, dtype);
     let units = unit_sizes(client.properties(), problem);
+    if forced == Some(Engine::Wgmma) {
+        let rows = tensor_cores.and_then(|_| wgmma_rows(client.properties(), problem));
+        let choice = |rows| Choice {
+            engine: Engine::Wgmma,
+            owned_rows: rows,
+            visited_rows: mma::size::VISITED,
+            unit: SLICES,
+            why: "forced".to_owned(),
+        };
+        return match rows {
+            Ok(rows) => Ok(rows.into_iter().map(choice).collect()),
+            Err(why) => Err(CubeError::Engine {
+                engine: Engine::Wgmma,
+                device: client.name().to_owned(),
+                why,
+            }),
+        };
+    }
     Ok(match (forced, tensor_cores) {
         (None | Some(Engine::Mma), Ok(rows)) => {
             let why = match forced {
@@ -179,7 +200,7 @@ fn mma_rows(
         return Err(format!("planes of {plane:?} units, not 32"));
     }
     let fits = |rows: &usize| {
-        mma::size::shared_bytes(*rows, problem.shape()) <= hardware.max_shared_memory_size
+        mma::size::shared_bytes(*rows, problem.shape(), false) <= hardware.max_shared_memory_size
             && mma::size::units(*rows, 1) <= hardware.max_units_per_cube as usize
     };
     let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
@@ -192,6 +213,27 @@ fn mma_rows(
         ));
     }
     Ok(tiles)
+}
+
+/// Rows that a cube of planes that multiply in groups may own, the better first; or why there can be none.
+fn wgmma_rows(
+    properties: &DeviceProperties,
+    problem: &AttentionProblem,
+) -> Result<Vec<usize>, String> {
+    let shape = problem.shape();
+    let dims = [shape.head_dim, shape.value_dim];
+    if properties.identity.fingerprint != "ptx_sm90" || !properties.features.copy_async {
+        return Err(format!(
+            "it takes instructions of compute capability 9.0 and the feature `cuda-cpp`, not {}",
+            properties.identity.fingerprint
+        ));
+    }
+    if !dims.iter().all(|dim| [64, 128].contains(dim)) {
+        return Err(format!("heads of {dims:?}; 64 and 128 are accepted"));
+    }
+    let most = properties.hardware.max_shared_memory_size;
+    let fits = |rows: &usize| mma::size::shared_bytes(*rows, shape, true) <= most;
+    Ok([128, 64, 192].into_iter().filter(fits).collect())
 }
 
 /// Rows that a cube may own, the better first.

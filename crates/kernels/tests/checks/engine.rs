@@ -96,7 +96,9 @@ impl Engine {
         if !self.client.properties().supports_type(storage.elem()) {
             return Err("the device does not compute in it".to_owned());
         }
-        if self.forced == Some(cube::Engine::Mma) && storage == Storage::F32 {
+        if matches!(self.forced, Some(cube::Engine::Mma | cube::Engine::Wgmma))
+            && storage == Storage::F32
+        {
             return Err("it is not for the engine mma".to_owned());
         }
         Ok(Self {

@@ -141,7 +141,7 @@ fn lower_class(device: &Device, class: Class, table: bool, dtype: ElemType) {
         let kernel = (launch.make)(device, config, dtype);
         let kernel = lowered(device, &name, &*kernel, launch.written);
         // What calls are checked against.
-        let counted = shared_bytes(rows, &shape);
+        let counted = shared_bytes(rows, &shape, false);
         assert!(
             kernel.shared_memory_size <= counted,
             "{name}: {} bytes of shared memory, not {counted}",

@@ -3,16 +3,19 @@
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::size::{Pass, dq_pass, forward_pass, key_pass, sums_both, units};
+use super::size::{GROUPED, Pass, dq_pass, forward_pass, key_pass, sums_both, units};
 use super::{LANES, dkdv, dq, forward};
 use crate::cube::attention::CubeAttention;
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
+use crate::cube::select::Engine;
 use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
 use crate::cube::tile::Tile;
 
 fn config(call: &CubeAttention, pass: Pass) -> Config {
     let config = call.config();
+    let groups = call.choice.engine == Engine::Wgmma;
+    let pass = if groups { GROUPED } else { pass };
     Config {
         parts: pass.parts,
         visited: Tile {
@@ -21,7 +24,7 @@ fn config(call: &CubeAttention, pass: Pass) -> Config {
         },
         // Asynchronous copies are a feature of CubeCL's C++ compiler for CUDA alone, which also takes instructions.
         instructions: call.client.properties().features.copy_async,
-        groups: false,
+        groups,
         ..config
     }
 }
