@@ -91,14 +91,20 @@ pub(super) fn candidates(
 ) -> Result<Vec<Choice>, CubeError> {
     let tensor_cores = mma_rows(client.properties(), problem, dtype);
     let units = unit_sizes(client.properties(), problem);
-    if forced == Some(Engine::Wgmma) {
-        let rows = tensor_cores.and_then(|_| wgmma_rows(client.properties(), problem));
+    let groups = tensor_cores
+        .clone()
+        .and_then(|_| wgmma_rows(client.properties(), problem));
+    if forced == Some(Engine::Wgmma) || (forced.is_none() && groups.is_ok()) {
+        let rows = groups;
         let choice = |rows| Choice {
             engine: Engine::Wgmma,
             owned_rows: rows,
             visited_rows: mma::size::VISITED,
             unit: SLICES,
-            why: "forced".to_owned(),
+            why: match forced {
+                Some(_) => "forced".to_owned(),
+                None => format!("four planes multiply tiles of {dtype:?} together in hardware"),
+            },
         };
         return match rows {
             Ok(rows) => Ok(rows.into_iter().map(choice).collect()),
