@@ -28,8 +28,8 @@ impl CubeAttention {
                 let size = self.choice.unit;
                 (size.shared_bytes(dims, owns), size.units)
             }
-            engine @ (Engine::Mma | Engine::Wgmma) => (
-                mma::size::shared_bytes(self.owned.rows, shape, engine == Engine::Wgmma),
+            Engine::Mma | Engine::Wgmma => (
+                mma::size::shared_bytes(self.owned.rows, shape, self.choice.products),
                 mma::size::units(self.owned.rows, 1),
             ),
         };

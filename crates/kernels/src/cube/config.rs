@@ -1,5 +1,6 @@
 //! What a kernel is compiled for.
 
+use super::mma::products::Products;
 use super::round::Rounding;
 use super::tile::Tile;
 use super::unit::size::CubeSize;
@@ -27,8 +28,8 @@ pub(super) struct Config {
     pub(super) values: bool,
     /// Tiles of 16 rows that a plane of the engine of tensor cores owns.
     pub(super) parts: usize,
-    /// Whether four planes multiply together, by instructions of Hopper's GPUs.
-    pub(super) groups: bool,
+    /// How they multiply them.
+    pub(super) products: Products,
     /// Whether the type is bf16, where it is not f16.
     pub(super) brain: bool,
     /// Whether the compiler takes instructions of NVIDIA's GPUs: asynchronous copies, approximate powers of 2.

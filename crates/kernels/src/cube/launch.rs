@@ -75,7 +75,7 @@ impl CubeAttention {
             values: false,
             parts: 1,
             instructions: false,
-            groups: false,
+            products: self.choice.products,
             brain: self.dtype == ElemType::Float(FloatKind::BF16),
         }
     }

@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use cubecl::client::Client;
-use cubecl::ir::features::{MmaConfig, Plane};
+use cubecl::ir::features::Plane;
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
 use super::error::CubeError;
 use super::mma;
+use super::mma::products::Products;
 use super::table::takes_tables;
 use super::unit::size::{CubeSize, SLICES, WHOLE};
 use crate::AttentionProblem;
@@ -47,6 +48,8 @@ pub struct Choice {
     pub visited_rows: usize,
     /// How units share rows, for the unit engine.
     pub(super) unit: CubeSize,
+    /// How planes multiply, for the engines of tensor cores.
+    pub(super) products: Products,
     /// Why this one.
     pub why: String,
 }
@@ -101,6 +104,7 @@ pub(super) fn candidates(
             owned_rows: rows,
             visited_rows: mma::size::VISITED,
             unit: SLICES,
+            products: Products::Wgmma,
             why: match forced {
                 Some(_) => "forced".to_owned(),
                 None => format!("four planes multiply tiles of {dtype:?} together in hardware"),
@@ -116,16 +120,17 @@ pub(super) fn candidates(
         };
     }
     Ok(match (forced, tensor_cores) {
-        (None | Some(Engine::Mma), Ok(rows)) => {
+        (None | Some(Engine::Mma), Ok((products, rows))) => {
             let why = match forced {
                 Some(_) => "forced".to_owned(),
-                None => format!("the device multiplies tiles of {dtype:?} in hardware"),
+                None => format!("the device multiplies {products} tiles of {dtype:?} in hardware"),
             };
             let choice = |rows| Choice {
                 engine: Engine::Mma,
                 owned_rows: rows,
                 visited_rows: mma::size::VISITED,
                 unit: SLICES,
+                products,
                 why: why.clone(),
             };
             rows.into_iter().map(choice).collect()
@@ -147,6 +152,7 @@ pub(super) fn candidates(
                 owned_rows: unit.owned,
                 visited_rows: unit.visited,
                 unit,
+                products: Products::Mma,
                 why: why.clone(),
             };
             units.into_iter().map(choice).collect()
@@ -174,39 +180,26 @@ fn unit_sizes(properties: &DeviceProperties, problem: &AttentionProblem) -> Vec<
         .collect()
 }
 
-/// Rows that a cube's tile on tensor cores may have, the better first; or why there can be none.
+/// How tensor cores multiply, and rows that a cube's tile on them may have, the better first; or why there can be none.
 fn mma_rows(
     properties: &DeviceProperties,
     problem: &AttentionProblem,
     dtype: ElemType,
-) -> Result<Vec<usize>, String> {
-    let (matmul, hardware) = (&properties.features.matmul, &properties.hardware);
+) -> Result<(Products, Vec<usize>), String> {
+    let hardware = &properties.hardware;
     let halves = [FloatKind::F16, FloatKind::BF16].map(ElemType::Float);
     if !halves.contains(&dtype) {
         return Err(format!(
             "{dtype:?} is not rounded to a type of tensor cores"
         ));
     }
-    let product = MmaConfig {
-        a_type: dtype,
-        b_type: dtype,
-        cd_type: ElemType::Float(FloatKind::F32),
-        m: 16,
-        n: 8,
-        k: 16,
-    };
-    if !matmul.mma.contains(&product) {
-        return Err(format!("no 16 x 8 x 16 product of {dtype:?} in hardware"));
-    }
-    if !matmul.ldmatrix.contains(&dtype) {
-        return Err(format!("no matrix loads of {dtype:?} from shared memory"));
-    }
+    let products = Products::of(properties, dtype)?;
     let plane = (hardware.plane_size_min, hardware.plane_size_max);
     if plane != (mma::size::PLANE as u32, mma::size::PLANE as u32) {
         return Err(format!("planes of {plane:?} units, not 32"));
     }
     let fits = |rows: &usize| {
-        mma::size::shared_bytes(*rows, problem.shape(), false) <= hardware.max_shared_memory_size
+        mma::size::shared_bytes(*rows, problem.shape(), products) <= hardware.max_shared_memory_size
             && mma::size::units(*rows, 1) <= hardware.max_units_per_cube as usize
     };
     let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
@@ -218,7 +211,7 @@ fn mma_rows(
             hardware.max_shared_memory_size, hardware.max_units_per_cube
         ));
     }
-    Ok(tiles)
+    Ok((products, tiles))
 }
 
 /// Rows that a cube of planes that multiply in groups may own, the better first; or why there can be none.
@@ -238,7 +231,7 @@ fn wgmma_rows(
         return Err(format!("heads of {dims:?}; 64 and 128 are accepted"));
     }
     let most = properties.hardware.max_shared_memory_size;
-    let fits = |rows: &usize| mma::size::shared_bytes(*rows, shape, true) <= most;
+    let fits = |rows: &usize| mma::size::shared_bytes(*rows, shape, Products::Wgmma) <= most;
     Ok([128, 64, 192].into_iter().filter(fits).collect())
 }
 

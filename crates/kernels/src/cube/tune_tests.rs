@@ -7,6 +7,7 @@ use s2_attention_pattern::{BlockMask, Pattern, PatternConfig, Rule};
 
 use super::fastest;
 use crate::cube::device_for_tests;
+use crate::cube::mma::products::Products;
 use crate::cube::trial::Trial;
 use crate::cube::unit::size::SLICES;
 use crate::cube::{Choice, CubeAttention, Engine};
@@ -39,6 +40,7 @@ fn the_faster_tile_is_chosen_and_kept() {
         owned_rows: 64,
         visited_rows,
         unit: SLICES,
+        products: Products::Mma,
         why: "a test".to_owned(),
     };
     let candidates = [8, 32, 16].map(candidate);

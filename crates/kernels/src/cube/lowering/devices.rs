@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cubecl::Compiler;
 use cubecl::cmma::MatrixLayout;
-use cubecl::ir::amd::GfxArch;
+use cubecl::ir::amd::{AmdWmma, GfxArch};
 use cubecl::ir::features::Plane;
 use cubecl::ir::{
     AddressType, ContiguousElements, DeviceIdentity, DeviceProperties, HardwareProperties,
@@ -15,6 +15,8 @@ use cubecl_cpp::ComputeKernel;
 use cubecl_cpp::cuda::arch::CudaArchitecture;
 use cubecl_cpp::cuda::mma::manual::contiguous_elements_cuda;
 use cubecl_cpp::cuda::supported_mma_combinations;
+use cubecl_cpp::hip;
+use cubecl_cpp::hip::mma::manual::{contiguous_elements_rdna3, contiguous_elements_rdna4};
 use cubecl_cpp::shared::{
     CompilationOptions, CppCompiler, CppSupportedFeatures, register_mma_features,
     register_supported_types,
@@ -154,15 +156,36 @@ pub(super) fn cuda_long() -> Device {
     }
 }
 
-/// AMD GPUs: RDNA3, and CDNA with its planes of 64 units.
-pub(super) fn hip() -> [Device; 2] {
-    ["gfx1100", "gfx942"].map(|name| {
+/// AMD GPUs: RDNA3, RDNA4, and CDNA with its planes of 64 units.
+pub(super) fn hip() -> [Device; 3] {
+    ["gfx1100", "gfx1200", "gfx942"].map(|name| {
         let arch = GfxArch::parse(name);
         let plane = arch.plane_dim().expect("a known GPU");
+        let mut properties = properties(plane, 64 * 1024, VectorSize::MAX);
+        register_mma_features(
+            hip::supported_mma_combinations(&arch.family()),
+            &mut properties,
+        );
+        let (copies, contiguous) = match arch.wmma() {
+            Some(AmdWmma::Rdna4) => (1, ContiguousElements::new(contiguous_elements_rdna4)),
+            _ => (2, ContiguousElements::new(contiguous_elements_rdna3)),
+        };
         Device {
             name,
-            properties: Arc::new(properties(plane, 64 * 1024, VectorSize::MAX)),
-            target: Arc::default(),
+            properties: Arc::new(properties),
+            target: Arc::new(TargetProperties {
+                mma: MmaProperties {
+                    register_size_bits: 32,
+                    const_plane_size: 32,
+                    register_layout_a: MatrixLayout::RowMajor,
+                    register_layout_b: MatrixLayout::ColMajor,
+                    register_layout_acc: MatrixLayout::ColMajor,
+                    register_duplication_a: copies,
+                    register_duplication_b: copies,
+                    register_duplication_acc: 1,
+                    contiguous_elements: contiguous,
+                },
+            }),
             address: AddressType::U32,
             extension: "hip",
             entry: "extern \"C\" __global__",

@@ -9,6 +9,7 @@ use cubecl::prelude::*;
 use super::devices::cuda;
 use super::mma::{CLASSES, class_launches};
 use super::{BF16, F16, class_name, keep};
+use crate::cube::mma::products::Products;
 
 fn ptx(kernel: &dyn CubeKernel) -> String {
     let options = CudaCompilationOptions {
@@ -39,7 +40,7 @@ fn kernels_of_tensor_cores_lower_by_llvm() {
     for (at, class) in CLASSES.into_iter().enumerate() {
         let dtype = [F16, BF16][at % 2];
         for table in [false, true] {
-            for launch in class_launches(class, table) {
+            for launch in class_launches(class, table, Products::Mma) {
                 let name = format!("mma-{}-{}", launch.kernel, class_name(launch.config, dtype));
                 let source = ptx(&*(launch.make)(&device, launch.config, dtype));
                 keep(&name, "ptx", &source);

@@ -2,11 +2,12 @@
 
 use cubecl::ir::ElemType;
 
-use super::devices::{Device, cuda, cuda_long};
+use super::devices::{Device, cuda, cuda_long, hip};
 use super::kernels::{Launch, MMA, launches};
 use super::{BF16, F16, class_name, lowered};
 use crate::AttentionShape;
 use crate::cube::config::Config;
+use crate::cube::mma::products::Products;
 use crate::cube::mma::size::{dq_pass, forward_pass, key_pass, shared_bytes, sums_both};
 use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
@@ -32,13 +33,14 @@ pub(super) const CLASSES: [Class; 9] = [
 pub(super) fn class_launches(
     ([head_dim, value_dim], block, rows): Class,
     table: bool,
+    products: Products,
 ) -> impl Iterator<Item = Launch> {
     let owned = Tile { rows, block, table };
     let all = launches(&MMA, |kernel| {
-        let keys = |wanted| key_pass(rows, head_dim, value_dim, wanted);
+        let keys = |wanted| key_pass(rows, head_dim, value_dim, wanted, products);
         let pass = match kernel {
-            "forward" => forward_pass(rows, head_dim, value_dim),
-            "dq" => dq_pass(rows, head_dim),
+            "forward" => forward_pass(rows, head_dim, value_dim, products),
+            "dq" => dq_pass(rows, head_dim, value_dim, products),
             "dk" => keys((true, false)),
             "dv" => keys((false, true)),
             _ => keys((true, true)),
@@ -58,13 +60,64 @@ pub(super) fn class_launches(
             values: false,
             parts: pass.parts,
             instructions: false,
-            groups: false,
+            products,
             brain: false,
         }
     });
     let both = sums_both(head_dim, value_dim);
     all.into_iter()
         .filter(move |launch| both || !(launch.config.keys && launch.config.values))
+}
+
+/// Those of AMD's GPUs, whose planes have 32 units and whose cubes 64 KiB of shared memory: where it fits fewer rows are owned,
+/// as calls have it.
+#[test]
+fn kernels_of_tensor_cores_lower_for_hip() {
+    for device in hip() {
+        let gfx = device.name;
+        let builtin = match gfx {
+            "gfx1100" => "_w32(",
+            "gfx1200" => "_w32_gfx12(",
+            _ => {
+                assert!(Products::of(&device.properties, F16).is_err(), "{gfx}");
+                continue;
+            }
+        };
+        let mut wide = 0;
+        for (turn, dtype) in [F16, BF16].into_iter().enumerate() {
+            assert_eq!(Products::of(&device.properties, dtype), Ok(Products::Wmma));
+            for (at, (dims, block, rows)) in CLASSES.into_iter().enumerate() {
+                let bytes = |rows| shared_bytes(rows, &shape(dims), Products::Wmma);
+                let shared = device.properties.hardware.max_shared_memory_size;
+                let fitting = [rows, 64, 32]
+                    .into_iter()
+                    .find(|rows| bytes(*rows) <= shared);
+                let Some(rows) = fitting else {
+                    wide += 1;
+                    continue;
+                };
+                let table = (at + turn) % 2 == 1;
+                for launch in class_launches((dims, block, rows), table, Products::Wmma) {
+                    let class = class_name(launch.config, dtype);
+                    let name = format!("wmma-{}-{class}", launch.kernel);
+                    let kernel = (launch.make)(&device, launch.config, dtype);
+                    let kernel = lowered(&device, &name, &*kernel, launch.written);
+                    let counted = bytes(rows);
+                    assert!(
+                        kernel.shared_memory_size <= counted,
+                        "{name}: {} bytes of shared memory, not {counted}",
+                        kernel.shared_memory_size
+                    );
+                    let of = if dtype == F16 { "f16" } else { "bf16" };
+                    let builtin = format!("__builtin_amdgcn_wmma_f32_16x16x16_{of}{builtin}");
+                    for part in [device.barrier, &builtin] {
+                        assert!(kernel.source.contains(part), "{name}: no {part}");
+                    }
+                }
+            }
+        }
+        assert_eq!(wide, 2, "classes that are left out");
+    }
 }
 
 #[test]
@@ -106,7 +159,7 @@ fn one_class_zz() {
             values: false,
             parts: 1,
             instructions: true,
-            groups: true,
+            products: Products::Wgmma,
             brain: true,
         }) {
             let name = format!("wg-{}-{}", launch.kernel, class_name(launch.config, BF16));
@@ -120,9 +173,8 @@ fn one_class_zz() {
     }
 }
 
-fn lower_class(device: &Device, class: Class, table: bool, dtype: ElemType) {
-    let ([head_dim, value_dim], _, rows) = class;
-    let shape = AttentionShape {
+fn shape([head_dim, value_dim]: [usize; 2]) -> AttentionShape {
+    AttentionShape {
         batch: 1,
         num_heads: 1,
         num_kv_heads: 1,
@@ -130,8 +182,12 @@ fn lower_class(device: &Device, class: Class, table: bool, dtype: ElemType) {
         seq_kv: 1,
         head_dim,
         value_dim,
-    };
-    for launch in class_launches(class, table) {
+    }
+}
+
+fn lower_class(device: &Device, class: Class, table: bool, dtype: ElemType) {
+    let (dims, _, rows) = class;
+    for launch in class_launches(class, table, Products::Mma) {
         // As calls have it.
         let config = Config {
             instructions: device.properties.features.copy_async,
@@ -141,7 +197,7 @@ fn lower_class(device: &Device, class: Class, table: bool, dtype: ElemType) {
         let kernel = (launch.make)(device, config, dtype);
         let kernel = lowered(device, &name, &*kernel, launch.written);
         // What calls are checked against.
-        let counted = shared_bytes(rows, &shape, false);
+        let counted = shared_bytes(rows, &shape(dims), Products::Mma);
         assert!(
             kernel.shared_memory_size <= counted,
             "{name}: {} bytes of shared memory, not {counted}",

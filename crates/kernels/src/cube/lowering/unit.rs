@@ -6,6 +6,7 @@ use super::devices::{Device, cuda, hip, metal};
 use super::kernels::{UNIT, launches, prepass};
 use super::{BF16, F16, F32, class_name, lowered};
 use crate::cube::config::Config;
+use crate::cube::mma::products::Products;
 use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::{CubeSize, SLICES, WHOLE};
@@ -72,7 +73,7 @@ fn lower(devices: &[Device]) {
                     values: false,
                     parts: 1,
                     instructions: false,
-                    groups: false,
+                    products: Products::Mma,
                     brain: false,
                 };
                 lower_class(device, config, dtype);

@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use super::fragments::{rounded, scale_rows, scores, zeros};
 use super::keys::{Group, key_tokens, visited_queries};
 use super::mask::{attended, keep_attended, own_rows};
+use super::products::Products;
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
 use super::sums::sums;
@@ -48,7 +49,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (parts, fast) = comptime!((config.parts, config.instructions));
-    let (groups, brain) = comptime!((config.groups, config.brain));
+    let (products, brain) = comptime!((config.products, config.brain));
+    let groups = comptime!(products == Products::Wgmma);
     let (group, ring) = comptime!(if groups {
         (tile.rows, visited.rows)
     } else {
@@ -77,8 +79,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let first_head = kv_head * (heads / kv_heads) as usize;
     let k_rows = head_rows::<E, N>(k, sequence, kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, sequence, kv_head, span.kv_start, LANES);
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain);
-    let mut values = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain);
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain, products);
+    let mut values = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain, products);
     // Two slots: those of this visit and those of the next.
     let mut queries = stage::<E, N>(
         comptime!(2 * visited.rows),
@@ -87,6 +89,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         fast,
         ring,
         brain,
+        products,
     );
     let mut gradients = stage::<E, N>(
         comptime!(2 * visited.rows),
@@ -95,6 +98,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         fast,
         ring,
         brain,
+        products,
     );
     let own_tokens = key_tokens(&own, index, span.kv_start, rows_end, tile, units);
     let group = Group {
@@ -122,9 +126,19 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         value_dim,
     );
 
-    let keys = own_rows(&own_tokens, span.kv_end, parts);
-    let mut key_sums = sums(head_dim, parts, comptime!(if groups { "dk" } else { "" }));
-    let mut value_sums = sums(value_dim, parts, comptime!(if groups { "dv" } else { "" }));
+    let keys = own_rows(&own_tokens, span.kv_end, parts, products);
+    let mut key_sums = sums(
+        head_dim,
+        parts,
+        products,
+        comptime!(if groups { "dk" } else { "" }),
+    );
+    let mut value_sums = sums(
+        value_dim,
+        parts,
+        products,
+        comptime!(if groups { "dv" } else { "" }),
+    );
     while visits.at.visit.any {
         arrive(fast, groups);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
@@ -159,7 +173,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             let (mut p, mut d_score) = (weights[n], d_scores[n]);
             #[unroll]
             for e in 0..2usize {
-                let row = visits.rows.of_pair(visits.at.tokens, n, e, tiles);
+                let row = visits.rows.of_pair(visits.at.tokens, n, e, tiles, products);
                 let weight = weight(p.extract(e) * factor - row.extract(0usize), fast);
                 p.insert(e, weight);
                 d_score.insert(e, weight * (d_score.extract(e) - row.extract(1usize)));
@@ -181,6 +195,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 parts,
                 false,
                 tile,
+                products,
             );
             keep_attended(&mut weights, &bits, f32::new(0.0), tiles, parts);
             keep_attended(&mut d_scores, &bits, f32::new(0.0), tiles, parts);
@@ -201,12 +216,19 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
 
     if comptime!(config.keys) {
         let mut key_sums = key_sums.take();
-        scale_rows(&mut key_sums, &keys, key_tiles, parts, scale);
+        scale_rows(&mut key_sums, &keys, key_tiles, parts, products, scale);
         owned.put_sums(&key_sums, key_tiles, parts);
     }
     if comptime!(config.values) {
         let mut value_sums = value_sums.take();
-        scale_rows(&mut value_sums, &keys, value_tiles, parts, f32::new(1.0));
+        scale_rows(
+            &mut value_sums,
+            &keys,
+            value_tiles,
+            parts,
+            products,
+            f32::new(1.0),
+        );
         values.put_sums(&value_sums, value_tiles, parts);
     }
     sync_cube();

@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::fragments::{rounded, scale_rows, scores};
 use super::mask::{attended, keep_attended, own_rows};
+use super::products::Products;
 use super::queries::{own_tokens, visited_keys};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
@@ -40,7 +41,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (parts, fast) = comptime!((config.parts, config.instructions));
-    let (groups, brain) = comptime!((config.groups, config.brain));
+    let (products, brain) = comptime!((config.products, config.brain));
+    let groups = comptime!(products == Products::Wgmma);
     let (group, ring) = comptime!(if groups {
         (tile.rows, visited.rows)
     } else {
@@ -57,8 +59,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
     let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
 
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain);
-    let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain);
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain, products);
+    let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain, products);
     // Two slots: those of this visit and those of the next.
     let mut keys = stage::<E, N>(
         comptime!(2 * visited.rows),
@@ -67,6 +69,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         fast,
         ring,
         brain,
+        products,
     );
     let mut values = stage::<E, N>(
         comptime!(2 * visited.rows),
@@ -75,6 +78,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         fast,
         ring,
         brain,
+        products,
     );
     let own_tokens = own_tokens(&own, index, tile, units);
     let mut visits = visited_keys(&own, index, tile, visited);
@@ -92,23 +96,29 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     keys.fill(k, &k_rows, &visits.tokens, end, rows, head_dim);
     values.fill(v, &v_rows, &visits.tokens, end, rows, value_dim);
 
-    let queries = own_rows(&own_tokens, span.q_end, parts);
-    let mut lse = Array::<f32>::new(comptime!(2 * parts));
-    let mut d = Array::<f32>::new(comptime!(2 * parts));
+    let queries = own_rows(&own_tokens, span.q_end, parts, products);
+    let own_count = comptime!(products.rows(parts));
+    let mut lse = Array::<f32>::new(own_count);
+    let mut d = Array::<f32>::new(own_count);
     #[unroll]
-    for half in 0..comptime!(2 * parts) {
-        lse[half] = f32::new(0.0);
-        d[half] = f32::new(0.0);
-        if queries[half] != NONE {
-            let row = (own.sequence * heads as usize + own.head) * seq_q as usize
-                + usize::cast_from(queries[half] - span.q_start);
-            let of_row = stats_at(stats, row, (batch * heads * seq_q) as usize);
-            lse[half] = of_row.lse * log2_e;
-            d[half] = of_row.d;
+    for row in 0..own_count {
+        lse[row] = f32::new(0.0);
+        d[row] = f32::new(0.0);
+        if queries[row] != NONE {
+            let at = (own.sequence * heads as usize + own.head) * seq_q as usize
+                + usize::cast_from(queries[row] - span.q_start);
+            let of_row = stats_at(stats, at, (batch * heads * seq_q) as usize);
+            lse[row] = of_row.lse * log2_e;
+            d[row] = of_row.d;
         }
     }
 
-    let mut sums = sums(head_dim, parts, comptime!(if groups { "dq" } else { "" }));
+    let mut sums = sums(
+        head_dim,
+        parts,
+        products,
+        comptime!(if groups { "dq" } else { "" }),
+    );
     while visits.at.visit.any {
         arrive(fast, groups);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
@@ -116,7 +126,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         let next = visits.at.next_tokens();
         let moved = keys.begin(k, &k_rows, &visits.tokens, next, end, other, rows, head_dim);
         visits.look_ahead(&own, index);
-        let products = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
+        let key_scores = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
         keys.finish(&moved, other, rows);
         let moved = values.begin(
             v,
@@ -132,13 +142,13 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         let mut d_scores = scores::<E, N>(&gradients, &values, slot, tiles, value_dim, parts);
         #[unroll]
         for n in 0..comptime!(2 * parts * tiles) {
-            let half = comptime!(n / (2 * tiles) * 2 + n % 2);
-            let product = products[n];
+            let row = comptime!(products.row_of(n, tiles));
+            let score = key_scores[n];
             let mut d_score = d_scores[n];
             #[unroll]
             for e in 0..2usize {
-                let p = weight(product.extract(e) * factor - lse[half], fast);
-                d_score.insert(e, p * (d_score.extract(e) - d[half]));
+                let p = weight(score.extract(e) * factor - lse[row], fast);
+                d_score.insert(e, p * (d_score.extract(e) - d[row]));
             }
             d_scores[n] = d_score;
         }
@@ -154,6 +164,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 parts,
                 true,
                 tile,
+                products,
             );
             keep_attended(&mut d_scores, &bits, f32::new(0.0), tiles, parts);
         }
@@ -166,13 +177,13 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     arrive(fast, groups);
 
     // Of queries that attend nothing too: keys that others of the tile attend may be infinite, and 0 times that is not 0.
-    let mut attending = Array::<i32>::new(comptime!(2 * parts));
+    let mut attending = Array::<i32>::new(own_count);
     #[unroll]
-    for half in 0..comptime!(2 * parts) {
-        attending[half] = select(lse[half] < f32::MIN, NONE, queries[half]);
+    for row in 0..own_count {
+        attending[row] = select(lse[row] < f32::MIN, NONE, queries[row]);
     }
     let mut sums = sums.take();
-    scale_rows(&mut sums, &attending, key_tiles, parts, scale);
+    scale_rows(&mut sums, &attending, key_tiles, parts, products, scale);
     owned.put_sums(&sums, key_tiles, parts);
     sync_cube();
     let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);

@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::fragments::{Pair, scores, zeros};
 use super::mask::{attended, keep_attended, own_rows};
+use super::products::{Products, is_first};
 use super::queries::{VisitedKeys, own_tokens, visited_keys};
 use super::size::units;
 use super::softmax::softmax;
@@ -43,7 +44,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (parts, fast) = comptime!((config.parts, config.instructions));
-    let (groups, brain) = comptime!((config.groups, config.brain));
+    let (products, brain) = comptime!((config.products, config.brain));
+    let groups = comptime!(products == Products::Wgmma);
     let (group, ring) = comptime!(if groups {
         (tile.rows, visited.rows)
     } else {
@@ -67,6 +69,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         fast,
         group,
         brain,
+        products,
     );
     // Two slots: those of this visit and those of the next.
     let mut keys = stage::<E, N>(
@@ -76,6 +79,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         fast,
         ring,
         brain,
+        products,
     );
     let mut values = stage::<E, N>(
         comptime!(2 * visited.rows),
@@ -84,6 +88,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         fast,
         ring,
         brain,
+        products,
     );
     let own_tokens = own_tokens(&own, index, tile, units);
     let mut visits = visited_keys(&own, index, tile, visited);
@@ -93,8 +98,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     keys.fill(k, &k_rows, &visits.tokens, end, rows, head_dim);
     values.fill(v, &v_rows, &visits.tokens, end, rows, value_dim);
 
-    let queries = own_rows(&own_tokens, span.q_end, parts);
-    let mut softmax = softmax(factor, parts, value_dim, config.rounding, fast, groups);
+    let queries = own_rows(&own_tokens, span.q_end, parts, products);
+    let mut softmax = softmax(factor, parts, value_dim, config.rounding, fast, products);
     if scale < 0.0f32 {
         arrive(fast, groups);
         owned.negate();
@@ -124,6 +129,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 all,
                 parts,
                 tile,
+                products,
             );
             let mut none = zeros(0usize);
             softmax.raise(&weights, &mut none, minus_infinity, all, 0usize);
@@ -143,6 +149,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 tiles,
                 parts,
                 tile,
+                products,
             );
             let mut none = zeros(0usize);
             softmax.raise(&early, &mut none, minus_infinity, tiles, 0usize);
@@ -162,6 +169,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 tiles,
                 parts,
                 tile,
+                products,
             );
             softmax.raise(&late, &mut early, minus_infinity, tiles, tiles);
             softmax.add::<E, N>(&mut early, &values, slot, tiles);
@@ -174,15 +182,15 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     // What is owned has been read, and is written next.
     arrive(fast, groups);
 
-    let tokens = own_rows(&own_tokens, own.rows.end, parts);
+    let tokens = own_rows(&own_tokens, own.rows.end, parts, products);
     let mut results = softmax.results();
     #[unroll]
-    for half in 0..comptime!(2 * parts) {
-        let of_row = softmax.finish(&mut results, half, queries[half] == NONE, minus_infinity);
-        if tokens[half] != NONE && UNIT_POS % 4u32 == 0u32 {
-            let row = (own.sequence * heads as usize + own.head) * seq_q as usize
-                + usize::cast_from(tokens[half] - span.q_start);
-            lse[row] = of_row;
+    for row in 0..comptime!(products.rows(parts)) {
+        let of_row = softmax.finish(&mut results, row, queries[row] == NONE, minus_infinity);
+        if tokens[row] != NONE && is_first(products) {
+            let at = (own.sequence * heads as usize + own.head) * seq_q as usize
+                + usize::cast_from(tokens[row] - span.q_start);
+            lse[at] = of_row;
         }
     }
     let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
@@ -217,6 +225,7 @@ fn mask(
     #[comptime] tiles: usize,
     #[comptime] parts: usize,
     #[comptime] tile: Tile,
+    #[comptime] products: Products,
 ) {
     if !visits.at.visit.all {
         let bits = attended(
@@ -230,6 +239,7 @@ fn mask(
             parts,
             true,
             tile,
+            products,
         );
         keep_attended(scores, &bits, minus_infinity, tiles, parts);
     }

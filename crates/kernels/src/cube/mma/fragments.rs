@@ -1,13 +1,14 @@
 //! Products on tensor cores: what each unit holds of an operand or a sum, and what it does with it.
 //!
-//! A plane of 32 units computes `16 x 8` sums over a depth of 16. Unit `u` holds of each sum the elements `2 (u % 4)` and
-//! the next, of rows `u / 4` and `u / 4 + 8`; of a left operand the same of two tiles of 8 columns. So the sums of two
-//! neighbouring tiles, rounded, are a left operand as they are.
+//! Those written out here are NVIDIA's: a plane of 32 units computes `16 x 8` sums over a depth of 16. Unit `u` holds of each
+//! sum the elements `2 (u % 4)` and the next, of rows `u / 4` and `u / 4 + 8`; of a left operand the same of two tiles of 8
+//! columns. So the sums of two neighbouring tiles, rounded, are a left operand as they are.
 
 use cubecl::prelude::*;
 
-use super::groups;
+use super::products::Products;
 use super::stage::{Stage, chunks};
+use super::{groups, wmma};
 use crate::cube::walk::NONE;
 
 /// Two neighbouring elements.
@@ -19,8 +20,7 @@ pub(super) fn definition<E: Float>() -> cmma::MmaDefinition<E, E, f32> {
     cmma::MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize)
 }
 
-/// Sums of `16 x (8 * tiles)`: pair `2 * tile + half` is of row `u / 4 + 8 * half`. Where a plane has two such, the second
-/// follows.
+/// Sums of `16 x (8 * tiles)`, as [`super::products`] says. Where a plane has two such, the second follows.
 #[cube]
 pub(super) fn zeros(#[comptime] tiles: usize) -> Array<Pair<f32>> {
     let mut sums = Array::<Pair<f32>>::new(comptime!(2 * tiles));
@@ -71,6 +71,8 @@ pub(super) fn scores<E: Float, N: Size>(
 ) -> Array<Pair<f32>> {
     if comptime!(left.group > 0) {
         groups::scores::<E, N>(left, right, first, tiles, dim)
+    } else if comptime!(left.products == Products::Wmma) {
+        wmma::scores::<E, N>(left, right, first, tiles, dim, parts)
     } else {
         let plane = UNIT_POS as usize / 32usize;
         let mut sums = zeros(comptime!(parts * tiles));
@@ -129,7 +131,9 @@ pub(super) fn accumulate<E: Float, N: Size>(
     #[comptime] dim: usize,
     #[comptime] parts: usize,
 ) {
-    {
+    if comptime!(right.products == Products::Wmma) {
+        wmma::accumulate::<E, N>(sums, weights, right, first, tiles, dim, parts);
+    } else {
         #[unroll]
         for k in 0..comptime!(tiles / 2) {
             #[unroll]
@@ -150,7 +154,7 @@ pub(super) fn accumulate<E: Float, N: Size>(
     }
 }
 
-/// `sums += weights * 1`: the sums of rows, a pair of equal ones for each half.
+/// `sums += weights * 1`: the sums of rows, a pair of equal ones for each row of a unit.
 #[cube]
 pub(super) fn add_row_sums<E: Float>(
     sums: &mut Array<Pair<f32>>,
@@ -187,11 +191,12 @@ pub(super) fn scale_rows(
     tokens: &Array<i32>,
     #[comptime] tiles: usize,
     #[comptime] parts: usize,
+    #[comptime] products: Products,
     factor: f32,
 ) {
     #[unroll]
     for n in 0..comptime!(2 * parts * tiles) {
-        let empty = tokens[comptime!(n / (2 * tiles) * 2 + n % 2)] == NONE;
+        let empty = tokens[comptime!(products.row_of(n, tiles))] == NONE;
         let mut pair = sums[n] * Vector::new(factor);
         #[unroll]
         for e in 0..2usize {
@@ -199,26 +204,4 @@ pub(super) fn scale_rows(
         }
         sums[n] = pair;
     }
-}
-
-/// The row of this unit's pairs of `half`, counted over its `parts` tiles.
-#[cube]
-pub(super) fn pair_row(#[comptime] half: usize, #[comptime] parts: usize) -> u32 {
-    UNIT_POS / 32u32 * comptime!(16 * parts as u32)
-        + UNIT_POS % 32u32 / 4u32
-        + comptime!(8 * half as u32)
-}
-
-/// The largest `x` of the units that share rows.
-#[cube]
-pub(super) fn row_max(x: f32) -> f32 {
-    let y = max(x, plane_shuffle_xor(x, 1u32));
-    max(y, plane_shuffle_xor(y, 2u32))
-}
-
-/// The sum of the `x` of the units that share rows, the same for all of them.
-#[cube]
-pub(super) fn row_sum(x: f32) -> f32 {
-    let y = x + plane_shuffle_xor(x, 1u32);
-    y + plane_shuffle_xor(y, 2u32)
 }

@@ -3,6 +3,7 @@
 use cubecl::prelude::*;
 
 use super::fragments::Pair;
+use super::products::{Products, first_column};
 use super::size::PLANE;
 use super::visit::{Pipeline, Visit, pipeline};
 use crate::cube::stats::stats_at;
@@ -310,9 +311,10 @@ impl VisitedStats {
         #[comptime] n: usize,
         #[comptime] e: usize,
         #[comptime] tiles: usize,
+        #[comptime] products: Products,
     ) -> Pair<f32> {
-        let column = comptime!(n % (2 * tiles) / 2 * 8 + e);
-        self.stats[place + UNIT_POS as usize % 4usize * 2usize + column]
+        let column = comptime!(products.column_of(n, e, tiles));
+        self.stats[place + first_column(products) + column]
     }
 
     /// Whether one of the rows from `place` on has no token: a row of zeros, and a key may be infinite.

@@ -3,19 +3,16 @@
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::size::{GROUPED, Pass, dq_pass, forward_pass, key_pass, sums_both, units};
+use super::size::{Pass, dq_pass, forward_pass, key_pass, sums_both, units};
 use super::{LANES, dkdv, dq, forward};
 use crate::cube::attention::CubeAttention;
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
-use crate::cube::select::Engine;
 use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
 use crate::cube::tile::Tile;
 
 fn config(call: &CubeAttention, pass: Pass) -> Config {
     let config = call.config();
-    let groups = call.choice.engine == Engine::Wgmma;
-    let pass = if groups { GROUPED } else { pass };
     Config {
         parts: pass.parts,
         visited: Tile {
@@ -24,7 +21,6 @@ fn config(call: &CubeAttention, pass: Pass) -> Config {
         },
         // Asynchronous copies are a feature of CubeCL's C++ compiler for CUDA alone, which also takes instructions.
         instructions: call.client.properties().features.copy_async,
-        groups,
         ..config
     }
 }
@@ -45,7 +41,12 @@ pub(in crate::cube) fn forward(
     let unused = call.unused();
     let rounding = outputs.rounding.as_ref().unwrap_or(&unused);
     let count = call.query_grid()?;
-    let pass = forward_pass(call.owned.rows, shape.head_dim, shape.value_dim);
+    let pass = forward_pass(
+        call.owned.rows,
+        shape.head_dim,
+        shape.value_dim,
+        call.choice.products,
+    );
     let config = Config {
         rounding: outputs.rounding.is_some(),
         ..config(call, pass)
@@ -102,7 +103,15 @@ pub(in crate::cube) fn dq(
         &target.handle,
     ];
     let count = call.query_grid()?;
-    let config = config(call, dq_pass(call.owned.rows, shape.head_dim));
+    let config = config(
+        call,
+        dq_pass(
+            call.owned.rows,
+            shape.head_dim,
+            shape.value_dim,
+            call.choice.products,
+        ),
+    );
     unsafe {
         dq::dq::launch_unchecked(
             &call.client,
@@ -174,7 +183,13 @@ fn dkdv_pass(
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
     let count = call.key_grid()?;
     let (rows, wanted) = (call.owned.rows, (keys, values));
-    let pass = key_pass(rows, shape.head_dim, shape.value_dim, wanted);
+    let pass = key_pass(
+        rows,
+        shape.head_dim,
+        shape.value_dim,
+        wanted,
+        call.choice.products,
+    );
     let config = Config {
         keys,
         values,

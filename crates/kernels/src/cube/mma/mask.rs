@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{Pair, pair_row};
+use super::fragments::Pair;
+use super::products::{Products, column, own_row};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{Distances, NONE};
 
@@ -21,7 +22,9 @@ pub(super) fn attended(
     #[comptime] parts: usize,
     #[comptime] queries: bool,
     #[comptime] tile: Tile,
+    #[comptime] products: Products,
 ) -> Array<u32> {
+    let (rows, elements) = comptime!((products.rows(parts), 2 * products.row_pairs(tiles) as u32));
     let mut all = Array::<u32>::new(parts);
     #[unroll]
     for part in 0..parts {
@@ -29,42 +32,40 @@ pub(super) fn attended(
     }
     if distances.are_ranges(tile) {
         #[unroll]
-        for half in 0..comptime!(2 * parts) {
-            let range = distances.range(owned[half], queries, tile);
+        for row in 0..rows {
+            let range = distances.range(owned[row], queries, tile);
             #[unroll]
-            for n in 0..comptime!(2 * tiles as u32) {
-                let attends = range.contain(visited[visited_row(first, n)]);
-                all[comptime!(half / 2)] |= pair_bit(attends, n, half);
+            for n in 0..elements {
+                let attends = range.contain(visited[first + column(n, products) as usize]);
+                all[comptime!(row * parts / rows)] |= pair_bit(attends, n, row, products);
             }
         }
     } else {
-        for n in 0..comptime!(2 * tiles as u32) {
-            let token = visited[visited_row(first, n)];
+        for n in 0..elements {
+            let token = visited[first + column(n, products) as usize];
             #[unroll]
-            for half in 0..comptime!(2 * parts) {
+            for row in 0..rows {
                 let attends = if comptime!(queries) {
-                    distances.attends(index, head_record, owned[half], token, tile)
+                    distances.attends(index, head_record, owned[row], token, tile)
                 } else {
-                    distances.attends(index, head_record, token, owned[half], tile)
+                    distances.attends(index, head_record, token, owned[row], tile)
                 };
-                all[comptime!(half / 2)] |= pair_bit(attends, n, half);
+                all[comptime!(row * parts / rows)] |= pair_bit(attends, n, row, products);
             }
         }
     }
     all
 }
 
-/// The bit of element `n % 2` of this unit's pair of tile `n / 2` and of `half`, where it attends.
+/// The bit of this unit's element `n` of row `row`, where it attends: pairs are counted as they lie in sums.
 #[cube]
-fn pair_bit(attends: bool, n: u32, #[comptime] half: usize) -> u32 {
-    let bit = n / 2 * 4 + n % 2 + comptime!(2 * (half as u32 % 2));
+fn pair_bit(attends: bool, n: u32, #[comptime] row: usize, #[comptime] products: Products) -> u32 {
+    let bit = if comptime!(products == Products::Wmma) {
+        n
+    } else {
+        n / 2 * 4 + n % 2 + comptime!(2 * (row as u32 % 2))
+    };
     select(attends, 1u32 << bit, u32::new(0))
-}
-
-/// The visited row of element `n % 2` of this unit's pairs of tile `n / 2`.
-#[cube]
-fn visited_row(first: usize, n: u32) -> usize {
-    first + (n / 2 * 8 + n % 2 + UNIT_POS % 4u32 * 2u32) as usize
 }
 
 /// Whether the pair of element `element` of pair `pair` attends, of sums of `tiles` tiles.
@@ -79,14 +80,20 @@ fn bit(
     bits[comptime!(pair / (2 * tiles))] & comptime!(1u32 << (2 * n + element)) != 0u32
 }
 
-/// Tokens of this unit's rows, two of each tile: of `tokens`, those before `end`.
+/// Tokens of this unit's rows: of `tokens`, those before `end`.
 #[cube]
-pub(super) fn own_rows(tokens: &Shared<[i32]>, end: i32, #[comptime] parts: usize) -> Array<i32> {
-    let mut own = Array::<i32>::new(comptime!(2 * parts));
+pub(super) fn own_rows(
+    tokens: &Shared<[i32]>,
+    end: i32,
+    #[comptime] parts: usize,
+    #[comptime] products: Products,
+) -> Array<i32> {
+    let rows = comptime!(products.rows(parts));
+    let mut own = Array::<i32>::new(rows);
     #[unroll]
-    for half in 0..comptime!(2 * parts) {
-        let token = tokens[pair_row(half, parts) as usize];
-        own[half] = select(token < end, token, NONE);
+    for row in 0..rows {
+        let token = tokens[own_row(row, parts, products) as usize];
+        own[row] = select(token < end, token, NONE);
     }
     own
 }

@@ -1,4 +1,4 @@
-//! The engine of tensor cores: 2-byte types, f32 sums, products of `16 x 8 x 16` by planes of 32 units.
+//! The engine of tensor cores: 2-byte types, f32 sums, [`products`] by planes of 32 units.
 //!
 //! A cube owns 16 or 32 rows a plane and visits 64 or 32 rows at a time: queries that visit keys (forward, dQ) or keys that
 //! visit queries (dK, dV). Visited rows have two slots in shared memory: the next ones are on their way, by asynchronous
@@ -13,6 +13,7 @@ mod intrinsics;
 mod keys;
 pub(super) mod launch;
 mod mask;
+pub(super) mod products;
 mod queries;
 pub(super) mod size;
 mod softmax;
@@ -20,5 +21,6 @@ mod stage;
 mod sums;
 mod visit;
 mod weight;
+mod wmma;
 
 pub(super) use stage::LANES;

@@ -2,10 +2,12 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{Pair, add_row_sums, rounded, row_max, row_sum, zeros};
+use super::fragments::{Pair, add_row_sums, rounded, zeros};
 use super::intrinsics::exp2;
+use super::products::{Products, row_max, row_sum};
 use super::stage::{Stage, chunks};
 use super::sums::{Sums, sums};
+use super::wmma;
 
 /// Where a row's maximum starts.
 const LOWEST: f32 = f32::MIN;
@@ -31,6 +33,8 @@ pub(super) struct Softmax {
     exact: bool,
     #[cube(comptime)]
     instructions: bool,
+    #[cube(comptime)]
+    products: Products,
 }
 
 #[cube]
@@ -40,25 +44,32 @@ pub(super) fn softmax(
     #[comptime] value_dim: usize,
     #[comptime] exact: bool,
     #[comptime] instructions: bool,
-    #[comptime] groups: bool,
+    #[comptime] products: Products,
 ) -> Softmax {
-    let mut maxima = Array::<f32>::new(comptime!(2 * parts));
-    let mut weights = Array::<f32>::new(comptime!(2 * parts));
+    let rows = comptime!(products.rows(parts));
+    let mut maxima = Array::<f32>::new(rows);
+    let mut weights = Array::<f32>::new(rows);
     #[unroll]
-    for half in 0..comptime!(2 * parts) {
-        maxima[half] = f32::new(LOWEST);
-        weights[half] = f32::new(0.0);
+    for row in 0..rows {
+        maxima[row] = f32::new(LOWEST);
+        weights[row] = f32::new(0.0);
     }
     Softmax {
         maxima,
         sums: weights,
         rounded_sums: zeros(parts),
-        results: sums(value_dim, parts, comptime!(if groups { "o" } else { "" })),
+        results: sums(
+            value_dim,
+            parts,
+            products,
+            comptime!(if products == Products::Wgmma { "o" } else { "" }),
+        ),
         factor,
         parts,
         value_dim,
         exact,
         instructions,
+        products,
     }
 }
 
@@ -76,58 +87,56 @@ impl Softmax {
         #[comptime] tiles: usize,
         #[comptime] pending_tiles: usize,
     ) {
-        let parts = comptime!(self.parts);
-        let mut tops = Array::<f32>::new(comptime!(2 * parts));
+        let products = comptime!(self.products);
+        let rows = comptime!(products.rows(self.parts));
+        let mut tops = Array::<f32>::new(rows);
         let mut any_higher = false;
         #[unroll]
-        for half in 0..comptime!(2 * parts) {
+        for row in 0..rows {
             let mut top = minus_infinity;
             #[unroll]
-            for n in 0..tiles {
-                let pair = scores[comptime!(pair_of(half, n, tiles))];
+            for n in 0..comptime!(products.row_pairs(tiles)) {
+                let pair = scores[comptime!(products.pair_of(row, n, tiles))];
                 top = max(top, max(pair.extract(0usize), pair.extract(1usize)));
             }
-            tops[half] = row_max(top);
-            any_higher = any_higher || self.is_behind(half, tops[half]);
+            tops[row] = row_max(top, products);
+            any_higher = any_higher || self.is_behind(row, tops[row]);
         }
         if plane_any(any_higher) {
             #[unroll]
-            for half in 0..comptime!(2 * parts) {
-                let top = select(
-                    self.is_behind(half, tops[half]),
-                    tops[half],
-                    self.maxima[half],
-                );
-                let kept = exp2((self.maxima[half] - top) * self.factor, self.instructions);
-                self.maxima[half] = top;
-                self.sums[half] *= kept;
-                self.rounded_sums[half] *= Vector::new(kept);
-                self.results.scale(half, kept);
+            for row in 0..rows {
+                let top = select(self.is_behind(row, tops[row]), tops[row], self.maxima[row]);
+                let kept = exp2((self.maxima[row] - top) * self.factor, self.instructions);
+                self.maxima[row] = top;
+                self.sums[row] *= kept;
+                self.rounded_sums[row] *= Vector::new(kept);
+                self.results.scale(row, kept);
                 #[unroll]
-                for n in 0..pending_tiles {
-                    pending[comptime!(pair_of(half, n, pending_tiles))] *= Vector::new(kept);
+                for n in 0..comptime!(products.row_pairs(pending_tiles)) {
+                    pending[comptime!(products.pair_of(row, n, pending_tiles))] *=
+                        Vector::new(kept);
                 }
             }
         }
     }
 
-    fn is_behind(&self, #[comptime] half: usize, top: f32) -> bool {
-        (top - self.maxima[half]) * self.factor > f32::new(LAZY)
+    fn is_behind(&self, #[comptime] row: usize, top: f32) -> bool {
+        (top - self.maxima[row]) * self.factor > f32::new(LAZY)
     }
 
     /// Makes scores of `tiles` tiles weights.
     pub(super) fn weigh(&mut self, scores: &mut Array<Pair<f32>>, #[comptime] tiles: usize) {
         #[unroll]
         for n in 0..comptime!(2 * self.parts * tiles) {
-            let half = comptime!(n / (2 * tiles) * 2 + n % 2);
+            let row = comptime!(self.products.row_of(n, tiles));
             let mut pair = scores[n];
             #[unroll]
             for e in 0..2usize {
                 // The difference first: of huge scores, products keep no digit after the point.
-                let power = (pair.extract(e) - self.maxima[half]) * self.factor;
+                let power = (pair.extract(e) - self.maxima[row]) * self.factor;
                 pair.insert(e, exp2(power, self.instructions));
             }
-            self.sums[half] += pair.extract(0usize) + pair.extract(1usize);
+            self.sums[row] += pair.extract(0usize) + pair.extract(1usize);
             scores[n] = pair;
         }
     }
@@ -143,7 +152,11 @@ impl Softmax {
         let parts = comptime!(self.parts);
         let high = rounded::<E>(&*weights, comptime!(parts * tiles));
         if comptime!(!self.exact) {
-            add_row_sums::<E>(&mut self.rounded_sums, &high, tiles, parts);
+            if comptime!(self.products == Products::Wmma) {
+                wmma::add_row_sums::<E>(&mut self.rounded_sums, &high, tiles, parts);
+            } else {
+                add_row_sums::<E>(&mut self.rounded_sums, &high, tiles, parts);
+            }
         }
         self.results.accumulate::<E, N>(&high, values, first, tiles);
         if comptime!(self.exact) {
@@ -165,35 +178,36 @@ impl Softmax {
     pub(super) fn finish(
         &self,
         results: &mut Array<Pair<f32>>,
-        #[comptime] half: usize,
+        #[comptime] row: usize,
         left_out: bool,
         minus_infinity: f32,
     ) -> f32 {
-        let value_tiles = comptime!(chunks(self.value_dim));
-        let sum = row_sum(self.sums[half]);
+        let (value_tiles, products) = comptime!((chunks(self.value_dim), self.products));
+        let sum = row_sum(self.sums[row], products);
         // Scores that are not a number leave the maximum alone, but not the sum.
         let empty = sum == 0.0f32 || left_out;
         let mut whole = sum;
         if comptime!(!self.exact) {
-            whole = self.rounded_sums[half].extract(0usize);
+            let pair = self.rounded_sums[row];
+            whole = if comptime!(products == Products::Wmma) {
+                row_sum(pair.extract(0usize) + pair.extract(1usize), products)
+            } else {
+                pair.extract(0usize)
+            };
         }
         let part = select(empty, f32::new(0.0), f32::new(1.0) / whole);
         #[unroll]
-        for n in 0..value_tiles {
+        for n in 0..comptime!(products.row_pairs(value_tiles)) {
+            let at = comptime!(products.pair_of(row, n, value_tiles));
             // Values that others of the tile attend may be infinite, and 0 times that is not 0.
-            let mut pair = results[comptime!(pair_of(half, n, value_tiles))] * Vector::new(part);
+            let mut pair = results[at] * Vector::new(part);
             #[unroll]
             for e in 0..2usize {
                 pair.insert(e, select(empty, f32::new(0.0), pair.extract(e)));
             }
-            results[comptime!(pair_of(half, n, value_tiles))] = pair;
+            results[at] = pair;
         }
-        let maximum = self.maxima[half] * self.factor / f32::new(core::f32::consts::LOG2_E);
+        let maximum = self.maxima[row] * self.factor / f32::new(core::f32::consts::LOG2_E);
         select(empty, minus_infinity, maximum + sum.ln())
     }
-}
-
-/// The pair of a row in tile `n` of `tiles`.
-fn pair_of(half: usize, n: usize, tiles: usize) -> usize {
-    2 * (half / 2 * tiles + n) + half % 2
 }

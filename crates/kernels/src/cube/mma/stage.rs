@@ -5,8 +5,10 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{Pair, definition, pair_row};
+use super::fragments::{Pair, definition};
 use super::intrinsics::{copies_done, copy_chunk, load_matrices, shared_address};
+use super::products::{Products, own_row};
+use super::wmma;
 use crate::cube::rows::HeadRows;
 use crate::cube::walk::NONE;
 
@@ -36,7 +38,7 @@ fn swizzled(chunks: usize) -> usize {
 /// A tile of `rows` rows of `dim` elements, which `units` units move, with asynchronous copies or through registers.
 #[derive(CubeType)]
 pub(super) struct Stage<E: Float, N: Size> {
-    chunks: Shared<[Vector<E, N>]>,
+    pub(super) chunks: Shared<[Vector<E, N>]>,
     /// Its address, where copies are asynchronous.
     pub(super) address: u32,
     #[cube(comptime)]
@@ -52,6 +54,8 @@ pub(super) struct Stage<E: Float, N: Size> {
     pub(super) group: usize,
     #[cube(comptime)]
     pub(super) brain: bool,
+    #[cube(comptime)]
+    pub(super) products: Products,
 }
 
 #[cube]
@@ -62,6 +66,7 @@ pub(super) fn stage<E: Float, N: Size>(
     #[comptime] asynchronous: bool,
     #[comptime] group: usize,
     #[comptime] brain: bool,
+    #[comptime] products: Products,
 ) -> Stage<E, N> {
     let chunks = Shared::<[Vector<E, N>]>::new_aligned_slice(
         comptime!(rows * chunks(dim)),
@@ -80,6 +85,7 @@ pub(super) fn stage<E: Float, N: Size>(
         asynchronous,
         group,
         brain,
+        products,
     }
 }
 
@@ -97,7 +103,12 @@ pub(super) fn arrive(#[comptime] asynchronous: bool, #[comptime] groups: bool) {
 
 /// Where a chunk is. Tiles of four planes have columns of 8 chunks, one after another, each swizzled among its 8.
 #[cube]
-fn place(row: usize, chunk: usize, #[comptime] chunks: usize, #[comptime] group: usize) -> usize {
+pub(super) fn place(
+    row: usize,
+    chunk: usize,
+    #[comptime] chunks: usize,
+    #[comptime] group: usize,
+) -> usize {
     if comptime!(group > 0) {
         (row / group) * comptime!(group * chunks)
             + (chunk / 8usize) * comptime!(group * 8)
@@ -407,6 +418,36 @@ impl<E: Float, N: Size> Stage<E, N> {
         }
     }
 
+    /// Row `first + 16 * tile + row` of chunk `2 * pair + half`, with `first` a multiple of 8.
+    pub(super) fn chunk(
+        &self,
+        first: usize,
+        row: usize,
+        half: usize,
+        #[comptime] pair: usize,
+        #[comptime] tile: usize,
+    ) -> Vector<E, N> {
+        let width = comptime!(chunks(self.dim));
+        let at = operand_place(first, row, half, pair, width);
+        self.chunks[at + comptime!(operand_offset(pair, tile, width))]
+    }
+
+    /// Element `16 * pair + column` of row `first + 16 * tile + row`, with `first` a multiple of 8.
+    pub(super) fn element(
+        &self,
+        first: usize,
+        row: usize,
+        column: usize,
+        #[comptime] pair: usize,
+        #[comptime] tile: usize,
+    ) -> E {
+        let width = comptime!(chunks(self.dim));
+        let elements = self.chunks.as_slice().with_vector_size::<Const<1>>();
+        let at = operand_place(first, row, column / LANES, pair, width)
+            + comptime!(operand_offset(pair, tile, width));
+        elements[at * LANES + column % LANES].extract(0usize)
+    }
+
     /// Puts the sums of a product, rounded, in the rows of this plane.
     pub(super) fn put_sums(
         &mut self,
@@ -414,19 +455,24 @@ impl<E: Float, N: Size> Stage<E, N> {
         #[comptime] tiles: usize,
         #[comptime] parts: usize,
     ) {
-        let width = comptime!(chunks(self.dim));
-        let pairs = self
-            .chunks
-            .as_mut_slice()
-            .with_vector_size_mut::<Const<2>>();
-        #[unroll]
-        for half in 0..comptime!(2 * parts) {
-            let row = pair_row(half, parts) as usize;
+        let (width, products) = comptime!((chunks(self.dim), self.products));
+        if comptime!(products == Products::Wmma) {
+            wmma::put_sums::<E, N>(self, sums, tiles, parts);
+        } else {
+            let pairs = self
+                .chunks
+                .as_mut_slice()
+                .with_vector_size_mut::<Const<2>>();
             #[unroll]
-            for tile in 0..tiles {
-                let at = place(row, tile, width, self.group) * 4usize + UNIT_POS as usize % 4usize;
-                let n = comptime!(2 * (half / 2 * tiles + tile) + half % 2);
-                pairs[at] = Vector::cast_from(sums[n]);
+            for row in 0..comptime!(products.rows(parts)) {
+                let at_row = own_row(row, parts, products) as usize;
+                #[unroll]
+                for tile in 0..tiles {
+                    let at = place(at_row, tile, width, self.group) * 4usize
+                        + UNIT_POS as usize % 4usize;
+                    let pair = comptime!(products.pair_of(row, tile, tiles));
+                    pairs[at] = Vector::cast_from(sums[pair]);
+                }
             }
         }
     }

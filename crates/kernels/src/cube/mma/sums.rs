@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::fragments::{Pair, accumulate, zeros};
 use super::groups;
+use super::products::Products;
 use super::stage::{Stage, chunks};
 
 /// Sums of a row of `dim` elements for each row of a unit: in an array, or in registers that instructions of four planes name.
@@ -17,6 +18,8 @@ pub(super) struct Sums {
     dim: usize,
     #[cube(comptime)]
     parts: usize,
+    #[cube(comptime)]
+    products: Products,
 }
 
 /// Zeros.
@@ -24,6 +27,7 @@ pub(super) struct Sums {
 pub(super) fn sums(
     #[comptime] dim: usize,
     #[comptime] parts: usize,
+    #[comptime] products: Products,
     #[comptime] name: &'static str,
 ) -> Sums {
     if comptime!(!name.is_empty()) {
@@ -38,21 +42,22 @@ pub(super) fn sums(
         name,
         dim,
         parts,
+        products,
     }
 }
 
 #[cube]
 impl Sums {
-    /// Multiplies those of the rows of `half`.
-    pub(super) fn scale(&mut self, #[comptime] half: usize, factor: f32) {
-        let tiles = comptime!(chunks(self.dim));
+    /// Multiplies those of row `row` of each unit.
+    pub(super) fn scale(&mut self, #[comptime] row: usize, factor: f32) {
+        let (tiles, products) = comptime!((chunks(self.dim), self.products));
         if comptime!(self.name.is_empty()) {
             #[unroll]
-            for n in 0..tiles {
-                self.pairs[comptime!(2 * (half / 2 * tiles + n) + half % 2)] *= Vector::new(factor);
+            for n in 0..comptime!(products.row_pairs(tiles)) {
+                self.pairs[comptime!(products.pair_of(row, n, tiles))] *= Vector::new(factor);
             }
         } else {
-            groups::scale(self.name, tiles, half, factor);
+            groups::scale(self.name, tiles, row, factor);
         }
     }
 
