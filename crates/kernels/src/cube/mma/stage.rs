@@ -44,7 +44,7 @@ pub(super) struct Stage<E: Float, N: Size> {
     #[cube(comptime)]
     rows: usize,
     #[cube(comptime)]
-    dim: usize,
+    pub(super) dim: usize,
     #[cube(comptime)]
     units: usize,
     #[cube(comptime)]

@@ -255,6 +255,7 @@ pub(super) fn put_sums<E: Float, N: Size>(
     #[comptime] tiles: usize,
     #[comptime] parts: usize,
 ) {
+    let width = comptime!(chunks(stage.dim));
     #[unroll]
     for part in 0..parts {
         let row = own_row(part, parts, Products::Wmma) as usize;
@@ -267,7 +268,7 @@ pub(super) fn put_sums<E: Float, N: Size>(
                 chunk.insert(comptime!(2 * r), E::cast_from(pair.extract(0usize)));
                 chunk.insert(comptime!(2 * r + 1), E::cast_from(pair.extract(1usize)));
             }
-            let at = place(row, comptime!(2 * n) + upper(), tiles, 0usize);
+            let at = place(row, comptime!(2 * n) + upper(), width, 0usize);
             stage.chunks[at] = chunk;
         }
     }
