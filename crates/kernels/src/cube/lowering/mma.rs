@@ -40,7 +40,7 @@ pub(super) fn class_launches(
         let keys = |wanted| key_pass(rows, head_dim, value_dim, wanted, products);
         let pass = match kernel {
             "forward" => forward_pass(rows, head_dim, value_dim, products),
-            "dq" => dq_pass(rows, head_dim, value_dim, products),
+            "dq" => dq_pass(rows, head_dim, products),
             "dk" => keys((true, false)),
             "dv" => keys((false, true)),
             _ => keys((true, true)),
@@ -64,7 +64,7 @@ pub(super) fn class_launches(
             brain: false,
         }
     });
-    let both = sums_both(head_dim, value_dim);
+    let both = sums_both(head_dim, value_dim, products);
     all.into_iter()
         .filter(move |launch| both || !(launch.config.keys && launch.config.values))
 }

@@ -105,12 +105,7 @@ pub(in crate::cube) fn dq(
     let count = call.query_grid()?;
     let config = config(
         call,
-        dq_pass(
-            call.owned.rows,
-            shape.head_dim,
-            shape.value_dim,
-            call.choice.products,
-        ),
+        dq_pass(call.owned.rows, shape.head_dim, call.choice.products),
     );
     unsafe {
         dq::dq::launch_unchecked(
@@ -150,7 +145,7 @@ pub(in crate::cube) fn dkdv(
 ) -> Result<(), CubeError> {
     let shape = call.problem().shape();
     let (keys, values) = (target.dk.is_some(), target.dv.is_some());
-    let passes = if sums_both(shape.head_dim, shape.value_dim) {
+    let passes = if sums_both(shape.head_dim, shape.value_dim, call.choice.products) {
         vec![(keys, values)]
     } else {
         vec![(keys, false), (false, values)]

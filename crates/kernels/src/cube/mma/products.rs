@@ -61,11 +61,6 @@ impl Products {
         }
     }
 
-    /// Whether cubes have shared memory for two slots of 64 rows of `widest` elements: AMD's have 64 KiB.
-    pub(super) fn have_room(self, widest: usize) -> bool {
-        self != Products::Wmma || widest <= 64
-    }
-
     /// Rows of a unit, where its plane has `parts` tiles of 16.
     pub(super) fn rows(self, parts: usize) -> usize {
         match self {

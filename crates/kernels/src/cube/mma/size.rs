@@ -38,19 +38,14 @@ pub(in crate::cube) fn forward_pass(
     }
     let widest = head_dim.max(value_dim);
     Pass {
-        parts: parts(rows, value_dim),
-        visited: visited(widest <= 128 && products.have_room(widest)),
+        parts: parts(rows, value_dim, products),
+        visited: visited(widest <= 128, products),
     }
 }
 
 /// dQ of cubes that own `rows` rows.
-pub(in crate::cube) fn dq_pass(
-    rows: usize,
-    head_dim: usize,
-    value_dim: usize,
-    products: Products,
-) -> Pass {
-    gradient_pass(rows, head_dim, head_dim.max(value_dim), products)
+pub(in crate::cube) fn dq_pass(rows: usize, head_dim: usize, products: Products) -> Pass {
+    gradient_pass(rows, head_dim, products)
 }
 
 /// dK and dV, those that are wanted, of cubes that own `rows` rows.
@@ -62,36 +57,43 @@ pub(in crate::cube) fn key_pass(
     products: Products,
 ) -> Pass {
     let sums = usize::from(keys) + usize::from(values);
-    let widest = head_dim.max(value_dim);
-    gradient_pass(rows, widest * sums, widest, products)
+    gradient_pass(rows, head_dim.max(value_dim) * sums, products)
 }
 
-/// Whether dK and dV take one launch: else a unit has no registers for the sums of both.
-pub(in crate::cube) fn sums_both(head_dim: usize, value_dim: usize) -> bool {
-    head_dim.max(value_dim) <= 128
+/// Whether dK and dV take one launch: else a unit has no registers for the sums of both. AMD's have 256, with the operands of
+/// larger products.
+pub(in crate::cube) fn sums_both(head_dim: usize, value_dim: usize, products: Products) -> bool {
+    let most = if products == Products::Wmma { 64 } else { 128 };
+    head_dim.max(value_dim) <= most
 }
 
-/// A pass with sums of `dim` elements a row, of rows of at most `widest` elements.
-fn gradient_pass(rows: usize, dim: usize, widest: usize, products: Products) -> Pass {
+/// A pass with sums of `dim` elements a row.
+fn gradient_pass(rows: usize, dim: usize, products: Products) -> Pass {
     if products == Products::Wgmma {
         return GROUPED;
     }
-    let parts = parts(rows, dim);
+    let parts = parts(rows, dim, products);
     Pass {
         parts,
-        visited: visited(parts * dim <= 128 && products.have_room(widest)),
+        visited: visited(parts * dim <= 128, products),
     }
 }
 
-/// Rows that a cube visits at a time: all that it may, or half of them.
-fn visited(all: bool) -> usize {
-    if all { VISITED } else { VISITED / 2 }
+/// Rows that a cube visits at a time: as many as it may, where units have registers for their sums, or half of them. AMD's
+/// cubes have shared memory for half of them, two slots of which are within 64 KiB.
+fn visited(all: bool, products: Products) -> usize {
+    if all && products != Products::Wmma {
+        VISITED
+    } else {
+        VISITED / 2
+    }
 }
 
 /// Tiles of 16 rows that a plane owns, with sums of `dim` elements a row: two where it has registers for them, so that what
 /// is read of visited rows is multiplied twice.
-fn parts(rows: usize, dim: usize) -> usize {
-    if rows >= 128 && dim <= 128 { 2 } else { 1 }
+fn parts(rows: usize, dim: usize, products: Products) -> usize {
+    let most = if products == Products::Wmma { 64 } else { 128 };
+    if rows >= 128 && dim <= most { 2 } else { 1 }
 }
 
 /// Units of a cube that owns `rows` rows, `parts` tiles a plane.
@@ -109,7 +111,7 @@ pub(in crate::cube) fn shared_bytes(
     let (head_dim, value_dim) = (shape.head_dim, shape.value_dim);
     let (keys, values) = (padded(head_dim), padded(value_dim));
     let forward_visited = forward_pass(rows, head_dim, value_dim, products).visited;
-    let dq_visited = dq_pass(rows, head_dim, value_dim, products).visited;
+    let dq_visited = dq_pass(rows, head_dim, products).visited;
     let forward = rows * keys.max(values) + 2 * forward_visited * (keys + values);
     let backward = (rows + 2 * dq_visited) * (keys + values);
     forward.max(backward) * 2

@@ -140,6 +140,15 @@ fn operand_offset(pair: usize, tile: usize, chunks: usize) -> usize {
     16 * tile * chunks + 2 * pair / among * among
 }
 
+/// The way from chunk 0 or 1 of a row that is a multiple of 8 to chunk `2 * pair` or the next of row `16 * tile + row` after it:
+/// whether the two change places, and the rest.
+fn row_offset(row: usize, pair: usize, tile: usize, chunks: usize) -> (usize, usize) {
+    let among = swizzled(chunks);
+    let swizzle = (row * among / 8 % among) ^ (2 * pair % among);
+    let offset = row * chunks + swizzle / 2 * 2 + operand_offset(pair, tile, chunks);
+    (swizzle % 2, offset)
+}
+
 /// What the chunks of a row are swizzled by, among `among` neighbours.
 #[cube]
 fn swizzle(row: usize, #[comptime] among: usize) -> usize {
@@ -212,7 +221,12 @@ impl<E: Float, N: Size> Stage<E, N> {
         for n in 0..count {
             let moved = moved_chunk(n, width, units, self.group);
             let mut value = Vector::<E, N>::cast_from(0.0f32);
-            if (comptime!((n + 1) * units <= tile_rows * chunks(width)) || moved.row < tile_rows)
+            if comptime!(self.products == Products::Wmma && tile_rows * chunks(width) % units == 0)
+            {
+                let token = tokens[first + moved.row];
+                value = wmma::read::<E, N>(tensor, rows, token, end, moved.chunk, width, dim);
+            } else if (comptime!((n + 1) * units <= tile_rows * chunks(width))
+                || moved.row < tile_rows)
                 && (comptime!(chunks(width) * LANES == dim) || moved.chunk < comptime!(dim / LANES))
             {
                 let token = tokens[first + moved.row];
@@ -433,19 +447,21 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// Element `16 * pair + column` of row `first + 16 * tile + row`, with `first` a multiple of 8.
+    ///
+    /// As [`operand_place`] says, but that rows are known: of the way to an element two places are not.
     pub(super) fn element(
         &self,
         first: usize,
-        row: usize,
+        #[comptime] row: usize,
         column: usize,
         #[comptime] pair: usize,
         #[comptime] tile: usize,
     ) -> E {
         let width = comptime!(chunks(self.dim));
+        let (odd, offset) = comptime!(row_offset(row, pair, tile, width));
         let elements = self.chunks.as_slice().with_vector_size::<Const<1>>();
-        let at = operand_place(first, row, column / LANES, pair, width)
-            + comptime!(operand_offset(pair, tile, width));
-        elements[at * LANES + column % LANES].extract(0usize)
+        let at = (first * width + (column / LANES ^ odd)) * LANES + column % LANES;
+        elements[at + comptime!(offset * LANES)].extract(0usize)
     }
 
     /// Puts the sums of a product, rounded, in the rows of this plane.

@@ -5,17 +5,48 @@
 //!
 //! Operands go by rows. On RDNA4 each half of a plane has 8 elements of each of the 16 rows of an operand, and 8 neighbouring
 //! rows of the sums. On RDNA3 both halves have all 16 elements, and the even or odd rows of the sums: left operands are given
-//! their rows in another order, so that these are 8 neighbours too. Then [`super::products`] holds for both.
+//! their rows in another order, so that these are 8 neighbours too. Then [`super::products`] holds for both. Which 8 of a row's
+//! elements a half has is the same for both operands, so that no sum depends on it.
 
 use cubecl::prelude::*;
 
 use super::fragments::{Pair, zeros};
 use super::products::{Products, own_row};
-use super::stage::{Stage, chunks, place};
+use super::stage::{LANES, Stage, chunks, place};
+use crate::cube::rows::HeadRows;
+use crate::cube::walk::NONE;
+
+/// Steps whose operands are read together. Nothing waits between these, but compilers that read all operands before the first
+/// product run out of registers.
+const AHEAD: usize = 2;
 
 #[cube]
 fn definition<E: Float>() -> cmma::MmaDefinition<E, E, f32> {
     cmma::MmaDefinition::<E, E, f32>::new(16usize, 16usize, 16usize)
+}
+
+/// Chunk `chunk` of the row of `token`; zeros for [`NONE`], from token `end` on, and beyond `dim` elements of `width`.
+///
+/// Without a branch: AMD's compiler moves products behind it that are not needed before, and keeps their operands in registers
+/// that there are not. Where nothing is to be read the first row is, and left.
+#[cube]
+pub(super) fn read<E: Float, N: Size>(
+    tensor: &Tensor<Vector<E, N>>,
+    rows: &HeadRows,
+    token: i32,
+    end: i32,
+    chunk: usize,
+    #[comptime] width: usize,
+    #[comptime] dim: usize,
+) -> Vector<E, N> {
+    let mut there = token != NONE && token < end;
+    let mut chunk = chunk;
+    if comptime!(chunks(width) * LANES != dim) {
+        there = there && chunk < comptime!(dim / LANES);
+        chunk = min(chunk, comptime!(dim / LANES - 1));
+    }
+    let value = tensor[rows.at(select(there, token, rows.start)) + chunk];
+    select(there, value, Vector::cast_from(0.0f32))
 }
 
 /// Elements that a unit has of a row of an operand: 16 on RDNA3, 8 on RDNA4.
@@ -85,6 +116,9 @@ pub(super) fn scores<E: Float, N: Size>(
     let mut sums = zeros(comptime!(parts * tiles));
     #[unroll]
     for k in 0..comptime!(chunks(dim) / 2) {
+        if comptime!(k % AHEAD == 0) {
+            sync_plane();
+        }
         let mut b = Array::<Vector<E, N>>::new(comptime!(parts * registers));
         #[unroll]
         for part in 0..parts {
@@ -166,6 +200,9 @@ pub(super) fn accumulate<E: Float, N: Size>(
         }
         #[unroll]
         for n in 0..comptime!(chunks(dim) / 2) {
+            if comptime!(n % AHEAD == 0) {
+                sync_plane();
+            }
             let a = column_elements::<E, N>(visited, first, n, k, depth);
             #[unroll]
             for part in 0..parts {
