@@ -460,7 +460,7 @@ impl<E: Float, N: Size> Stage<E, N> {
         let width = comptime!(chunks(self.dim));
         let (odd, offset) = comptime!(row_offset(row, pair, tile, width));
         let elements = self.chunks.as_slice().with_vector_size::<Const<1>>();
-        let at = (first * width + (column / LANES ^ odd)) * LANES + column % LANES;
+        let at = (first * width + ((column / LANES) ^ odd)) * LANES + column % LANES;
         elements[at + comptime!(offset * LANES)].extract(0usize)
     }
 
