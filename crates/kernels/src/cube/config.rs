@@ -29,6 +29,8 @@ pub(super) struct Config {
     pub(super) parts: usize,
     /// Whether four planes multiply together, by instructions of Hopper's GPUs.
     pub(super) groups: bool,
+    /// Slots of the ring of visits of those.
+    pub(super) slots: usize,
     /// Whether the type is bf16, where it is not f16.
     pub(super) brain: bool,
     /// Whether the compiler takes instructions of NVIDIA's GPUs: asynchronous copies, approximate powers of 2.

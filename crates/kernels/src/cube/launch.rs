@@ -76,6 +76,7 @@ impl CubeAttention {
             parts: 1,
             instructions: false,
             groups: false,
+            slots: 0,
             brain: self.dtype == ElemType::Float(FloatKind::BF16),
         }
     }

@@ -27,6 +27,7 @@ mod tune;
 mod unit;
 mod walk;
 mod weight;
+mod wgmma;
 
 pub use attention::CubeAttention;
 pub use error::CubeError;

@@ -7,7 +7,7 @@ use super::devices::Device;
 use crate::cube::config::Config;
 use crate::cube::launch::{PREPASS_LANES, PREPASS_UNITS};
 use crate::cube::mma::size::units;
-use crate::cube::{mma, stats, unit};
+use crate::cube::{mma, stats, unit, wgmma};
 
 fn tensor() -> TensorCompilationArg {
     TensorCompilationArg {
@@ -135,6 +135,18 @@ pub(super) const MMA: Engine = Engine {
             mma::LANES, config, dtype
         )
     },
+};
+
+pub(super) const WGMMA: Engine = Engine {
+    forward: |device, config, dtype| {
+        kernel!(
+            wgmma::forward::forward::Forward, device, wgmma::size::units(config.owned.rows),
+            [T T T T T B B S S S S S S],
+            mma::LANES, config, dtype
+        )
+    },
+    dq: MMA.dq,
+    dkdv: MMA.dkdv,
 };
 
 /// The pass before the gradients, which engines share.

@@ -73,6 +73,7 @@ fn lower(devices: &[Device]) {
                     parts: 1,
                     instructions: false,
                     groups: false,
+                    slots: 0,
                     brain: false,
                 };
                 lower_class(device, config, dtype);

@@ -11,18 +11,18 @@ use super::stage::{Stage, chunks};
 use crate::cube::walk::NONE;
 
 /// Two neighbouring elements.
-pub(super) type Pair<E> = Vector<E, Const<2>>;
+pub(in crate::cube) type Pair<E> = Vector<E, Const<2>>;
 
 /// The product: `16 x 8` sums over a depth of 16.
 #[cube]
-pub(super) fn definition<E: Float>() -> cmma::MmaDefinition<E, E, f32> {
+pub(in crate::cube) fn definition<E: Float>() -> cmma::MmaDefinition<E, E, f32> {
     cmma::MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize)
 }
 
 /// Sums of `16 x (8 * tiles)`: pair `2 * tile + half` is of row `u / 4 + 8 * half`. Where a plane has two such, the second
 /// follows.
 #[cube]
-pub(super) fn zeros(#[comptime] tiles: usize) -> Array<Pair<f32>> {
+pub(in crate::cube) fn zeros(#[comptime] tiles: usize) -> Array<Pair<f32>> {
     let mut sums = Array::<Pair<f32>>::new(comptime!(2 * tiles));
     #[unroll]
     for n in 0..comptime!(2 * tiles) {
@@ -61,7 +61,7 @@ fn multiply<E: Float>(
 
 /// Sums of the `parts` tiles of rows of this plane in `left` with rows `first ..` of `right`, 8 rows a tile.
 #[cube]
-pub(super) fn scores<E: Float, N: Size>(
+pub(in crate::cube) fn scores<E: Float, N: Size>(
     left: &Stage<E, N>,
     right: &Stage<E, N>,
     first: usize,
@@ -106,7 +106,7 @@ pub(super) fn scores<E: Float, N: Size>(
 
 /// Sums of a product of `tiles` tiles as a left operand.
 #[cube]
-pub(super) fn rounded<E: Float>(
+pub(in crate::cube) fn rounded<E: Float>(
     sums: &Array<Pair<f32>>,
     #[comptime] tiles: usize,
 ) -> Array<Pair<E>> {
@@ -120,7 +120,7 @@ pub(super) fn rounded<E: Float>(
 
 /// `sums += weights * right`, with `weights` the [`rounded`] sums of a product over rows `first ..` of `right`.
 #[cube]
-pub(super) fn accumulate<E: Float, N: Size>(
+pub(in crate::cube) fn accumulate<E: Float, N: Size>(
     sums: &mut Array<Pair<f32>>,
     weights: &Array<Pair<E>>,
     right: &Stage<E, N>,
@@ -152,7 +152,7 @@ pub(super) fn accumulate<E: Float, N: Size>(
 
 /// `sums += weights * 1`: the sums of rows, a pair of equal ones for each half.
 #[cube]
-pub(super) fn add_row_sums<E: Float>(
+pub(in crate::cube) fn add_row_sums<E: Float>(
     sums: &mut Array<Pair<f32>>,
     weights: &Array<Pair<E>>,
     #[comptime] tiles: usize,
@@ -182,7 +182,7 @@ pub(super) fn add_row_sums<E: Float>(
 
 /// Multiplies sums by `factor`; rows without a token are zeros.
 #[cube]
-pub(super) fn scale_rows(
+pub(in crate::cube) fn scale_rows(
     sums: &mut Array<Pair<f32>>,
     tokens: &Array<i32>,
     #[comptime] tiles: usize,
@@ -203,7 +203,7 @@ pub(super) fn scale_rows(
 
 /// The row of this unit's pairs of `half`, counted over its `parts` tiles.
 #[cube]
-pub(super) fn pair_row(#[comptime] half: usize, #[comptime] parts: usize) -> u32 {
+pub(in crate::cube) fn pair_row(#[comptime] half: usize, #[comptime] parts: usize) -> u32 {
     UNIT_POS / 32u32 * comptime!(16 * parts as u32)
         + UNIT_POS % 32u32 / 4u32
         + comptime!(8 * half as u32)
@@ -211,14 +211,14 @@ pub(super) fn pair_row(#[comptime] half: usize, #[comptime] parts: usize) -> u32
 
 /// The largest `x` of the units that share rows.
 #[cube]
-pub(super) fn row_max(x: f32) -> f32 {
+pub(in crate::cube) fn row_max(x: f32) -> f32 {
     let y = max(x, plane_shuffle_xor(x, 1u32));
     max(y, plane_shuffle_xor(y, 2u32))
 }
 
 /// The sum of the `x` of the units that share rows, the same for all of them.
 #[cube]
-pub(super) fn row_sum(x: f32) -> f32 {
+pub(in crate::cube) fn row_sum(x: f32) -> f32 {
     let y = x + plane_shuffle_xor(x, 1u32);
     y + plane_shuffle_xor(y, 2u32)
 }

@@ -13,7 +13,7 @@ use crate::cube::walk::{
 
 /// The tokens of the rows of a key tile that have a place in the results, keys and padding.
 #[cube]
-pub(super) fn key_tokens(
+pub(in crate::cube) fn key_tokens(
     own: &KeyTile,
     index: &[i32],
     kv_start: i32,
@@ -35,25 +35,25 @@ pub(super) fn key_tokens(
 /// The query heads that share the keys of a tile.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-pub(super) struct Group {
-    pub(super) heads: i32,
+pub(in crate::cube) struct Group {
+    pub(in crate::cube) heads: i32,
     /// Place of the first head's record in the index; those of the others follow.
-    pub(super) records: usize,
+    pub(in crate::cube) records: usize,
     /// Row 0 of the first head, in the stats.
-    pub(super) stats: usize,
+    pub(in crate::cube) stats: usize,
     /// Rows of a head.
-    pub(super) head_rows: usize,
+    pub(in crate::cube) head_rows: usize,
     /// Rows of all heads and sequences.
-    pub(super) all_rows: usize,
+    pub(in crate::cube) all_rows: usize,
 }
 
 /// The queries that a key tile visits.
 #[derive(CubeType)]
-pub(super) struct VisitedQueries {
+pub(in crate::cube) struct VisitedQueries {
     cursor: QueryCursor,
-    pub(super) at: Pipeline,
+    pub(in crate::cube) at: Pipeline,
     /// Of three visits.
-    pub(super) rows: VisitedStats,
+    pub(in crate::cube) rows: VisitedStats,
     group: Group,
     span: Span,
     keys: Reach,
@@ -66,7 +66,7 @@ pub(super) struct VisitedQueries {
 /// The first visits of a key tile. Their tokens and stats are there after the next barrier.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn visited_queries(
+pub(in crate::cube) fn visited_queries(
     own: &KeyTile,
     index: &[i32],
     stats: &[f32],
@@ -104,7 +104,7 @@ pub(super) fn visited_queries(
 #[cube]
 impl VisitedQueries {
     /// Looks up the tokens and stats of the visit after the next.
-    pub(super) fn look_ahead(
+    pub(in crate::cube) fn look_ahead(
         &mut self,
         own: &KeyTile,
         index: &[i32],
@@ -118,7 +118,7 @@ impl VisitedQueries {
     }
 
     /// Goes on to the next visit, after [`VisitedQueries::look_ahead`].
-    pub(super) fn turn(&mut self, index: &[i32]) {
+    pub(in crate::cube) fn turn(&mut self, index: &[i32]) {
         let later = self.describe(index);
         self.at.turn(later);
     }
@@ -243,8 +243,8 @@ impl QueryCursor {
 
 /// What the visited queries have of their rows.
 #[derive(CubeType)]
-pub(super) struct VisitedStats {
-    pub(super) tokens: Shared<[i32]>,
+pub(in crate::cube) struct VisitedStats {
+    pub(in crate::cube) tokens: Shared<[i32]>,
     /// The lse to base 2 and `D`; an lse of `inf` for rows without a token, whose weights are 0.
     stats: Shared<[Pair<f32>]>,
     /// Of each plane of rows, whether one has no token.
@@ -304,7 +304,7 @@ impl VisitedStats {
     }
 
     /// What element `e` of pair `n` of this unit needs of its visited row, of `tiles` tiles of 8 rows from `place` on.
-    pub(super) fn of_pair(
+    pub(in crate::cube) fn of_pair(
         &self,
         place: usize,
         #[comptime] n: usize,
@@ -316,7 +316,7 @@ impl VisitedStats {
     }
 
     /// Whether one of the rows from `place` on has no token: a row of zeros, and a key may be infinite.
-    pub(super) fn leave_out(&self, place: usize, #[comptime] rows: usize) -> bool {
+    pub(in crate::cube) fn leave_out(&self, place: usize, #[comptime] rows: usize) -> bool {
         let mut any = 0u32.runtime();
         #[unroll]
         for n in 0..comptime!(rows / PLANE) {

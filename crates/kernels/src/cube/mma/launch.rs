@@ -11,6 +11,7 @@ use crate::cube::error::CubeError;
 use crate::cube::select::Engine;
 use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
 use crate::cube::tile::Tile;
+use crate::cube::wgmma;
 
 fn config(call: &CubeAttention, pass: Pass) -> Config {
     let config = call.config();
@@ -48,13 +49,27 @@ pub(in crate::cube) fn forward(
     let pass = forward_pass(call.owned.rows, shape.head_dim, shape.value_dim);
     let config = Config {
         rounding: outputs.rounding.is_some(),
+        slots: wgmma::size::forward_slots(
+            call.owned.rows,
+            shape,
+            call.client.properties().hardware.max_shared_memory_size,
+        )
+        .unwrap_or(0),
         ..config(call, pass)
     };
+    let kernel = match config.groups {
+        true => wgmma::forward::forward::launch_unchecked,
+        false => forward::forward::launch_unchecked,
+    };
     unsafe {
-        forward::forward::launch_unchecked(
+        kernel(
             &call.client,
             count,
-            cube_dim(config),
+            if config.groups {
+                CubeDim::new_1d(wgmma::size::units(config.owned.rows) as u32)
+            } else {
+                cube_dim(config)
+            },
             call.address_type(&[
                 &q.handle,
                 &k.handle,

@@ -10,7 +10,7 @@ use crate::cube::walk::{Distances, NONE};
 /// whether the owned rows are queries.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn attended(
+pub(in crate::cube) fn attended(
     distances: &Distances,
     index: &[i32],
     head_record: usize,
@@ -81,7 +81,7 @@ fn bit(
 
 /// Tokens of this unit's rows, two of each tile: of `tokens`, those before `end`.
 #[cube]
-pub(super) fn own_rows(tokens: &Shared<[i32]>, end: i32, #[comptime] parts: usize) -> Array<i32> {
+pub(in crate::cube) fn own_rows(tokens: &Shared<[i32]>, end: i32, #[comptime] parts: usize) -> Array<i32> {
     let mut own = Array::<i32>::new(comptime!(2 * parts));
     #[unroll]
     for half in 0..comptime!(2 * parts) {
@@ -93,7 +93,7 @@ pub(super) fn own_rows(tokens: &Shared<[i32]>, end: i32, #[comptime] parts: usiz
 
 /// Puts `other` in the place of pairs that do not attend, of sums of `tiles` tiles.
 #[cube]
-pub(super) fn keep_attended(
+pub(in crate::cube) fn keep_attended(
     sums: &mut Array<Pair<f32>>,
     bits: &Array<u32>,
     other: f32,

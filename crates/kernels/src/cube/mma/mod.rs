@@ -7,18 +7,18 @@
 pub(super) mod dkdv;
 pub(super) mod dq;
 pub(super) mod forward;
-mod fragments;
+pub(super) mod fragments;
 mod groups;
-mod intrinsics;
-mod keys;
+pub(super) mod intrinsics;
+pub(super) mod keys;
 pub(super) mod launch;
-mod mask;
-mod queries;
+pub(super) mod mask;
+pub(super) mod queries;
 pub(super) mod size;
 mod softmax;
-mod stage;
+pub(super) mod stage;
 mod sums;
-mod visit;
-mod weight;
+pub(super) mod visit;
+pub(super) mod weight;
 
 pub(super) use stage::LANES;

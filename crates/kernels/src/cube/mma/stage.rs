@@ -14,12 +14,12 @@ use crate::cube::walk::NONE;
 pub(in crate::cube) const LANES: usize = 8;
 
 /// Chunks of a row of `dim` elements.
-pub(super) fn chunks(dim: usize) -> usize {
+pub(in crate::cube) fn chunks(dim: usize) -> usize {
     dim.div_ceil(2 * LANES) * 2
 }
 
 /// Elements of a row of `dim`, with padding.
-pub(super) fn padded(dim: usize) -> usize {
+pub(in crate::cube) fn padded(dim: usize) -> usize {
     chunks(dim) * LANES
 }
 
@@ -35,10 +35,10 @@ fn swizzled(chunks: usize) -> usize {
 
 /// A tile of `rows` rows of `dim` elements, which `units` units move, with asynchronous copies or through registers.
 #[derive(CubeType)]
-pub(super) struct Stage<E: Float, N: Size> {
+pub(in crate::cube) struct Stage<E: Float, N: Size> {
     chunks: Shared<[Vector<E, N>]>,
     /// Its address, where copies are asynchronous.
-    pub(super) address: u32,
+    pub(in crate::cube) address: u32,
     #[cube(comptime)]
     rows: usize,
     #[cube(comptime)]
@@ -49,13 +49,13 @@ pub(super) struct Stage<E: Float, N: Size> {
     asynchronous: bool,
     /// Rows of a tile that four planes multiply, as they want it; 0 for tiles of one plane.
     #[cube(comptime)]
-    pub(super) group: usize,
+    pub(in crate::cube) group: usize,
     #[cube(comptime)]
-    pub(super) brain: bool,
+    pub(in crate::cube) brain: bool,
 }
 
 #[cube]
-pub(super) fn stage<E: Float, N: Size>(
+pub(in crate::cube) fn stage<E: Float, N: Size>(
     #[comptime] rows: usize,
     #[comptime] dim: usize,
     #[comptime] units: usize,
@@ -85,7 +85,7 @@ pub(super) fn stage<E: Float, N: Size>(
 
 /// Waits for all that units of the cube have begun.
 #[cube]
-pub(super) fn arrive(#[comptime] asynchronous: bool, #[comptime] groups: bool) {
+pub(in crate::cube) fn arrive(#[comptime] asynchronous: bool, #[comptime] groups: bool) {
     if comptime!(asynchronous) {
         copies_done();
     }
@@ -266,7 +266,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     /// Begins to move `count` rows of `tensor` to the rows from `at` on: those of `tokens` from `first` on, zeros for
     /// [`NONE`], from token `end` on, and beyond `dim`. [`Stage::finish`] ends it.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn begin(
+    pub(in crate::cube) fn begin(
         &mut self,
         tensor: &Tensor<Vector<E, N>>,
         rows: &HeadRows,
@@ -286,7 +286,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// Ends what [`Stage::begin`] began, but for [`arrive`].
-    pub(super) fn finish(
+    pub(in crate::cube) fn finish(
         &mut self,
         values: &Array<Vector<E, N>>,
         at: usize,
@@ -300,7 +300,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     /// Moves the rows of the first `count` of `tokens` to the first rows, as [`Stage::begin`] says. They are there
     /// after [`arrive`].
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn fill(
+    pub(in crate::cube) fn fill(
         &mut self,
         tensor: &Tensor<Vector<E, N>>,
         rows: &HeadRows,
@@ -314,7 +314,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// Changes the sign of all elements, which have been moved by the units that change them.
-    pub(super) fn negate(&mut self) {
+    pub(in crate::cube) fn negate(&mut self) {
         let (width, units) = comptime!((self.dim, self.units));
         #[unroll]
         for n in 0..comptime!(moved(self.rows, width, units)) {
@@ -326,14 +326,14 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// The address of a row that is the first of 8, for products of four planes.
-    pub(super) fn row_address(&self, row: usize) -> u32 {
+    pub(in crate::cube) fn row_address(&self, row: usize) -> u32 {
         let (rows, width) = comptime!((self.group, chunks(self.dim)));
         let at = row / rows * comptime!(rows * width) + row % rows * 8usize;
         self.address + at as u32 * 16u32
     }
 
     /// Rows `16 * tile ..` and elements `16 * k ..` as the left operand of a product.
-    pub(super) fn left(&self, tile: usize, #[comptime] k: usize) -> Array<Pair<E>> {
+    pub(in crate::cube) fn left(&self, tile: usize, #[comptime] k: usize) -> Array<Pair<E>> {
         let lane = UNIT_POS as usize % 32usize;
         let width = comptime!(chunks(self.dim));
         let at = operand_place(tile * 16usize, lane % 16usize, lane / 16usize, k, width);
@@ -343,7 +343,7 @@ impl<E: Float, N: Size> Stage<E, N> {
 
     /// Rows `first + 16 * n ..` as columns and elements `16 * k ..` as depth: two right operands of a product with this
     /// transposed.
-    pub(super) fn right_transposed(
+    pub(in crate::cube) fn right_transposed(
         &self,
         first: usize,
         #[comptime] n: usize,
@@ -362,7 +362,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// Elements `16 * n ..` as columns and rows `first + 16 * k ..` as depth: two right operands of a product with this.
-    pub(super) fn right(
+    pub(in crate::cube) fn right(
         &self,
         first: usize,
         #[comptime] n: usize,
@@ -408,7 +408,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// Puts the sums of a product, rounded, in the rows of this plane.
-    pub(super) fn put_sums(
+    pub(in crate::cube) fn put_sums(
         &mut self,
         sums: &Array<Pair<f32>>,
         #[comptime] tiles: usize,
@@ -432,7 +432,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// Writes rows of `dim` elements to those of `tensor` that have a token.
-    pub(super) fn store(
+    pub(in crate::cube) fn store(
         &self,
         tensor: &mut Tensor<Vector<E, N>>,
         rows: &HeadRows,

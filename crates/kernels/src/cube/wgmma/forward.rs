@@ -1,0 +1,328 @@
+//! Forward: a cube owns a tile of queries and visits the keys of their blocks with an online softmax.
+
+use cubecl::prelude::*;
+
+use super::instructions::{copies_done, end_copies, set_registers, sync_units, writes_done};
+use super::keys::fill;
+use super::products::{GROUP, begin_scores, begin_values, declare, products_done, scale, take};
+use super::ring::{Ring, Turn, ring};
+use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
+use super::softmax::softmax;
+use super::step::{Step, first_step};
+use super::tiles::{Tiles, tiles};
+use crate::cube::config::Config;
+use crate::cube::mma::fragments::{Pair, rounded, zeros};
+use crate::cube::mma::mask::{attended, keep_attended};
+use crate::cube::mma::queries::own_tokens;
+use crate::cube::mma::stage::{LANES, chunks, padded};
+use crate::cube::rows::head_rows;
+use crate::cube::tile::Tile;
+use crate::cube::walk::{NONE, QueryTile, query_tile};
+
+/// A scale of 0, where `-inf` is still what does not attend: no score below 1e28 sees the difference.
+const LEAST_SCALE: f32 = 1e-30;
+/// The barrier of the units that work on visits.
+pub(super) const WORKING: usize = 2;
+
+/// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(in crate::cube) fn forward<E: Float, N: Size>(
+    q: &Tensor<Vector<E, N>>,
+    k: &Tensor<Vector<E, N>>,
+    v: &Tensor<Vector<E, N>>,
+    out: &mut Tensor<Vector<E, N>>,
+    rounding: &mut Tensor<Vector<E, N>>,
+    lse: &mut [f32],
+    index: &[i32],
+    scale: f32,
+    minus_infinity: f32,
+    batch: u32,
+    heads: u32,
+    kv_heads: u32,
+    seq_q: u32,
+    #[comptime] config: Config,
+    #[define(E)] _dtype: ElemType,
+) {
+    let (tile, visited) = comptime!((config.owned, config.visited));
+    let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let (widest, units, working) =
+        comptime!((head_dim.max(value_dim), units(tile.rows), consumers(tile.rows)));
+    let (fewer, more) = comptime!(registers(tile.rows));
+    let (together, value_tiles) = comptime!((together(config), chunks(value_dim)));
+    let all_tiles = comptime!(together * visited.rows / 8);
+
+    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let span = own.span;
+    let mut owned = tiles::<E, N>(1usize, tile.rows, head_dim, widest);
+    let keys = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
+    let values = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
+    let mut tokens = Shared::<[i32]>::new_slice(comptime!(config.slots * visited.rows));
+    let mut ring = ring(config.slots, tile.rows);
+    let own_tokens = own_tokens(&own, index, tile, units);
+    sync_cube();
+    if UNIT_POS < comptime!(PRODUCERS as u32) {
+        if comptime!(tile.rows > 64) {
+            set_registers(fewer, false);
+        }
+        let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
+        let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+        if UNIT_POS < comptime!(FILLERS as u32) {
+            fill::<E, N>(
+                &mut ring, &own, index, k, &k_rows, &keys, v, &v_rows, &values, &mut tokens, tile,
+                visited,
+            );
+        }
+    } else {
+        if comptime!(tile.rows > 64) {
+            set_registers(more, true);
+        }
+        let unit = (UNIT_POS - comptime!(PRODUCERS as u32)) as usize;
+        let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
+        owned.copy(
+            0u32.runtime(),
+            q,
+            &q_rows,
+            &own_tokens,
+            0usize.runtime(),
+            span.q_end,
+            unit,
+            working,
+        );
+        end_copies();
+        copies_done(0usize);
+        if scale < 0.0f32 {
+            owned.negate(unit, working);
+            writes_done();
+        }
+        sync_units(WORKING, working);
+
+        let first_row = unit / 32usize * 16usize + unit % 32usize / 4usize;
+        let mut queries = Array::<i32>::new(2usize);
+        #[unroll]
+        for half in 0..2usize {
+            let token = own_tokens[first_row + comptime!(8 * half)];
+            queries[half] = select(token < span.q_end, token, NONE);
+        }
+        // The same for all units of a plane, which the compiler does not see otherwise.
+        let group = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);
+        let log2_e = f32::new(core::f32::consts::LOG2_E);
+        let mut softmax = softmax(max(scale.abs() * log2_e, f32::new(LEAST_SCALE)));
+        #[unroll]
+        for n in 0..together {
+            declare(SCORES[n], visited.rows);
+        }
+        declare(RESULTS, comptime!(padded(value_dim)));
+        let (mut step, any) = first_step(&ring, together);
+        if any {
+            begin::<E, N>(&step, &owned, group, &keys, config);
+            products_done(0usize);
+            let mut weights = zeros(all_tiles);
+            scores(
+                &mut weights, &step, &ring, index, &own, &queries, &tokens, minus_infinity, config,
+            );
+            let _ = softmax.raise(&weights, minus_infinity, all_tiles);
+            softmax.weigh(&mut weights, all_tiles);
+            let (mut next, mut more) = step.next(&ring, together);
+            while more {
+                // Values are weighted while the next weights are computed.
+                begin::<E, N>(&next, &owned, group, &keys, config);
+                add::<E, N>(&weights, &step, &values, config);
+                products_done(comptime!(adds(config)));
+                scores(
+                    &mut weights, &next, &ring, index, &own, &queries, &tokens, minus_infinity,
+                    config,
+                );
+                let raised = softmax.raise(&weights, minus_infinity, all_tiles);
+                softmax.weigh(&mut weights, all_tiles);
+                products_done(0usize);
+                step.done(&ring, together);
+                if raised.any {
+                    #[unroll]
+                    for half in 0..2usize {
+                        scale_results(half, raised.kept[half], comptime!(padded(value_dim)));
+                    }
+                }
+                step = next;
+                let (after, any) = step.next(&ring, together);
+                next = after;
+                more = any;
+            }
+            add::<E, N>(&weights, &step, &values, config);
+            products_done(0usize);
+        }
+
+        let mut results = take(RESULTS, comptime!(padded(value_dim)));
+        #[unroll]
+        for half in 0..2usize {
+            let empty = queries[half] == NONE;
+            let of_row = softmax.finish(&mut results, half, empty, minus_infinity, value_tiles);
+            let token = own_tokens[first_row + comptime!(8 * half)];
+            if token < own.rows.end && token != NONE && UNIT_POS % 4u32 == 0u32 {
+                let row = (own.sequence * heads as usize + own.head) * seq_q as usize
+                    + usize::cast_from(token - span.q_start);
+                lse[row] = of_row;
+            }
+        }
+        // All have read what is owned, and it is written next.
+        sync_units(WORKING, working);
+        owned.put_sums(&results, first_row, value_tiles);
+        sync_units(WORKING, working);
+        let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
+        owned.store(out, &out_rows, &own_tokens, unit, working, value_dim);
+        if comptime!(config.rounding) {
+            #[unroll]
+            for n in 0..comptime!(2 * value_tiles) {
+                let rounded = Vector::<E, Const<2>>::cast_from(results[n]);
+                results[n] -= Vector::cast_from(rounded);
+            }
+            sync_units(WORKING, working);
+            owned.put_sums(&results, first_row, value_tiles);
+            sync_units(WORKING, working);
+            let rows = head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
+            owned.store(rounding, &rows, &own_tokens, unit, working, value_dim);
+        }
+    }
+}
+
+/// Sums of scores, of each visit of a step.
+const SCORES: [&str; 2] = ["s", "t"];
+/// Sums of weighted values.
+const RESULTS: &str = "o";
+
+/// Visits of a step: two where a unit has registers for their weights.
+fn together(config: Config) -> usize {
+    // Of narrow heads, the assembler does not give those that work more registers than those that fill the ring.
+    let registers = !config.rounding && config.value_dim > 64 && config.owned.rows == 128;
+    if registers && config.slots >= 6 { 2 } else { 1 }
+}
+
+/// Chains of products that [`add`] begins.
+fn adds(config: Config) -> usize {
+    together(config) * if config.rounding { 2 } else { 1 }
+}
+
+/// Begins to compute the scores of a step.
+#[cube]
+fn begin<E: Float, N: Size>(
+    step: &Step,
+    owned: &Tiles<E, N>,
+    group: u32,
+    keys: &Tiles<E, N>,
+    #[comptime] config: Config,
+) {
+    begin_scores::<E, N>(SCORES[0], owned, group, keys, step.first.slot, config.brain);
+    if comptime!(together(config) == 2) {
+        begin_scores::<E, N>(SCORES[1], owned, group, keys, step.second.slot, config.brain);
+    }
+}
+
+/// Begins to add the weighted values of a step.
+#[cube]
+fn add<E: Float, N: Size>(
+    weights: &Array<Pair<f32>>,
+    step: &Step,
+    values: &Tiles<E, N>,
+    #[comptime] config: Config,
+) {
+    let (brain, rows) = comptime!((config.brain, config.visited.rows));
+    let count = comptime!(together(config) * rows / 8);
+    let high = rounded::<E>(weights, count);
+    begin_values::<E, N>(RESULTS, &high, 0usize, values, step.first.slot, brain);
+    if comptime!(together(config) == 2) {
+        let second = comptime!(rows / 4);
+        begin_values::<E, N>(RESULTS, &high, second, values, step.second.slot, brain);
+    }
+    if comptime!(config.rounding) {
+        let low = lost::<E>(weights, &high, count);
+        begin_values::<E, N>(RESULTS, &low, 0usize, values, step.first.slot, brain);
+    }
+}
+
+/// What weights lose by rounding, rounded.
+#[cube]
+fn lost<E: Float>(
+    weights: &Array<Pair<f32>>,
+    high: &Array<Pair<E>>,
+    #[comptime] tiles: usize,
+) -> Array<Pair<E>> {
+    let mut low = Array::<Pair<E>>::new(comptime!(2 * tiles));
+    #[unroll]
+    for n in 0..comptime!(2 * tiles) {
+        low[n] = Vector::cast_from(weights[n] - Vector::cast_from(high[n]));
+    }
+    low
+}
+
+/// A parameter of the kernel is called `scale` too.
+#[cube]
+fn scale_results(#[comptime] half: usize, factor: f32, #[comptime] columns: usize) {
+    scale(RESULTS, columns, half, factor);
+}
+
+/// Puts the scores of a step, minus infinity where they do not attend, in `scores`.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn scores(
+    scores: &mut Array<Pair<f32>>,
+    step: &Step,
+    ring: &Ring,
+    index: &[i32],
+    own: &QueryTile,
+    queries: &Array<i32>,
+    tokens: &Shared<[i32]>,
+    minus_infinity: f32,
+    #[comptime] config: Config,
+) {
+    let rows = comptime!(config.visited.rows);
+    #[unroll]
+    for n in 0..comptime!(together(config)) {
+        let mut of_visit = take(SCORES[n], rows);
+        let turn = if comptime!(n == 0) {
+            step.first
+        } else {
+            step.second
+        };
+        mask(
+            &mut of_visit, ring, &turn, index, own, queries, tokens, minus_infinity, config.owned,
+            config.visited,
+        );
+        #[unroll]
+        for m in 0..comptime!(rows / 4) {
+            scores[comptime!(n * (rows / 4) + m)] = of_visit[m];
+        }
+    }
+}
+
+/// Makes scores minus infinity that do not attend.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn mask(
+    scores: &mut Array<Pair<f32>>,
+    ring: &Ring,
+    turn: &Turn,
+    index: &[i32],
+    own: &QueryTile,
+    queries: &Array<i32>,
+    tokens: &Shared<[i32]>,
+    minus_infinity: f32,
+    #[comptime] tile: Tile,
+    #[comptime] visited: Tile,
+) {
+    if !ring.all(turn) {
+        let tiles = comptime!(visited.rows / 8);
+        let bits = attended(
+            &ring.distances(turn),
+            index,
+            own.walk.record,
+            queries,
+            tokens,
+            turn.slot as usize * comptime!(visited.rows),
+            tiles,
+            1usize,
+            true,
+            tile,
+        );
+        keep_attended(scores, &bits, minus_infinity, tiles, 1usize);
+    }
+}
