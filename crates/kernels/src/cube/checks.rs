@@ -8,6 +8,7 @@ use super::attention::CubeAttention;
 use super::columns::FAR;
 use super::error::CubeError;
 use super::mma;
+use super::wgmma;
 use super::select::Engine;
 use super::tensors::{DeviceTensor, KeyGradients};
 use super::unit::size::LANES;
@@ -28,10 +29,12 @@ impl CubeAttention {
                 let size = self.choice.unit;
                 (size.shared_bytes(dims, owns), size.units)
             }
-            engine @ (Engine::Mma | Engine::Wgmma) => (
-                mma::size::shared_bytes(self.owned.rows, shape, engine == Engine::Wgmma),
+            Engine::Mma => (
+                mma::size::shared_bytes(self.owned.rows, shape, false),
                 mma::size::units(self.owned.rows, 1),
             ),
+            // Rings have as many slots as there is shared memory for.
+            Engine::Wgmma => (0, wgmma::size::units(self.owned.rows)),
         };
         let needs = [
             ("buffers", bindings, hardware.max_bindings as usize),

@@ -10,6 +10,7 @@ use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
 use super::error::CubeError;
 use super::mma;
+use super::wgmma;
 use super::table::takes_tables;
 use super::unit::size::{CubeSize, SLICES, WHOLE};
 use crate::AttentionProblem;
@@ -234,12 +235,16 @@ fn wgmma_rows(
             properties.identity.fingerprint
         ));
     }
-    if !dims.iter().all(|dim| [64, 128].contains(dim)) {
-        return Err(format!("heads of {dims:?}; 64 and 128 are accepted"));
+    if dims.iter().any(|dim| *dim > 128) {
+        return Err(format!("heads of {dims:?}; at most 128 are accepted"));
     }
     let most = properties.hardware.max_shared_memory_size;
-    let fits = |rows: &usize| mma::size::shared_bytes(*rows, shape, true) <= most;
-    Ok([128, 64, 192].into_iter().filter(fits).collect())
+    let fits = |rows: &usize| {
+        [wgmma::size::forward_slots, wgmma::size::gradient_slots]
+            .iter()
+            .all(|slots| slots(*rows, shape, most).is_some())
+    };
+    Ok([128, 64].into_iter().filter(fits).collect())
 }
 
 /// Rows that a cube may own, the better first.

@@ -145,8 +145,20 @@ pub(super) const WGMMA: Engine = Engine {
             mma::LANES, config, dtype
         )
     },
-    dq: MMA.dq,
-    dkdv: MMA.dkdv,
+    dq: |device, config, dtype| {
+        kernel!(
+            wgmma::dq::dq::Dq, device, wgmma::size::units(config.owned.rows),
+            [T T T T B T B S S S S S],
+            mma::LANES, config, dtype
+        )
+    },
+    dkdv: |device, config, dtype| {
+        kernel!(
+            wgmma::dkdv::dkdv::Dkdv, device, wgmma::size::units(config.owned.rows),
+            [T T T T B T B S S S S S S S S S S S],
+            mma::LANES, config, dtype
+        )
+    },
 };
 
 /// The pass before the gradients, which engines share.

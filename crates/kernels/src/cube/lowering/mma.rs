@@ -86,7 +86,7 @@ fn kernels_of_tensor_cores_lower_with_long_addresses() {
 
 #[test]
 fn one_class_zz() {
-    for (rows, slots, dim) in [(128, 6, 128), (128, 4, 128), (192, 6, 64), (128, 6, 64)] {
+    for (rows, slots, dim) in [(128, 4, 128)] {
         let owned = Tile {
             rows,
             block: 64,
@@ -107,7 +107,7 @@ fn one_class_zz() {
             groups: true,
             slots,
             brain: true,
-        }).into_iter().take(1) {
+        }).into_iter().take(3) {
             let name = format!("wg-{}-{}", launch.kernel, class_name(launch.config, BF16));
             let _ = lowered(&cuda(), &name, &*(launch.make)(&cuda(), launch.config, BF16), launch.written);
         }

@@ -125,7 +125,7 @@ impl VisitedQueries {
 
     /// Sets what the queries of the cursor's visit have, from `place` on.
     fn look_up(&mut self, index: &[i32], stats: &[f32], infinity: f32, place: usize) {
-        let head = self.head() as usize;
+        let head = self.cursor.head(&self.group) as usize;
         let group = self.group;
         let rows = self.cursor.rows(&self.span, self.visited);
         self.rows.look_up(
@@ -144,25 +144,15 @@ impl VisitedQueries {
     /// What the cursor's visit attends of the tile.
     fn describe(&self, index: &[i32]) -> Visit {
         let (tile, visited) = comptime!((self.tile, self.visited));
-        let distances = self.cursor.visits.distances;
-        let queries = rows_reach(index, &self.cursor.rows(&self.span, visited), visited);
-        Visit {
-            any: self.cursor.head < self.group.heads,
-            all: all_attend(&distances, &queries, &self.keys, tile),
-            head: self.head(),
-            distances,
-        }
-    }
-
-    /// The head of the cursor's visit, counted in the group; any of them before the first visit and at the end.
-    fn head(&self) -> i32 {
-        max(min(self.cursor.head, self.group.heads - 1), 0)
+        let queries = self.cursor.reach(index, &self.span, visited);
+        self.cursor
+            .describe(&self.group, &queries, &self.keys, tile)
     }
 }
 
 /// A place among the visits of all heads of the group and their intervals.
 #[derive(CubeType)]
-struct QueryCursor {
+pub(in crate::cube) struct QueryCursor {
     /// The head, counted in its group.
     head: i32,
     interval: i32,
@@ -174,7 +164,7 @@ struct QueryCursor {
 
 /// Before the first visit: [`QueryCursor::settle`] goes there.
 #[cube]
-fn query_cursor() -> QueryCursor {
+pub(in crate::cube) fn query_cursor() -> QueryCursor {
     QueryCursor {
         head: (-1i32).runtime(),
         interval: 0i32.runtime(),
@@ -219,8 +209,40 @@ impl QueryCursor {
         }
     }
 
+    /// What the visit, whose rows reach as far as `queries`, attends of the tile, whose rows reach as far as `keys`.
+    pub(in crate::cube) fn describe(
+        &self,
+        group: &Group,
+        queries: &Reach,
+        keys: &Reach,
+        #[comptime] tile: Tile,
+    ) -> Visit {
+        let distances = self.visits.distances;
+        Visit {
+            any: self.head < group.heads,
+            all: all_attend(&distances, queries, keys, tile),
+            head: self.head(group),
+            distances,
+        }
+    }
+
+    /// The head of the visit, counted in the group; any of them before the first visit and at the end.
+    pub(in crate::cube) fn head(&self, group: &Group) -> i32 {
+        max(min(self.head, group.heads - 1), 0)
+    }
+
+    /// The reach of the visit's rows.
+    pub(in crate::cube) fn reach(
+        &self,
+        index: &[i32],
+        span: &Span,
+        #[comptime] visited: Tile,
+    ) -> Reach {
+        rows_reach(index, &self.rows(span, visited), visited)
+    }
+
     /// Goes on by one visit.
-    fn advance(
+    pub(in crate::cube) fn advance(
         &mut self,
         own: &KeyTile,
         index: &[i32],
@@ -234,7 +256,7 @@ impl QueryCursor {
     }
 
     /// The rows of the visit; none at the end.
-    fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
+    pub(in crate::cube) fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
         self.visits
             .blocks
             .rows(self.visit, span.q_start, span.q_end, visited)
@@ -252,7 +274,7 @@ pub(in crate::cube) struct VisitedStats {
 }
 
 #[cube]
-fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
+pub(in crate::cube) fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
     VisitedStats {
         tokens: Shared::<[i32]>::new_slice(rows),
         stats: Shared::<[Pair<f32>]>::new_slice(rows),
@@ -266,7 +288,7 @@ impl VisitedStats {
     ///
     /// Queries that attend nothing are left out: theirs and their gradients' rows may hold anything.
     #[allow(clippy::too_many_arguments)]
-    fn look_up(
+    pub(in crate::cube) fn look_up(
         &mut self,
         place: usize,
         rows: &TokenRows,

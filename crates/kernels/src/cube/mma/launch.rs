@@ -3,8 +3,9 @@
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::size::{GROUPED, Pass, dq_pass, forward_pass, key_pass, sums_both, units};
+use super::size::{Pass, dq_pass, forward_pass, key_pass, sums_both, units};
 use super::{LANES, dkdv, dq, forward};
+use crate::AttentionShape;
 use crate::cube::attention::CubeAttention;
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
@@ -12,26 +13,43 @@ use crate::cube::select::Engine;
 use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
 use crate::cube::tile::Tile;
 use crate::cube::wgmma;
+use crate::cube::wgmma::size::{forward_slots, gradient_slots};
 
-fn config(call: &CubeAttention, pass: Pass) -> Config {
+/// What a pass is compiled for. Its ring has slots by `slots`, where planes multiply in groups.
+fn config(
+    call: &CubeAttention,
+    pass: Pass,
+    slots: fn(usize, &AttentionShape, usize) -> Option<usize>,
+) -> Config {
     let config = call.config();
+    let properties = call.client.properties();
     let groups = call.choice.engine == Engine::Wgmma;
-    let pass = if groups { GROUPED } else { pass };
+    let most = properties.hardware.max_shared_memory_size;
+    let slots = slots(config.owned.rows, call.problem().shape(), most).filter(|_| groups);
+    let visited = match groups {
+        true => wgmma::size::VISITED,
+        false => pass.visited,
+    };
     Config {
         parts: pass.parts,
         visited: Tile {
-            rows: pass.visited,
+            rows: visited,
             ..config.visited
         },
         // Asynchronous copies are a feature of CubeCL's C++ compiler for CUDA alone, which also takes instructions.
-        instructions: call.client.properties().features.copy_async,
+        instructions: properties.features.copy_async,
         groups,
+        slots: slots.unwrap_or(0),
         ..config
     }
 }
 
 fn cube_dim(config: Config) -> CubeDim {
-    CubeDim::new_1d(units(config.owned.rows, config.parts) as u32)
+    let units = match config.groups {
+        true => wgmma::size::units(config.owned.rows),
+        false => units(config.owned.rows, config.parts),
+    };
+    CubeDim::new_1d(units as u32)
 }
 
 /// Launches the forward pass.
@@ -49,13 +67,7 @@ pub(in crate::cube) fn forward(
     let pass = forward_pass(call.owned.rows, shape.head_dim, shape.value_dim);
     let config = Config {
         rounding: outputs.rounding.is_some(),
-        slots: wgmma::size::forward_slots(
-            call.owned.rows,
-            shape,
-            call.client.properties().hardware.max_shared_memory_size,
-        )
-        .unwrap_or(0),
-        ..config(call, pass)
+        ..config(call, pass, forward_slots)
     };
     let kernel = match config.groups {
         true => wgmma::forward::forward::launch_unchecked,
@@ -65,11 +77,7 @@ pub(in crate::cube) fn forward(
         kernel(
             &call.client,
             count,
-            if config.groups {
-                CubeDim::new_1d(wgmma::size::units(config.owned.rows) as u32)
-            } else {
-                cube_dim(config)
-            },
+            cube_dim(config),
             call.address_type(&[
                 &q.handle,
                 &k.handle,
@@ -117,9 +125,17 @@ pub(in crate::cube) fn dq(
         &target.handle,
     ];
     let count = call.query_grid()?;
-    let config = config(call, dq_pass(call.owned.rows, shape.head_dim));
+    let config = config(
+        call,
+        dq_pass(call.owned.rows, shape.head_dim),
+        gradient_slots,
+    );
+    let kernel = match config.groups {
+        true => wgmma::dq::dq::launch_unchecked,
+        false => dq::dq::launch_unchecked,
+    };
     unsafe {
-        dq::dq::launch_unchecked(
+        kernel(
             &call.client,
             count,
             cube_dim(config),
@@ -193,10 +209,14 @@ fn dkdv_pass(
     let config = Config {
         keys,
         values,
-        ..config(call, pass)
+        ..config(call, pass, gradient_slots)
+    };
+    let kernel = match config.groups {
+        true => wgmma::dkdv::dkdv::launch_unchecked,
+        false => dkdv::dkdv::launch_unchecked,
     };
     unsafe {
-        dkdv::dkdv::launch_unchecked(
+        kernel(
             &call.client,
             count,
             cube_dim(config),

@@ -5,24 +5,21 @@ use cubecl::prelude::*;
 use super::instructions::{copies_done, end_copies, set_registers, sync_units, writes_done};
 use super::keys::fill;
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, scale, take};
-use super::ring::{Ring, Turn, ring};
+use super::ring::{Ring, ring};
 use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
 use super::softmax::softmax;
 use super::step::{Step, first_step};
 use super::tiles::{Tiles, tiles};
+use super::work::{WORKING, first_row, mask, own_tokens_of};
 use crate::cube::config::Config;
 use crate::cube::mma::fragments::{Pair, rounded, zeros};
-use crate::cube::mma::mask::{attended, keep_attended};
 use crate::cube::mma::queries::own_tokens;
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::head_rows;
-use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, QueryTile, query_tile};
 
 /// A scale of 0, where `-inf` is still what does not attend: no score below 1e28 sees the difference.
 const LEAST_SCALE: f32 = 1e-30;
-/// The barrier of the units that work on visits.
-pub(super) const WORKING: usize = 2;
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -48,7 +45,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (widest, units, working) =
         comptime!((head_dim.max(value_dim), units(tile.rows), consumers(tile.rows)));
-    let (fewer, more) = comptime!(registers(tile.rows));
+    let (fewer, more) = comptime!(registers(tile.rows, value_dim / 2));
     let (together, value_tiles) = comptime!((together(config), chunks(value_dim)));
     let all_tiles = comptime!(together * visited.rows / 8);
 
@@ -97,13 +94,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         }
         sync_units(WORKING, working);
 
-        let first_row = unit / 32usize * 16usize + unit % 32usize / 4usize;
-        let mut queries = Array::<i32>::new(2usize);
-        #[unroll]
-        for half in 0..2usize {
-            let token = own_tokens[first_row + comptime!(8 * half)];
-            queries[half] = select(token < span.q_end, token, NONE);
-        }
+        let first_row = first_row(unit);
+        let queries = own_tokens_of(&own_tokens, first_row, span.q_end);
         // The same for all units of a plane, which the compiler does not see otherwise.
         let group = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);
         let log2_e = f32::new(core::f32::consts::LOG2_E);
@@ -284,8 +276,8 @@ fn scores(
             step.second
         };
         mask(
-            &mut of_visit, ring, &turn, index, own, queries, tokens, minus_infinity, config.owned,
-            config.visited,
+            &mut of_visit, ring, &turn, index, own.walk.record, queries, tokens, minus_infinity,
+            true, config.owned, config.visited,
         );
         #[unroll]
         for m in 0..comptime!(rows / 4) {
@@ -294,35 +286,3 @@ fn scores(
     }
 }
 
-/// Makes scores minus infinity that do not attend.
-#[cube]
-#[allow(clippy::too_many_arguments)]
-fn mask(
-    scores: &mut Array<Pair<f32>>,
-    ring: &Ring,
-    turn: &Turn,
-    index: &[i32],
-    own: &QueryTile,
-    queries: &Array<i32>,
-    tokens: &Shared<[i32]>,
-    minus_infinity: f32,
-    #[comptime] tile: Tile,
-    #[comptime] visited: Tile,
-) {
-    if !ring.all(turn) {
-        let tiles = comptime!(visited.rows / 8);
-        let bits = attended(
-            &ring.distances(turn),
-            index,
-            own.walk.record,
-            queries,
-            tokens,
-            turn.slot as usize * comptime!(visited.rows),
-            tiles,
-            1usize,
-            true,
-            tile,
-        );
-        keep_attended(scores, &bits, minus_infinity, tiles, 1usize);
-    }
-}

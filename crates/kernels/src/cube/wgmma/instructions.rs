@@ -23,6 +23,16 @@ pub(super) fn arrive(address: u32) {
     );
 }
 
+/// Arrives at a barrier once all copies that this unit has begun are done.
+#[cube]
+pub(super) fn arrive_after_copies(address: u32) {
+    gpu_asm!(
+        "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [{address}];",
+        address = in(_) address,
+        options(readonly)
+    );
+}
+
 /// Waits until a phase of a barrier, 0 or 1 by turns, is complete.
 #[cube]
 pub(super) fn wait_for(address: u32, phase: u32) {
@@ -63,7 +73,7 @@ pub(super) fn copies_done(#[comptime] but: usize) {
     );
 }
 
-/// Shows what this unit wrote to shared memory to products.
+/// Shows what this unit wrote to shared memory, or has been told of, to products.
 #[cube]
 pub(super) fn writes_done() {
     gpu_asm!("fence.proxy.async.shared::cta;", options(readonly));

@@ -2,9 +2,9 @@
 
 use cubecl::prelude::*;
 
-use super::instructions::{end_copies, sync_units};
+use super::instructions::sync_units;
 use super::ring::{Ring, first_turn};
-use super::size::{FILLERS, ahead};
+use super::size::FILLERS;
 use super::tiles::Tiles;
 use crate::cube::mma::queries::key_cursor;
 use crate::cube::rows::HeadRows;
@@ -35,9 +35,6 @@ pub(super) fn fill<E: Float, N: Size>(
     let queries = query_reach(own, tile);
     let mut cursor = key_cursor();
     let mut turn = first_turn();
-    let mut filled = first_turn();
-    let mut on_their_way = 0u32;
-    let ahead = comptime!(ahead(ring.slots));
     let mut more = true;
     while more {
         cursor.advance(index, &own.walk, &own.span, tile, visited);
@@ -63,18 +60,7 @@ pub(super) fn fill<E: Float, N: Size>(
             keys.copy(turn.slot, k, k_rows, &*tokens, first, end, unit, FILLERS);
             values.copy(turn.slot, v, v_rows, &*tokens, first, end, unit, FILLERS);
         }
-        end_copies();
-        if on_their_way == comptime!(ahead as u32) {
-            ring.fill(&filled, ahead);
-            filled = filled.next(ring.slots);
-        } else {
-            on_their_way += 1u32;
-        }
+        ring.fill(&turn);
         turn = turn.next(ring.slots);
-    }
-    while on_their_way > 0u32 {
-        ring.fill(&filled, 0usize);
-        filled = filled.next(ring.slots);
-        on_their_way -= 1u32;
     }
 }

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::instructions::{arrive, copies_done, new_barrier, wait_for};
+use super::instructions::{arrive, arrive_after_copies, new_barrier, wait_for, writes_done};
 use super::size::{FILLERS, consumers};
 use crate::cube::mma::intrinsics::shared_address;
 use crate::cube::mma::visit::Visit;
@@ -66,7 +66,7 @@ pub(super) fn ring(#[comptime] slots: usize, #[comptime] rows: usize) -> Ring {
     if UNIT_POS == 0u32 {
         #[unroll]
         for slot in 0..slots {
-            new_barrier(barriers + comptime!(8 * slot as u32), FILLERS);
+            new_barrier(barriers + comptime!(8 * slot as u32), comptime!(2 * FILLERS));
             // One unit of a plane says that all of it are done.
             new_barrier(
                 barriers + comptime!(8 * (slots + slot) as u32),
@@ -114,9 +114,9 @@ impl Ring {
         }
     }
 
-    /// Says that a slot is full once all of this unit's copies are there but the last `but` batches.
-    pub(super) fn fill(&self, turn: &Turn, #[comptime] but: usize) {
-        copies_done(but);
+    /// Says that a slot is full, as far as this unit fills it, once all of its copies are there.
+    pub(super) fn fill(&self, turn: &Turn) {
+        arrive_after_copies(self.full(turn));
         arrive(self.full(turn));
     }
 
@@ -127,6 +127,7 @@ impl Ring {
     /// Waits until a slot is full. Whether there is a visit in it, or none is left.
     pub(super) fn wait_until_full(&self, turn: &Turn) -> bool {
         wait_for(self.full(turn), turn.phase);
+        writes_done();
         self.has(turn, ANY)
     }
 

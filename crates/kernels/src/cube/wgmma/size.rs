@@ -15,12 +15,7 @@ pub(super) const FILLERS: usize = 128;
 /// Units before those that work on visits.
 pub(super) const PRODUCERS: usize = GROUP;
 /// Most slots of a ring: one that is filled, one that waits, and the two that a group works on.
-const SLOTS: usize = 6;
-
-/// Batches of copies that are on their way when a slot is said to be full, beyond the two slots that a group works on.
-pub(super) const fn ahead(slots: usize) -> usize {
-    if slots > 4 { slots - 3 } else { 1 }
-}
+const SLOTS: usize = 4;
 
 /// Units that work on visits, in a cube that owns `rows` rows.
 pub(super) const fn consumers(rows: usize) -> usize {
@@ -32,10 +27,11 @@ pub(in crate::cube) const fn units(rows: usize) -> usize {
     PRODUCERS + consumers(rows)
 }
 
-/// Registers of units that fill the ring, and of those that work on it: all that a processor has.
-pub(super) fn registers(rows: usize) -> (usize, usize) {
+/// Registers of units that fill the ring, and of those that work on it, with `sums` sums each: all that a processor has.
+pub(super) fn registers(rows: usize, sums: usize) -> (usize, usize) {
     match rows / ROWS {
         0 | 1 => (96, 240),
+        2 if sums > 64 => (40, 232),
         2 => (72, 216),
         _ => (56, 152),
     }
