@@ -5,9 +5,8 @@ use cubecl::prelude::*;
 use super::instructions::{copies_done, end_copies, set_registers, sync_units};
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
 use super::queries::fill;
-use super::ring::ring;
+use super::ring::{first_turn, ring};
 use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
-use super::step::first_step;
 use super::tiles::tiles;
 use super::work::{WORKING, first_row, own_tokens_of};
 use crate::cube::config::Config;
@@ -119,12 +118,11 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         declare("t", visited.rows);
         declare("dk", comptime!(padded(head_dim)));
         declare("dv", comptime!(padded(value_dim)));
-        let (mut step, any) = first_step(&ring, 1usize);
-        let mut more = any;
+        let mut turn = first_turn();
+        let mut more = ring.wait_until_full(&turn);
         if more {
-        begin_scores::<E, N>("s", &owned, at, &queries, step.first.slot, brain);
+        begin_scores::<E, N>("s", &owned, at, &queries, turn.slot, brain);
         while more {
-            let turn = step.first;
             let place = turn.slot as usize * comptime!(visited.rows);
             let all = ring.all(&turn);
             // Looked up before there are products in all of a unit's registers.
@@ -180,21 +178,20 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             }
             if comptime!(config.values) {
                 let weights = rounded::<E>(&weights, columns);
-                begin_values::<E, N>("dv", &weights, 0usize, &gradients, turn.slot, brain);
+                begin_values::<E, N>("dv", &weights, &gradients, turn.slot, brain);
             }
             if comptime!(config.keys) {
                 let d_scores = rounded::<E>(&d_scores, columns);
-                begin_values::<E, N>("dk", &d_scores, 0usize, &queries, turn.slot, brain);
+                begin_values::<E, N>("dk", &d_scores, &queries, turn.slot, brain);
             }
-            let (next, any) = step.next(&ring, 1usize);
-            let before = step;
-            step = next;
-            more = any;
+            let before = turn;
+            turn = before.next(ring.slots);
+            more = ring.wait_until_full(&turn);
             if more {
                 // The next scores are computed while these weights are multiplied.
-                begin_scores::<E, N>("s", &owned, at, &queries, step.first.slot, brain);
+                begin_scores::<E, N>("s", &owned, at, &queries, turn.slot, brain);
                 products_done(1usize);
-                before.done(&ring, 1usize);
+                ring.done(&before);
             }
         }
         products_done(0usize);

@@ -5,9 +5,8 @@ use cubecl::prelude::*;
 use super::instructions::{copies_done, end_copies, set_registers, sync_units};
 use super::keys::fill;
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
-use super::ring::ring;
+use super::ring::{first_turn, ring};
 use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
-use super::step::first_step;
 use super::tiles::tiles;
 use super::work::{WORKING, first_row, mask, own_tokens_of};
 use crate::cube::config::Config;
@@ -106,12 +105,12 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         declare("s", visited.rows);
         declare("t", visited.rows);
         declare("dq", comptime!(padded(head_dim)));
-        let (mut step, any) = first_step(&ring, 1usize);
-        let mut more = any;
+        let mut turn = first_turn();
+        let mut more = ring.wait_until_full(&turn);
         if more {
             let mut d_scores = zeros(columns);
-            begin_scores::<E, N>("s", &owned, group, &keys, step.first.slot, brain);
-            begin_scores::<E, N>("t", &gradients, group, &values, step.first.slot, brain);
+            begin_scores::<E, N>("s", &owned, group, &keys, turn.slot, brain);
+            begin_scores::<E, N>("t", &gradients, group, &values, turn.slot, brain);
             while more {
                 products_done(1usize);
                 let products = take("s", visited.rows);
@@ -135,21 +134,20 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                     d_scores[n] = pair;
                 }
                 mask(
-                    &mut d_scores, &ring, &step.first, index, own.walk.record, &queries, &tokens,
+                    &mut d_scores, &ring, &turn, index, own.walk.record, &queries, &tokens,
                     f32::new(0.0), true, tile, visited,
                 );
                 let rounded = rounded::<E>(&d_scores, columns);
-                begin_values::<E, N>("dq", &rounded, 0usize, &keys, step.first.slot, brain);
-                let before = step;
-                let (next, any) = before.next(&ring, 1usize);
-                step = next;
-                more = any;
+                begin_values::<E, N>("dq", &rounded, &keys, turn.slot, brain);
+                let before = turn;
+                turn = before.next(ring.slots);
+                more = ring.wait_until_full(&turn);
                 if more {
                     // The next scores are computed while these weights are multiplied.
-                    begin_scores::<E, N>("s", &owned, group, &keys, step.first.slot, brain);
+                    begin_scores::<E, N>("s", &owned, group, &keys, turn.slot, brain);
                     products_done(1usize);
-                    before.done(&ring, 1usize);
-                    begin_scores::<E, N>("t", &gradients, group, &values, step.first.slot, brain);
+                    ring.done(&before);
+                    begin_scores::<E, N>("t", &gradients, group, &values, turn.slot, brain);
                 }
             }
             products_done(0usize);

@@ -5,18 +5,17 @@ use cubecl::prelude::*;
 use super::instructions::{copies_done, end_copies, set_registers, sync_units, writes_done};
 use super::keys::fill;
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, scale, take};
-use super::ring::{Ring, ring};
+use super::ring::{first_turn, ring};
 use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
 use super::softmax::softmax;
-use super::step::{Step, first_step};
 use super::tiles::{Tiles, tiles};
 use super::work::{WORKING, first_row, mask, own_tokens_of};
 use crate::cube::config::Config;
-use crate::cube::mma::fragments::{Pair, rounded, zeros};
+use crate::cube::mma::fragments::{Pair, rounded};
 use crate::cube::mma::queries::own_tokens;
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::head_rows;
-use crate::cube::walk::{NONE, QueryTile, query_tile};
+use crate::cube::walk::{NONE, query_tile};
 
 /// A scale of 0, where `-inf` is still what does not attend: no score below 1e28 sees the difference.
 const LEAST_SCALE: f32 = 1e-30;
@@ -46,8 +45,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let (widest, units, working) =
         comptime!((head_dim.max(value_dim), units(tile.rows), consumers(tile.rows)));
     let (fewer, more) = comptime!(registers(tile.rows, value_dim / 2));
-    let (together, value_tiles) = comptime!((together(config), chunks(value_dim)));
-    let all_tiles = comptime!(together * visited.rows / 8);
+    let (columns, value_tiles, brain) =
+        comptime!((visited.rows / 8, chunks(value_dim), config.brain));
+    let lost_columns = comptime!(if config.rounding { columns } else { 0 });
 
     let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
     let span = own.span;
@@ -100,47 +100,59 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let group = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);
         let log2_e = f32::new(core::f32::consts::LOG2_E);
         let mut softmax = softmax(max(scale.abs() * log2_e, f32::new(LEAST_SCALE)));
-        #[unroll]
-        for n in 0..together {
-            declare(SCORES[n], visited.rows);
-        }
+        declare(SCORES, visited.rows);
         declare(RESULTS, comptime!(padded(value_dim)));
-        let (mut step, any) = first_step(&ring, together);
-        if any {
-            begin::<E, N>(&step, &owned, group, &keys, config);
+        let mut turn = first_turn();
+        if ring.wait_until_full(&turn) {
+            begin_scores::<E, N>(SCORES, &owned, group, &keys, turn.slot, brain);
             products_done(0usize);
-            let mut weights = zeros(all_tiles);
-            scores(
-                &mut weights, &step, &ring, index, &own, &queries, &tokens, minus_infinity, config,
+            let mut weights = take(SCORES, visited.rows);
+            mask(
+                &mut weights, &ring, &turn, index, own.walk.record, &queries, &tokens,
+                minus_infinity, true, tile, visited,
             );
-            let _ = softmax.raise(&weights, minus_infinity, all_tiles);
-            softmax.weigh(&mut weights, all_tiles);
-            let (mut next, mut more) = step.next(&ring, together);
+            let _ = softmax.raise(&weights, minus_infinity, columns);
+            softmax.weigh(&mut weights, columns);
+            let mut high = rounded::<E>(&weights, columns);
+            let mut low = lost::<E>(&weights, &high, lost_columns);
+            let mut before = turn;
+            turn = before.next(ring.slots);
+            let mut more = ring.wait_until_full(&turn);
             while more {
                 // Values are weighted while the next weights are computed.
-                begin::<E, N>(&next, &owned, group, &keys, config);
-                add::<E, N>(&weights, &step, &values, config);
-                products_done(comptime!(adds(config)));
-                scores(
-                    &mut weights, &next, &ring, index, &own, &queries, &tokens, minus_infinity,
-                    config,
+                begin_scores::<E, N>(SCORES, &owned, group, &keys, turn.slot, brain);
+                add::<E, N>(&high, &low, &values, before.slot, config);
+                products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
+                let mut weights = take(SCORES, visited.rows);
+                mask(
+                    &mut weights, &ring, &turn, index, own.walk.record, &queries, &tokens,
+                    minus_infinity, true, tile, visited,
                 );
-                let raised = softmax.raise(&weights, minus_infinity, all_tiles);
-                softmax.weigh(&mut weights, all_tiles);
+                let raised = softmax.raise(&weights, minus_infinity, columns);
+                softmax.weigh(&mut weights, columns);
                 products_done(0usize);
-                step.done(&ring, together);
+                ring.done(&before);
+                let of_turn = rounded::<E>(&weights, columns);
+                let lost_of_turn = lost::<E>(&weights, &of_turn, lost_columns);
+                #[unroll]
+                for n in 0..comptime!(2 * columns) {
+                    high[n] = of_turn[n];
+                }
+                #[unroll]
+                for n in 0..comptime!(2 * lost_columns) {
+                    low[n] = lost_of_turn[n];
+                }
                 if raised.any {
                     #[unroll]
                     for half in 0..2usize {
                         scale_results(half, raised.kept[half], comptime!(padded(value_dim)));
                     }
                 }
-                step = next;
-                let (after, any) = step.next(&ring, together);
-                next = after;
-                more = any;
+                before = turn;
+                turn = before.next(ring.slots);
+                more = ring.wait_until_full(&turn);
             }
-            add::<E, N>(&weights, &step, &values, config);
+            add::<E, N>(&high, &low, &values, before.slot, config);
             products_done(0usize);
         }
 
@@ -177,57 +189,23 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     }
 }
 
-/// Sums of scores, of each visit of a step.
-const SCORES: [&str; 2] = ["s", "t"];
+/// Sums of scores.
+const SCORES: &str = "s";
 /// Sums of weighted values.
 const RESULTS: &str = "o";
 
-/// Visits of a step: two where a unit has registers for their weights.
-fn together(config: Config) -> usize {
-    // Of narrow heads, the assembler does not give those that work more registers than those that fill the ring.
-    let registers = !config.rounding && config.value_dim > 64 && config.owned.rows == 128;
-    if registers && config.slots >= 6 { 2 } else { 1 }
-}
-
-/// Chains of products that [`add`] begins.
-fn adds(config: Config) -> usize {
-    together(config) * if config.rounding { 2 } else { 1 }
-}
-
-/// Begins to compute the scores of a step.
-#[cube]
-fn begin<E: Float, N: Size>(
-    step: &Step,
-    owned: &Tiles<E, N>,
-    group: u32,
-    keys: &Tiles<E, N>,
-    #[comptime] config: Config,
-) {
-    begin_scores::<E, N>(SCORES[0], owned, group, keys, step.first.slot, config.brain);
-    if comptime!(together(config) == 2) {
-        begin_scores::<E, N>(SCORES[1], owned, group, keys, step.second.slot, config.brain);
-    }
-}
-
-/// Begins to add the weighted values of a step.
+/// Begins to add the values of a slot: by weights, and by what they lost by rounding where `config.rounding`.
 #[cube]
 fn add<E: Float, N: Size>(
-    weights: &Array<Pair<f32>>,
-    step: &Step,
+    high: &Array<Pair<E>>,
+    low: &Array<Pair<E>>,
     values: &Tiles<E, N>,
+    slot: u32,
     #[comptime] config: Config,
 ) {
-    let (brain, rows) = comptime!((config.brain, config.visited.rows));
-    let count = comptime!(together(config) * rows / 8);
-    let high = rounded::<E>(weights, count);
-    begin_values::<E, N>(RESULTS, &high, 0usize, values, step.first.slot, brain);
-    if comptime!(together(config) == 2) {
-        let second = comptime!(rows / 4);
-        begin_values::<E, N>(RESULTS, &high, second, values, step.second.slot, brain);
-    }
+    begin_values::<E, N>(RESULTS, high, values, slot, config.brain);
     if comptime!(config.rounding) {
-        let low = lost::<E>(weights, &high, count);
-        begin_values::<E, N>(RESULTS, &low, 0usize, values, step.first.slot, brain);
+        begin_values::<E, N>(RESULTS, low, values, slot, config.brain);
     }
 }
 
@@ -251,38 +229,3 @@ fn lost<E: Float>(
 fn scale_results(#[comptime] half: usize, factor: f32, #[comptime] columns: usize) {
     scale(RESULTS, columns, half, factor);
 }
-
-/// Puts the scores of a step, minus infinity where they do not attend, in `scores`.
-#[cube]
-#[allow(clippy::too_many_arguments)]
-fn scores(
-    scores: &mut Array<Pair<f32>>,
-    step: &Step,
-    ring: &Ring,
-    index: &[i32],
-    own: &QueryTile,
-    queries: &Array<i32>,
-    tokens: &Shared<[i32]>,
-    minus_infinity: f32,
-    #[comptime] config: Config,
-) {
-    let rows = comptime!(config.visited.rows);
-    #[unroll]
-    for n in 0..comptime!(together(config)) {
-        let mut of_visit = take(SCORES[n], rows);
-        let turn = if comptime!(n == 0) {
-            step.first
-        } else {
-            step.second
-        };
-        mask(
-            &mut of_visit, ring, &turn, index, own.walk.record, queries, tokens, minus_infinity,
-            true, config.owned, config.visited,
-        );
-        #[unroll]
-        for m in 0..comptime!(rows / 4) {
-            scores[comptime!(n * (rows / 4) + m)] = of_visit[m];
-        }
-    }
-}
-

@@ -14,6 +14,5 @@ mod queries;
 mod ring;
 pub(super) mod size;
 mod softmax;
-mod step;
 mod tiles;
 mod work;

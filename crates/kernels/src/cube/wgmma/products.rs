@@ -8,7 +8,8 @@ use std::fmt::Write;
 
 use cubecl::prelude::*;
 
-use super::tiles::{EIGHT_ROWS, Tiles, depth};
+use super::size::VISITED;
+use super::tiles::{DESCRIPTOR, EIGHT_ROWS, Tiles, depth};
 use crate::cube::mma::fragments::{Pair, zeros};
 
 /// Units of a group.
@@ -25,7 +26,7 @@ fn chain(
     let sums: Vec<_> = (0..columns / 2).map(|n| format!("{name}{n}")).collect();
     let sums = sums.join(", ");
     let mut code = String::from(
-        "{ .reg .pred no, yes; .reg .b64 a, b; setp.ne.b32 no, 0, 0; setp.eq.b32 yes, 0, 0; wgmma.fence.sync.aligned; ",
+        "{ .reg .pred no, yes; .reg .b32 l; .reg .b64 a, b; setp.ne.b32 no, 0, 0; setp.eq.b32 yes, 0, 0; wgmma.fence.sync.aligned; ",
     );
     for (n, product) in products.enumerate() {
         let (setup, operands) = product.split_once('|').unwrap_or(("", &product));
@@ -50,18 +51,23 @@ fn score_chain(
 ) -> String {
     let product = |k| {
         let (a, b) = (depth(k, left) / 16, depth(k, right) / 16);
-        format!("add.s64 a, $0, {a}; add.s64 b, $1, {b};|a, b#, 0, 0")
+        format!(
+            "add.s32 l, $0, {a}; mov.b64 a, {{l, {DESCRIPTOR}}}; add.s32 l, $1, {b}; mov.b64 b, {{l, {DESCRIPTOR}}};|a, b#, 0, 0"
+        )
     };
     chain(name, false, columns, dtype, (0..dim / 16).map(product))
 }
 
+/// Steps of 16 visited rows.
+const STEPS: usize = VISITED / 16;
+
 /// Products of weights, `$0` and the next, with rows, 16 of them at a time: the descriptor after the weights.
-fn value_chain(name: &str, steps: usize, dim: usize, dtype: &str) -> String {
+fn value_chain(name: &str, dim: usize, dtype: &str) -> String {
     let product = |k: usize| {
         let rows = 2 * k * EIGHT_ROWS / 16;
-        format!("add.s64 b, ${steps}, {rows};|${k}, b#, 1")
+        format!("add.s32 l, ${STEPS}, {rows}; mov.b64 b, {{l, {DESCRIPTOR}}};|${k}, b#, 1")
     };
-    chain(name, true, dim, dtype, (0..steps).map(product))
+    chain(name, true, dim, dtype, (0..STEPS).map(product))
 }
 
 fn type_name(brain: bool) -> &'static str {
@@ -109,44 +115,32 @@ pub(super) fn begin_scores<E: Float, N: Size>(
     );
 }
 
-/// Begins to add `weights * right` to the sums called `name`: `weights`, from pair `first` on, of all rows of tile `at`.
+/// Begins to add `weights * right` to the sums called `name`: `weights` of all rows of tile `at`.
 #[cube]
 pub(super) fn begin_values<E: Float, N: Size>(
     #[comptime] name: &'static str,
     weights: &Array<Pair<E>>,
-    #[comptime] first: usize,
     right: &Tiles<E, N>,
     at: u32,
     #[comptime] brain: bool,
 ) {
-    let (visited, dim) = comptime!((right.rows, right.depth));
+    let dim = comptime!(right.depth);
     let rows = right.columns_at(at);
-    let left = left_weights(weights, first, comptime!(visited / 16));
+    let left = left_weights(weights);
     let w0 = left[0usize];
     let w1 = left[1usize];
-    if comptime!(visited == 64) {
-        let w2 = left[2usize];
-        let w3 = left[3usize];
-        gpu_asm!(
-            "{code} /* {w0} {w1} {w2} {w3} {rows} */",
-            code = const value_chain(name, 4, dim, type_name(brain)),
-            w0 = in(_) w0,
-            w1 = in(_) w1,
-            w2 = in(_) w2,
-            w3 = in(_) w3,
-            rows = in(_) rows,
-            options(readonly)
-        );
-    } else {
-        gpu_asm!(
-            "{code} /* {w0} {w1} {rows} */",
-            code = const value_chain(name, 2, dim, type_name(brain)),
-            w0 = in(_) w0,
-            w1 = in(_) w1,
-            rows = in(_) rows,
-            options(readonly)
-        );
-    }
+    let w2 = left[2usize];
+    let w3 = left[3usize];
+    gpu_asm!(
+        "{code} /* {w0} {w1} {w2} {w3} {rows} */",
+        code = const value_chain(name, dim, type_name(brain)),
+        w0 = in(_) w0,
+        w1 = in(_) w1,
+        w2 = in(_) w2,
+        w3 = in(_) w3,
+        rows = in(_) rows,
+        options(readonly)
+    );
 }
 
 /// Waits for all chains but the last `but`.
@@ -161,18 +155,14 @@ pub(super) fn products_done(#[comptime] but: usize) {
 
 /// Weights of 16 visited rows a step. Instructions take what is read from an array as registers.
 #[cube]
-fn left_weights<E: Float>(
-    weights: &Array<Pair<E>>,
-    #[comptime] first: usize,
-    #[comptime] steps: usize,
-) -> Array<Vector<u32, Const<4>>> {
-    let mut left = Array::<Vector<u32, Const<4>>>::new(steps);
+fn left_weights<E: Float>(weights: &Array<Pair<E>>) -> Array<Vector<u32, Const<4>>> {
+    let mut left = Array::<Vector<u32, Const<4>>>::new(STEPS);
     #[unroll]
-    for step in 0..steps {
+    for step in 0..STEPS {
         let mut of_step = Vector::<u32, Const<4>>::empty();
         #[unroll]
         for r in 0..4usize {
-            of_step.insert(r, u32::reinterpret(weights[comptime!(first + 4 * step + r)]));
+            of_step.insert(r, u32::reinterpret(weights[comptime!(4 * step + r)]));
         }
         left[step] = of_step;
     }

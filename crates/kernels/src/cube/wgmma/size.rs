@@ -14,7 +14,7 @@ pub(in crate::cube) const VISITED: usize = 64;
 pub(super) const FILLERS: usize = 128;
 /// Units before those that work on visits.
 pub(super) const PRODUCERS: usize = GROUP;
-/// Most slots of a ring: one that is filled, one that waits, and the two that a group works on.
+/// Most slots of a ring: a group works on two of them.
 const SLOTS: usize = 4;
 
 /// Units that work on visits, in a cube that owns `rows` rows.

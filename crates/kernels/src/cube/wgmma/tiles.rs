@@ -25,11 +25,12 @@ pub(super) fn depth(k: usize, rows: usize) -> usize {
     k / 4 * rows * 128 + k % 4 * 32
 }
 
-/// One or more tiles of `rows` rows.
+/// One or more tiles.
 #[derive(CubeType)]
 pub(super) struct Tiles<E: Float, N: Size> {
     chunks: Shared<[Vector<E, N>]>,
     address: u32,
+    /// Rows of a tile.
     #[cube(comptime)]
     pub(super) rows: usize,
     /// Elements of a row.
@@ -65,13 +66,14 @@ pub(super) fn tiles<E: Float, N: Size>(
     }
 }
 
-/// How instructions find rows: where they begin, and bytes from a column to the next.
+/// How instructions find rows, the lower half: where they begin, and bytes from a column to the next.
 #[cube]
-fn descriptor(address: u32, #[comptime] columns: usize) -> u64 {
-    let rest =
-        comptime!(((columns as i64 >> 4) << 16) | ((EIGHT_ROWS as i64 >> 4) << 32) | (1i64 << 62));
-    u64::cast_from((address & 0x3FFFFu32) >> 4u32) | u64::new(rest)
+fn descriptor(address: u32, #[comptime] columns: usize) -> u32 {
+    ((address & 0x3FFFFu32) >> 4u32) | comptime!((columns as u32 >> 4) << 16)
 }
+
+/// The upper half: bytes from 8 rows to the next, and that chunks are swizzled among 8.
+pub(super) const DESCRIPTOR: usize = (EIGHT_ROWS >> 4) | (1 << 30);
 
 /// Where a chunk of a row is in a tile of `rows` rows.
 #[cube]
@@ -136,12 +138,12 @@ fn addresses(
 #[cube]
 impl<E: Float, N: Size> Tiles<E, N> {
     /// The rows of a tile from `row` on, a multiple of 8, as an operand whose depth is the width of the rows.
-    pub(super) fn rows_at(&self, tile: u32, row: u32) -> u64 {
+    pub(super) fn rows_at(&self, tile: u32, row: u32) -> u32 {
         descriptor(self.tile_address(tile) + row * 128u32, 16usize)
     }
 
     /// The rows of a tile as a right operand whose depth they are.
-    pub(super) fn columns_at(&self, tile: u32) -> u64 {
+    pub(super) fn columns_at(&self, tile: u32) -> u32 {
         descriptor(self.tile_address(tile), comptime!(self.rows * 128))
     }
 
