@@ -89,6 +89,11 @@ impl PackedSequences {
         self.ends_kv.last().copied().unwrap_or(0)
     }
 
+    /// Whether the keys of each document are those of its queries.
+    pub fn are_whole(&self) -> bool {
+        self.ends_q == self.ends_kv
+    }
+
     /// The positions of each document's tokens, from 0 in each.
     pub fn spans(&self) -> impl Iterator<Item = SequenceSpan> + '_ {
         let pairs = lengths(&self.ends_q).zip(lengths(&self.ends_kv));
