@@ -206,7 +206,12 @@ impl Rope {
         self.kept_or(device, dtype, positions, seq, |device| {
             let spans = documents.spans();
             let longest = spans.map(|span| span.q_start + span.q_len).max();
-            let table = self.rows(device, dtype, &[0], longest.unwrap_or(0).next_power_of_two());
+            let table = self.rows(
+                device,
+                dtype,
+                &[0],
+                longest.unwrap_or(0).next_power_of_two(),
+            );
             let spans = documents.spans();
             let tokens = spans.flat_map(|span| span.q_start..span.q_start + span.q_len);
             let mut tokens: Vec<i64> = tokens.map(|position| position as i64).collect();
