@@ -221,10 +221,14 @@ pub(super) fn check_problem(problem: &AttentionProblem) -> Result<(), CubeError>
     problem.f32_scale().map_err(|_| CubeError::Scale {
         seen: format!("{:e}", problem.scale()),
     })?;
-    let ends = problem
-        .spans()
-        .iter()
-        .flat_map(|span| [span.q_start + shape.seq_q, span.kv_start + shape.seq_kv]);
+    let ends = problem.sequences().iter().flat_map(|sequence| {
+        [
+            sequence.span.q_start + sequence.q_rows,
+            sequence.span.kv_start + sequence.kv_rows,
+        ]
+    });
+    // Rows of packed documents are counted like positions.
+    let ends = ends.chain([shape.seq_q, shape.seq_kv]);
     let (seen, accepted) = (ends.max().unwrap_or(0), FAR as usize);
     if seen > accepted {
         return Err(CubeError::Position { seen, accepted });

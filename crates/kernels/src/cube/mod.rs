@@ -15,6 +15,7 @@ mod launch;
 #[cfg(all(test, feature = "lowering"))]
 mod lowering;
 mod mma;
+mod place;
 mod round;
 mod rows;
 mod select;

@@ -69,12 +69,16 @@ fn attended(problem: &AttentionProblem, row: usize) -> Vec<usize> {
         row / shape.seq_q % shape.num_heads,
         row % shape.seq_q,
     );
-    let span = problem.spans()[batch];
-    if token >= span.q_len {
+    let sequence = problem.sequences().iter().find(|sequence| {
+        let rows = sequence.q_row..sequence.q_row + sequence.span.q_len;
+        sequence.item == batch && rows.contains(&token)
+    });
+    let Some(sequence) = sequence else {
         return Vec::new();
-    }
+    };
+    let span = sequence.span;
     let first = (batch * shape.num_kv_heads + head / pattern.group_size()) * shape.seq_kv;
-    let (block, query) = (pattern.block_size(), span.q_start + token);
+    let (block, query) = (pattern.block_size(), span.q_start + token - sequence.q_row);
     let attends = |&at: &usize| {
         let key = span.kv_start + at;
         (!pattern.head(head).is_causal() || key <= query)
@@ -82,7 +86,7 @@ fn attended(problem: &AttentionProblem, row: usize) -> Vec<usize> {
     };
     (0..span.kv_len)
         .filter(attends)
-        .map(|at| first + at)
+        .map(|at| first + sequence.kv_row + at)
         .collect()
 }
 

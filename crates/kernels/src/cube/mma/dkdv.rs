@@ -10,8 +10,10 @@ use super::stage::{LANES, arrive, chunks, stage};
 use super::sums::sums;
 use super::weight::weight;
 use crate::cube::config::Config;
-use crate::cube::rows::{HeadRows, head_rows};
-use crate::cube::walk::{key_tile, span};
+use crate::cube::index::KEY_TILES;
+use crate::cube::place::place;
+use crate::cube::rows::{HeadRows, head_keys, head_queries};
+use crate::cube::walk::{heads_at, key_tile, span};
 
 /// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
 ///
@@ -37,7 +39,6 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
-    seq_kv: u32,
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
@@ -61,22 +62,14 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
 
     let cube = CUBE_POS as u32;
     let kv_head = (cube % kv_heads) as usize;
-    let sequence = ((cube / kv_heads) % batch) as usize;
-    let span = span(index, sequence);
-    let rows_end = span.kv_start + i32::cast_from(seq_kv);
-    let heads_at = (batch * 4u32) as usize;
-    let own = key_tile(
-        index,
-        heads_at + heads as usize,
-        kv_head,
-        i32::cast_from(cube / kv_heads / batch),
-        span.kv_start,
-        rows_end,
-        tile,
-    );
+    let place = place(index, cube / kv_heads, KEY_TILES);
+    let span = span(index, place.sequence);
+    let heads_at = heads_at(index);
+    let groups_at = heads_at + heads as usize;
+    let own = key_tile(index, groups_at, kv_head, place.number, &span, tile);
     let first_head = kv_head * (heads / kv_heads) as usize;
-    let k_rows = head_rows::<E, N>(k, sequence, kv_head, span.kv_start, LANES);
-    let v_rows = head_rows::<E, N>(v, sequence, kv_head, span.kv_start, LANES);
+    let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
+    let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
     let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain);
     let mut values = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain);
     // Two slots: those of this visit and those of the next.
@@ -96,11 +89,11 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         ring,
         brain,
     );
-    let own_tokens = key_tokens(&own, index, span.kv_start, rows_end, tile, units);
+    let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
     let group = Group {
         heads: (heads / kv_heads) as i32,
         records: heads_at + first_head,
-        stats: (sequence * heads as usize + first_head) * seq_q as usize,
+        stats: (span.item * heads as usize + first_head) * seq_q as usize,
         head_rows: seq_q as usize,
         all_rows: (batch * heads * seq_q) as usize,
     };
@@ -110,9 +103,9 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     owned.fill(k, &k_rows, &own_tokens, span.kv_end, tile.rows, head_dim);
     values.fill(v, &v_rows, &own_tokens, span.kv_end, tile.rows, value_dim);
     let head = first_head + visits.at.visit.head as usize;
-    let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, head, LANES);
     queries.fill(q, &q_rows, &visits.rows.tokens, end, rows, head_dim);
-    let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
+    let d_out_rows = head_queries::<E, N>(d_out, &span, head, LANES);
     gradients.fill(
         d_out,
         &d_out_rows,
@@ -131,13 +124,13 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
         let head = first_head + visits.at.next.head as usize;
-        let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
+        let q_rows = head_queries::<E, N>(q, &span, head, LANES);
         let tokens = &visits.rows.tokens;
         let moved = queries.begin(q, &q_rows, tokens, next, end, other, rows, head_dim);
         visits.look_ahead(&own, index, stats, infinity);
         let mut weights = scores::<E, N>(&owned, &queries, slot, tiles, head_dim, parts);
         queries.finish(&moved, other, rows);
-        let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
+        let d_out_rows = head_queries::<E, N>(d_out, &span, head, LANES);
         let tokens = &visits.rows.tokens;
         let moved = gradients.begin(
             d_out,
@@ -211,14 +204,14 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     }
     sync_cube();
     if comptime!(config.keys) {
-        let dk_rows = head_rows::<E, N>(&*d_keys, sequence, kv_head, span.kv_start, LANES);
+        let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head, LANES);
         owned.store(d_keys, &dk_rows, &own_tokens, head_dim);
     }
     if comptime!(config.values) {
         let dv_rows = HeadRows {
-            base: dv_at + sequence * dv_sequence + kv_head * dv_head,
+            base: dv_at + span.item * dv_sequence + kv_head * dv_head,
             stride: dv_token,
-            start: span.kv_start,
+            start: span.kv_zero,
         };
         values.store(d_keys, &dv_rows, &own_tokens, value_dim);
     }

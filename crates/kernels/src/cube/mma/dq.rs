@@ -10,7 +10,7 @@ use super::stage::{LANES, arrive, chunks, stage};
 use super::sums::sums;
 use super::weight::weight;
 use crate::cube::config::Config;
-use crate::cube::rows::head_rows;
+use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::stats::stats_at;
 use crate::cube::walk::{NONE, query_tile};
 
@@ -50,12 +50,12 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
 
-    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let own = query_tile(index, heads, kv_heads, tile);
     let span = own.span;
-    let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
-    let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
-    let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
-    let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+    let d_out_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);
+    let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+    let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
 
     let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain);
     let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain);
@@ -100,8 +100,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         lse[half] = f32::new(0.0);
         d[half] = f32::new(0.0);
         if queries[half] != NONE {
-            let row = (own.sequence * heads as usize + own.head) * seq_q as usize
-                + usize::cast_from(queries[half] - span.q_start);
+            let row = (span.item * heads as usize + own.head) * seq_q as usize
+                + usize::cast_from(queries[half] - span.q_zero);
             let of_row = stats_at(stats, row, (batch * heads * seq_q) as usize);
             lse[half] = of_row.lse * log2_e;
             d[half] = of_row.d;
@@ -175,6 +175,6 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     scale_rows(&mut sums, &attending, key_tiles, parts, scale);
     owned.put_sums(&sums, key_tiles, parts);
     sync_cube();
-    let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);
+    let dq_rows = head_queries::<E, N>(&*dq, &span, own.head, LANES);
     owned.store(dq, &dq_rows, &own_tokens, head_dim);
 }

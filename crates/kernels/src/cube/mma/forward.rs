@@ -9,7 +9,7 @@ use super::size::units;
 use super::softmax::softmax;
 use super::stage::{LANES, arrive, chunks, stage};
 use crate::cube::config::Config;
-use crate::cube::rows::head_rows;
+use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, QueryTile, query_tile};
 
@@ -29,7 +29,6 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     index: &[i32],
     scale: f32,
     minus_infinity: f32,
-    batch: u32,
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
@@ -54,11 +53,11 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = max(scale.abs() * log2_e, f32::new(LEAST_SCALE));
 
-    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let own = query_tile(index, heads, kv_heads, tile);
     let span = own.span;
-    let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
-    let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
-    let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+    let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+    let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
 
     let mut owned = stage::<E, N>(
         tile.rows,
@@ -180,12 +179,12 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     for half in 0..comptime!(2 * parts) {
         let of_row = softmax.finish(&mut results, half, queries[half] == NONE, minus_infinity);
         if tokens[half] != NONE && UNIT_POS % 4u32 == 0u32 {
-            let row = (own.sequence * heads as usize + own.head) * seq_q as usize
-                + usize::cast_from(tokens[half] - span.q_start);
+            let row = (span.item * heads as usize + own.head) * seq_q as usize
+                + usize::cast_from(tokens[half] - span.q_zero);
             lse[row] = of_row;
         }
     }
-    let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
+    let out_rows = head_queries::<E, N>(&*out, &span, own.head, LANES);
     owned.put_sums(&results, value_tiles, parts);
     sync_cube();
     owned.store(out, &out_rows, &own_tokens, value_dim);
@@ -198,7 +197,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         sync_cube();
         owned.put_sums(&results, value_tiles, parts);
         sync_cube();
-        let rows = head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
+        let rows = head_queries::<E, N>(&*rounding, &span, own.head, LANES);
         owned.store(rounding, &rows, &own_tokens, value_dim);
     }
 }

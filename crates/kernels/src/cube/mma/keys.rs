@@ -135,7 +135,7 @@ impl VisitedQueries {
             stats,
             group.stats + head * group.head_rows,
             group.all_rows,
-            self.span.q_start,
+            self.span.q_zero,
             infinity,
             self.visited,
         );
@@ -296,7 +296,7 @@ impl VisitedStats {
         stats: &[f32],
         first_row: usize,
         all: usize,
-        q_start: i32,
+        q_zero: i32,
         infinity: f32,
         #[comptime] visited: Tile,
     ) {
@@ -305,7 +305,7 @@ impl VisitedStats {
             let mut lse = infinity;
             let mut d = f32::new(0.0);
             if token != NONE {
-                let of_row = stats_at(stats, first_row + usize::cast_from(token - q_start), all);
+                let of_row = stats_at(stats, first_row + usize::cast_from(token - q_zero), all);
                 if of_row.lse < f32::MIN {
                     token = NONE.runtime();
                 } else {

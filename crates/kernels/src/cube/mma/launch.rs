@@ -95,7 +95,6 @@ pub(in crate::cube) fn forward(
             call.index_arg(),
             call.problem.scale() as f32,
             f32::NEG_INFINITY,
-            shape.batch as u32,
             shape.num_heads as u32,
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
@@ -239,7 +238,6 @@ fn dkdv_pass(
             shape.num_heads as u32,
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
-            shape.seq_kv as u32,
             config,
             call.dtype,
         );
