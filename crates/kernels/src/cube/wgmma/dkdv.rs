@@ -10,13 +10,15 @@ use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
 use super::tiles::tiles;
 use super::work::{WORKING, first_row, own_tokens_of};
 use crate::cube::config::Config;
+use crate::cube::index::KEY_TILES;
 use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
 use crate::cube::mma::keys::{Group, key_tokens, visited_stats};
 use crate::cube::mma::mask::{attended, keep_attended};
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::mma::weight::weight;
-use crate::cube::rows::{HeadRows, head_rows};
-use crate::cube::walk::{key_tile, span};
+use crate::cube::place::place;
+use crate::cube::rows::{HeadRows, head_keys};
+use crate::cube::walk::{heads_at, key_tile, span};
 
 /// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
 ///
@@ -42,7 +44,6 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
-    seq_kv: u32,
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
@@ -55,24 +56,16 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
 
     let cube = CUBE_POS as u32;
     let kv_head = (cube % kv_heads) as usize;
-    let sequence = ((cube / kv_heads) % batch) as usize;
-    let span = span(index, sequence);
-    let rows_end = span.kv_start + i32::cast_from(seq_kv);
-    let heads_at = (batch * 4u32) as usize;
-    let own = key_tile(
-        index,
-        heads_at + heads as usize,
-        kv_head,
-        i32::cast_from(cube / kv_heads / batch),
-        span.kv_start,
-        rows_end,
-        tile,
-    );
+    let place = place(index, cube / kv_heads, KEY_TILES);
+    let span = span(index, place.sequence);
+    let heads_at = heads_at(index);
+    let groups_at = heads_at + heads as usize;
+    let own = key_tile(index, groups_at, kv_head, place.number, &span, tile);
     let first_head = kv_head * (heads / kv_heads) as usize;
     let group = Group {
         heads: (heads / kv_heads) as i32,
         records: heads_at + first_head,
-        stats: (sequence * heads as usize + first_head) * seq_q as usize,
+        stats: (span.item * heads as usize + first_head) * seq_q as usize,
         head_rows: seq_q as usize,
         all_rows: (batch * heads * seq_q) as usize,
     };
@@ -82,7 +75,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let gradients = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
     let mut rows = visited_stats(comptime!(config.slots * visited.rows));
     let mut ring = ring(config.slots, tile.rows);
-    let own_tokens = key_tokens(&own, index, span.kv_start, rows_end, tile, units);
+    let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
     sync_cube();
     if UNIT_POS < comptime!(PRODUCERS as u32) {
         if comptime!(tile.rows > 64) {
@@ -90,7 +83,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         }
         if UNIT_POS < comptime!(FILLERS as u32) {
             fill::<E, N>(
-                &mut ring, &own, index, &group, &span, sequence, first_head, q, &queries, d_out,
+                &mut ring, &own, index, &group, &span, first_head, q, &queries, d_out,
                 &gradients, stats, &mut rows, infinity, tile, visited,
             );
         }
@@ -99,8 +92,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             set_registers(more, true);
         }
         let unit = (UNIT_POS - comptime!(PRODUCERS as u32)) as usize;
-        let k_rows = head_rows::<E, N>(k, sequence, kv_head, span.kv_start, LANES);
-        let v_rows = head_rows::<E, N>(v, sequence, kv_head, span.kv_start, LANES);
+        let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
+        let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
         owned.copy(
             0u32.runtime(), k, &k_rows, &own_tokens, 0usize.runtime(), span.kv_end, unit, working,
         );
@@ -211,14 +204,14 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         }
         sync_units(WORKING, working);
         if comptime!(config.keys) {
-            let dk_rows = head_rows::<E, N>(&*d_keys, sequence, kv_head, span.kv_start, LANES);
+            let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head, LANES);
             owned.store(d_keys, &dk_rows, &own_tokens, unit, working, head_dim);
         }
         if comptime!(config.values) {
             let dv_rows = HeadRows {
-                base: dv_at + sequence * dv_sequence + kv_head * dv_head,
+                base: dv_at + span.item * dv_sequence + kv_head * dv_head,
                 stride: dv_token,
-                start: span.kv_start,
+                start: span.kv_zero,
             };
             values.store(d_keys, &dv_rows, &own_tokens, unit, working, value_dim);
         }

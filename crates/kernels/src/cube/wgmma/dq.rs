@@ -14,7 +14,7 @@ use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
 use crate::cube::mma::queries::own_tokens;
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::mma::weight::weight;
-use crate::cube::rows::head_rows;
+use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::stats::stats_at;
 use crate::cube::walk::{NONE, query_tile};
 
@@ -45,7 +45,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
 
-    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let own = query_tile(index, heads, kv_heads, tile);
     let span = own.span;
     let mut owned = tiles::<E, N>(1usize, tile.rows, head_dim, head_dim);
     let gradients = tiles::<E, N>(1usize, tile.rows, value_dim, value_dim);
@@ -59,8 +59,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         if comptime!(tile.rows > 64) {
             set_registers(fewer, false);
         }
-        let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
-        let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+        let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+        let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
         if UNIT_POS < comptime!(FILLERS as u32) {
             fill::<E, N>(
                 &mut ring, &own, index, k, &k_rows, &keys, v, &v_rows, &values, &mut tokens, tile,
@@ -72,8 +72,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             set_registers(more, true);
         }
         let unit = (UNIT_POS - comptime!(PRODUCERS as u32)) as usize;
-        let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
-        let d_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
+        let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+        let d_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);
         owned.copy(
             0u32.runtime(), q, &q_rows, &own_tokens, 0usize.runtime(), span.q_end, unit, working,
         );
@@ -91,8 +91,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             lse[half] = f32::new(0.0);
             d[half] = f32::new(0.0);
             if queries[half] != NONE {
-                let row = (own.sequence * heads as usize + own.head) * seq_q as usize
-                    + usize::cast_from(queries[half] - span.q_start);
+                let row = (span.item * heads as usize + own.head) * seq_q as usize
+                    + usize::cast_from(queries[half] - span.q_zero);
                 let of_row = stats_at(stats, row, (batch * heads * seq_q) as usize);
                 lse[half] = of_row.lse * log2_e;
                 d[half] = of_row.d;
@@ -165,7 +165,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         sync_units(WORKING, working);
         owned.put_sums(&sums, row, comptime!(chunks(head_dim)));
         sync_units(WORKING, working);
-        let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);
+        let dq_rows = head_queries::<E, N>(&*dq, &span, own.head, LANES);
         owned.store(dq, &dq_rows, &own_tokens, unit, working, head_dim);
     }
 }

@@ -14,7 +14,7 @@ use crate::cube::config::Config;
 use crate::cube::mma::fragments::{Pair, rounded};
 use crate::cube::mma::queries::own_tokens;
 use crate::cube::mma::stage::{LANES, chunks, padded};
-use crate::cube::rows::head_rows;
+use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::walk::{NONE, query_tile};
 
 /// A scale of 0, where `-inf` is still what does not attend: no score below 1e28 sees the difference.
@@ -33,7 +33,6 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     index: &[i32],
     scale: f32,
     minus_infinity: f32,
-    batch: u32,
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
@@ -49,7 +48,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         comptime!((visited.rows / 8, chunks(value_dim), config.brain));
     let lost_columns = comptime!(if config.rounding { columns } else { 0 });
 
-    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let own = query_tile(index, heads, kv_heads, tile);
     let span = own.span;
     let mut owned = tiles::<E, N>(1usize, tile.rows, head_dim, widest);
     let keys = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
@@ -62,8 +61,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         if comptime!(tile.rows > 64) {
             set_registers(fewer, false);
         }
-        let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
-        let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+        let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+        let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
         if UNIT_POS < comptime!(FILLERS as u32) {
             fill::<E, N>(
                 &mut ring, &own, index, k, &k_rows, &keys, v, &v_rows, &values, &mut tokens, tile,
@@ -75,7 +74,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             set_registers(more, true);
         }
         let unit = (UNIT_POS - comptime!(PRODUCERS as u32)) as usize;
-        let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
+        let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
         owned.copy(
             0u32.runtime(),
             q,
@@ -163,8 +162,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             let of_row = softmax.finish(&mut results, half, empty, minus_infinity, value_tiles);
             let token = own_tokens[first_row + comptime!(8 * half)];
             if token < own.rows.end && token != NONE && UNIT_POS % 4u32 == 0u32 {
-                let row = (own.sequence * heads as usize + own.head) * seq_q as usize
-                    + usize::cast_from(token - span.q_start);
+                let row = (span.item * heads as usize + own.head) * seq_q as usize
+                    + usize::cast_from(token - span.q_zero);
                 lse[row] = of_row;
             }
         }
@@ -172,7 +171,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         sync_units(WORKING, working);
         owned.put_sums(&results, first_row, value_tiles);
         sync_units(WORKING, working);
-        let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
+        let out_rows = head_queries::<E, N>(&*out, &span, own.head, LANES);
         owned.store(out, &out_rows, &own_tokens, unit, working, value_dim);
         if comptime!(config.rounding) {
             #[unroll]
@@ -183,7 +182,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             sync_units(WORKING, working);
             owned.put_sums(&results, first_row, value_tiles);
             sync_units(WORKING, working);
-            let rows = head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
+            let rows = head_queries::<E, N>(&*rounding, &span, own.head, LANES);
             owned.store(rounding, &rows, &own_tokens, unit, working, value_dim);
         }
     }

@@ -10,12 +10,12 @@ use super::tiles::Tiles;
 use crate::cube::mma::keys::{Group, VisitedStats, query_cursor};
 use crate::cube::mma::stage::LANES;
 use crate::cube::mma::visit::Visit;
-use crate::cube::rows::head_rows;
+use crate::cube::rows::head_queries;
 use crate::cube::tile::Tile;
 use crate::cube::walk::{KeyTile, Span, key_reach};
 
 /// Fills the ring with the rows of queries and gradients that a key tile visits, their tokens and stats, one slot after another.
-/// The group is of sequence `sequence`, and its first head is `first_head`.
+/// `first_head` is the first of the group.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn fill<E: Float, N: Size>(
@@ -24,7 +24,6 @@ pub(super) fn fill<E: Float, N: Size>(
     index: &[i32],
     group: &Group,
     span: &Span,
-    sequence: usize,
     first_head: usize,
     q: &Tensor<Vector<E, N>>,
     queries: &Tiles<E, N>,
@@ -57,7 +56,7 @@ pub(super) fn fill<E: Float, N: Size>(
             stats,
             group.stats + head * group.head_rows,
             group.all_rows,
-            span.q_start,
+            span.q_zero,
             infinity,
             visited,
         );
@@ -74,8 +73,8 @@ pub(super) fn fill<E: Float, N: Size>(
         );
         more = visit.any;
         if more {
-            let q_rows = head_rows::<E, N>(q, sequence, first_head + head, span.q_start, LANES);
-            let d_rows = head_rows::<E, N>(d_out, sequence, first_head + head, span.q_start, LANES);
+            let q_rows = head_queries::<E, N>(q, span, first_head + head, LANES);
+            let d_rows = head_queries::<E, N>(d_out, span, first_head + head, LANES);
             if comptime!(visited.slots() == 1 && !visited.table)
                 && reach.complete
                 && !incomplete
