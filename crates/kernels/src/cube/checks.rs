@@ -30,7 +30,7 @@ impl CubeAttention {
                 (size.shared_bytes(dims, owns), size.units)
             }
             Engine::Mma => (
-                mma::size::shared_bytes(self.owned.rows, shape, false),
+                mma::size::shared_bytes(self.owned.rows, shape),
                 mma::size::units(self.owned.rows, 1),
             ),
             // Rings have as many slots as there is shared memory for.

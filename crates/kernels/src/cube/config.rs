@@ -27,9 +27,7 @@ pub(super) struct Config {
     pub(super) values: bool,
     /// Tiles of 16 rows that a plane of the engine of tensor cores owns.
     pub(super) parts: usize,
-    /// Whether four planes multiply together, by instructions of Hopper's GPUs.
-    pub(super) groups: bool,
-    /// Slots of the ring of visits of those.
+    /// Slots of the ring of visits where four planes multiply together, by instructions of Hopper's GPUs; else 0.
     pub(super) slots: usize,
     /// Whether the type is bf16, where it is not f16.
     pub(super) brain: bool,

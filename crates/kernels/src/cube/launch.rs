@@ -74,7 +74,6 @@ impl CubeAttention {
             values: false,
             parts: 1,
             instructions: false,
-            groups: false,
             slots: 0,
             brain: self.dtype == ElemType::Float(FloatKind::BF16),
         }

@@ -207,7 +207,7 @@ fn mma_rows(
         return Err(format!("planes of {plane:?} units, not 32"));
     }
     let fits = |rows: &usize| {
-        mma::size::shared_bytes(*rows, problem.shape(), false) <= hardware.max_shared_memory_size
+        mma::size::shared_bytes(*rows, problem.shape()) <= hardware.max_shared_memory_size
             && mma::size::units(*rows, 1) <= hardware.max_units_per_cube as usize
     };
     let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
@@ -222,7 +222,7 @@ fn mma_rows(
     Ok(tiles)
 }
 
-/// Rows that a cube of planes that multiply in groups may own, the better first; or why there can be none.
+/// Rows that a cube may own where four planes multiply together, the better first; or why there can be none.
 fn wgmma_rows(
     properties: &DeviceProperties,
     problem: &AttentionProblem,

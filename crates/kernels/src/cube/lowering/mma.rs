@@ -58,7 +58,6 @@ pub(super) fn class_launches(
             values: false,
             parts: pass.parts,
             instructions: false,
-            groups: false,
             slots: 0,
             brain: false,
         }
@@ -84,36 +83,6 @@ fn kernels_of_tensor_cores_lower_with_long_addresses() {
     lower_class(&cuda_long(), CLASSES[0], false, BF16);
 }
 
-#[test]
-fn one_class_zz() {
-    for (rows, slots, dim) in [(128, 4, 128)] {
-        let owned = Tile {
-            rows,
-            block: 64,
-            table: false,
-        };
-        for launch in launches(&super::kernels::WGMMA, |_| Config {
-            owned,
-            visited: Tile { rows: 64, ..owned },
-            head_dim: dim,
-            value_dim: dim,
-            rounding: std::env::var_os("EXACT").is_some(),
-            unit: SLICES,
-            results: Rounding::Conversion,
-            keys: false,
-            values: false,
-            parts: 1,
-            instructions: true,
-            groups: true,
-            slots,
-            brain: true,
-        }).into_iter().take(if slots == 6 { 1 } else { 3 }) {
-            let name = format!("wg{slots}-{}-{}", launch.kernel, class_name(launch.config, BF16));
-            let _ = lowered(&cuda(), &name, &*(launch.make)(&cuda(), launch.config, BF16), launch.written);
-        }
-    }
-}
-
 fn lower_class(device: &Device, class: Class, table: bool, dtype: ElemType) {
     let ([head_dim, value_dim], _, rows) = class;
     let shape = AttentionShape {
@@ -135,7 +104,7 @@ fn lower_class(device: &Device, class: Class, table: bool, dtype: ElemType) {
         let kernel = (launch.make)(device, config, dtype);
         let kernel = lowered(device, &name, &*kernel, launch.written);
         // What calls are checked against.
-        let counted = shared_bytes(rows, &shape, false);
+        let counted = shared_bytes(rows, &shape);
         assert!(
             kernel.shared_memory_size <= counted,
             "{name}: {} bytes of shared memory, not {counted}",

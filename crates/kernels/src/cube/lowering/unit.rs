@@ -72,7 +72,6 @@ fn lower(devices: &[Device]) {
                     values: false,
                     parts: 1,
                     instructions: false,
-                    groups: false,
                     slots: 0,
                     brain: false,
                 };

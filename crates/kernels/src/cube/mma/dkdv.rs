@@ -2,12 +2,11 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{rounded, scale_rows, scores, zeros};
+use super::fragments::{accumulate, rounded, scale_rows, scores, zeros};
 use super::keys::{Group, key_tokens, visited_queries};
 use super::mask::{attended, keep_attended, own_rows};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
-use super::sums::sums;
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::index::KEY_TILES;
@@ -49,12 +48,6 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (parts, fast) = comptime!((config.parts, config.instructions));
-    let (groups, brain) = comptime!((config.groups, config.brain));
-    let (group, ring) = comptime!(if groups {
-        (tile.rows, visited.rows)
-    } else {
-        (0, 0)
-    });
     let (tiles, key_tiles, value_tiles) =
         comptime!((visited.rows / 8, chunks(head_dim), chunks(value_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
@@ -70,25 +63,11 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let first_head = kv_head * (heads / kv_heads) as usize;
     let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
     let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain);
-    let mut values = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain);
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast);
+    let mut values = stage::<E, N>(tile.rows, value_dim, units, fast);
     // Two slots: those of this visit and those of the next.
-    let mut queries = stage::<E, N>(
-        comptime!(2 * visited.rows),
-        head_dim,
-        units,
-        fast,
-        ring,
-        brain,
-    );
-    let mut gradients = stage::<E, N>(
-        comptime!(2 * visited.rows),
-        value_dim,
-        units,
-        fast,
-        ring,
-        brain,
-    );
+    let mut queries = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast);
+    let mut gradients = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units, fast);
     let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
     let group = Group {
         heads: (heads / kv_heads) as i32,
@@ -116,10 +95,10 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     );
 
     let keys = own_rows(&own_tokens, span.kv_end, parts);
-    let mut key_sums = sums(head_dim, parts, comptime!(if groups { "dk" } else { "" }));
-    let mut value_sums = sums(value_dim, parts, comptime!(if groups { "dv" } else { "" }));
+    let mut key_sums = zeros(comptime!(parts * key_tiles));
+    let mut value_sums = zeros(comptime!(parts * value_tiles));
     while visits.at.visit.any {
-        arrive(fast, groups);
+        arrive(fast);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
@@ -180,25 +159,39 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         }
         if comptime!(config.values) {
             let weights = rounded::<E>(&weights, comptime!(parts * tiles));
-            value_sums.accumulate::<E, N>(&weights, &gradients, slot, tiles);
+            accumulate::<E, N>(
+                &mut value_sums,
+                &weights,
+                &gradients,
+                slot,
+                tiles,
+                value_dim,
+                parts,
+            );
         }
         if comptime!(config.keys) {
             let d_scores = rounded::<E>(&d_scores, comptime!(parts * tiles));
-            key_sums.accumulate::<E, N>(&d_scores, &queries, slot, tiles);
+            accumulate::<E, N>(
+                &mut key_sums,
+                &d_scores,
+                &queries,
+                slot,
+                tiles,
+                head_dim,
+                parts,
+            );
         }
         gradients.finish(&moved, other, rows);
         visits.turn(index);
     }
     // What is owned has been read, and is written next.
-    arrive(fast, groups);
+    arrive(fast);
 
     if comptime!(config.keys) {
-        let mut key_sums = key_sums.take();
         scale_rows(&mut key_sums, &keys, key_tiles, parts, scale);
         owned.put_sums(&key_sums, key_tiles, parts);
     }
     if comptime!(config.values) {
-        let mut value_sums = value_sums.take();
         scale_rows(&mut value_sums, &keys, value_tiles, parts, f32::new(1.0));
         values.put_sums(&value_sums, value_tiles, parts);
     }

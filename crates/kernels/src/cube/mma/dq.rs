@@ -2,12 +2,11 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{rounded, scale_rows, scores};
+use super::fragments::{accumulate, rounded, scale_rows, scores, zeros};
 use super::mask::{attended, keep_attended, own_rows};
 use super::queries::{own_tokens, visited_keys};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
-use super::sums::sums;
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::{head_keys, head_queries};
@@ -40,12 +39,6 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (parts, fast) = comptime!((config.parts, config.instructions));
-    let (groups, brain) = comptime!((config.groups, config.brain));
-    let (group, ring) = comptime!(if groups {
-        (tile.rows, visited.rows)
-    } else {
-        (0, 0)
-    });
     let (tiles, key_tiles) = comptime!((visited.rows / 8, chunks(head_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
@@ -57,25 +50,11 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
     let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
 
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain);
-    let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain);
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast);
+    let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast);
     // Two slots: those of this visit and those of the next.
-    let mut keys = stage::<E, N>(
-        comptime!(2 * visited.rows),
-        head_dim,
-        units,
-        fast,
-        ring,
-        brain,
-    );
-    let mut values = stage::<E, N>(
-        comptime!(2 * visited.rows),
-        value_dim,
-        units,
-        fast,
-        ring,
-        brain,
-    );
+    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast);
+    let mut values = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units, fast);
     let own_tokens = own_tokens(&own, index, tile, units);
     let mut visits = visited_keys(&own, index, tile, visited);
     sync_cube();
@@ -108,9 +87,9 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         }
     }
 
-    let mut sums = sums(head_dim, parts, comptime!(if groups { "dq" } else { "" }));
+    let mut sums = zeros(comptime!(parts * key_tiles));
     while visits.at.visit.any {
-        arrive(fast, groups);
+        arrive(fast);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
@@ -158,12 +137,12 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             keep_attended(&mut d_scores, &bits, f32::new(0.0), tiles, parts);
         }
         let d_scores = rounded::<E>(&d_scores, comptime!(parts * tiles));
-        sums.accumulate::<E, N>(&d_scores, &keys, slot, tiles);
+        accumulate::<E, N>(&mut sums, &d_scores, &keys, slot, tiles, head_dim, parts);
         values.finish(&moved, other, rows);
         visits.turn(&own, index);
     }
     // What is owned has been read, and is written next.
-    arrive(fast, groups);
+    arrive(fast);
 
     // Of queries that attend nothing too: keys that others of the tile attend may be infinite, and 0 times that is not 0.
     let mut attending = Array::<i32>::new(comptime!(2 * parts));
@@ -171,7 +150,6 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     for half in 0..comptime!(2 * parts) {
         attending[half] = select(lse[half] < f32::MIN, NONE, queries[half]);
     }
-    let mut sums = sums.take();
     scale_rows(&mut sums, &attending, key_tiles, parts, scale);
     owned.put_sums(&sums, key_tiles, parts);
     sync_cube();

@@ -42,12 +42,6 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (parts, fast) = comptime!((config.parts, config.instructions));
-    let (groups, brain) = comptime!((config.groups, config.brain));
-    let (group, ring) = comptime!(if groups {
-        (tile.rows, visited.rows)
-    } else {
-        (0, 0)
-    });
     let (half, tiles, value_tiles) =
         comptime!((visited.rows / 2, visited.rows / 16, chunks(value_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
@@ -59,31 +53,10 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
     let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
 
-    let mut owned = stage::<E, N>(
-        tile.rows,
-        comptime!(head_dim.max(value_dim)),
-        units,
-        fast,
-        group,
-        brain,
-    );
+    let mut owned = stage::<E, N>(tile.rows, comptime!(head_dim.max(value_dim)), units, fast);
     // Two slots: those of this visit and those of the next.
-    let mut keys = stage::<E, N>(
-        comptime!(2 * visited.rows),
-        head_dim,
-        units,
-        fast,
-        ring,
-        brain,
-    );
-    let mut values = stage::<E, N>(
-        comptime!(2 * visited.rows),
-        value_dim,
-        units,
-        fast,
-        ring,
-        brain,
-    );
+    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast);
+    let mut values = stage::<E, N>(comptime!(2 * visited.rows), value_dim, units, fast);
     let own_tokens = own_tokens(&own, index, tile, units);
     let mut visits = visited_keys(&own, index, tile, visited);
     sync_cube();
@@ -93,13 +66,13 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     values.fill(v, &v_rows, &visits.tokens, end, rows, value_dim);
 
     let queries = own_rows(&own_tokens, span.q_end, parts);
-    let mut softmax = softmax(factor, parts, value_dim, config.rounding, fast, groups);
+    let mut softmax = softmax(factor, parts, value_dim, config.rounding, fast);
     if scale < 0.0f32 {
-        arrive(fast, groups);
+        arrive(fast);
         owned.negate();
     }
     while visits.at.visit.any {
-        arrive(fast, groups);
+        arrive(fast);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
@@ -107,77 +80,53 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let moved = keys.begin(k, &k_rows, tokens, next, end, other, rows, head_dim);
         visits.look_ahead(&own, index);
 
-        if comptime!(groups) {
-            let all = comptime!(2 * tiles);
-            let mut weights = scores::<E, N>(&owned, &keys, slot, all, head_dim, parts);
-            let tokens = &visits.tokens;
-            let _ = values.begin(v, &v_rows, tokens, next, end, other, rows, value_dim);
-            mask(
-                &mut weights,
-                &visits,
-                index,
-                &own,
-                &queries,
-                0usize,
-                minus_infinity,
-                all,
-                parts,
-                tile,
-            );
-            let mut none = zeros(0usize);
-            softmax.raise(&weights, &mut none, minus_infinity, all, 0usize);
-            softmax.weigh(&mut weights, all);
-            softmax.add::<E, N>(&mut weights, &values, slot, all);
-        } else {
-            // Half of the rows at a time: products of one half are computed while weights of the other are.
-            let mut early = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
-            mask(
-                &mut early,
-                &visits,
-                index,
-                &own,
-                &queries,
-                0usize,
-                minus_infinity,
-                tiles,
-                parts,
-                tile,
-            );
-            let mut none = zeros(0usize);
-            softmax.raise(&early, &mut none, minus_infinity, tiles, 0usize);
-            let mut late = scores::<E, N>(&owned, &keys, slot + half, tiles, head_dim, parts);
-            softmax.weigh(&mut early, tiles);
-            keys.finish(&moved, other, rows);
-            let tokens = &visits.tokens;
-            let moved = values.begin(v, &v_rows, tokens, next, end, other, rows, value_dim);
-            mask(
-                &mut late,
-                &visits,
-                index,
-                &own,
-                &queries,
-                half,
-                minus_infinity,
-                tiles,
-                parts,
-                tile,
-            );
-            softmax.raise(&late, &mut early, minus_infinity, tiles, tiles);
-            softmax.add::<E, N>(&mut early, &values, slot, tiles);
-            softmax.weigh(&mut late, tiles);
-            softmax.add::<E, N>(&mut late, &values, slot + half, tiles);
-            values.finish(&moved, other, rows);
-        }
+        // Half of the rows at a time: products of one half are computed while weights of the other are.
+        let mut early = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
+        mask(
+            &mut early,
+            &visits,
+            index,
+            &own,
+            &queries,
+            0usize,
+            minus_infinity,
+            tiles,
+            parts,
+            tile,
+        );
+        let mut none = zeros(0usize);
+        softmax.raise(&early, &mut none, minus_infinity, tiles, 0usize);
+        let mut late = scores::<E, N>(&owned, &keys, slot + half, tiles, head_dim, parts);
+        softmax.weigh(&mut early, tiles);
+        keys.finish(&moved, other, rows);
+        let tokens = &visits.tokens;
+        let moved = values.begin(v, &v_rows, tokens, next, end, other, rows, value_dim);
+        mask(
+            &mut late,
+            &visits,
+            index,
+            &own,
+            &queries,
+            half,
+            minus_infinity,
+            tiles,
+            parts,
+            tile,
+        );
+        softmax.raise(&late, &mut early, minus_infinity, tiles, tiles);
+        softmax.add::<E, N>(&mut early, &values, slot, tiles);
+        softmax.weigh(&mut late, tiles);
+        softmax.add::<E, N>(&mut late, &values, slot + half, tiles);
+        values.finish(&moved, other, rows);
         visits.turn(&own, index);
     }
     // What is owned has been read, and is written next.
-    arrive(fast, groups);
+    arrive(fast);
 
     let tokens = own_rows(&own_tokens, own.rows.end, parts);
-    let mut results = softmax.results();
     #[unroll]
     for half in 0..comptime!(2 * parts) {
-        let of_row = softmax.finish(&mut results, half, queries[half] == NONE, minus_infinity);
+        let of_row = softmax.finish(half, queries[half] == NONE, minus_infinity);
         if tokens[half] != NONE && UNIT_POS % 4u32 == 0u32 {
             let row = (span.item * heads as usize + own.head) * seq_q as usize
                 + usize::cast_from(tokens[half] - span.q_zero);
@@ -185,17 +134,17 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         }
     }
     let out_rows = head_queries::<E, N>(&*out, &span, own.head, LANES);
-    owned.put_sums(&results, value_tiles, parts);
+    owned.put_sums(&softmax.results, value_tiles, parts);
     sync_cube();
     owned.store(out, &out_rows, &own_tokens, value_dim);
     if comptime!(config.rounding) {
         #[unroll]
         for n in 0..comptime!(2 * parts * value_tiles) {
-            let rounded = Vector::<E, Const<2>>::cast_from(results[n]);
-            results[n] -= Vector::cast_from(rounded);
+            let rounded = Vector::<E, Const<2>>::cast_from(softmax.results[n]);
+            softmax.results[n] -= Vector::cast_from(rounded);
         }
         sync_cube();
-        owned.put_sums(&results, value_tiles, parts);
+        owned.put_sums(&softmax.results, value_tiles, parts);
         sync_cube();
         let rows = head_queries::<E, N>(&*rounding, &span, own.head, LANES);
         owned.store(rounding, &rows, &own_tokens, value_dim);

@@ -6,7 +6,6 @@
 
 use cubecl::prelude::*;
 
-use super::groups;
 use super::stage::{Stage, chunks};
 use crate::cube::walk::NONE;
 
@@ -69,39 +68,35 @@ pub(in crate::cube) fn scores<E: Float, N: Size>(
     #[comptime] dim: usize,
     #[comptime] parts: usize,
 ) -> Array<Pair<f32>> {
-    if comptime!(left.group > 0) {
-        groups::scores::<E, N>(left, right, first, tiles, dim)
-    } else {
-        let plane = UNIT_POS as usize / 32usize;
-        let mut sums = zeros(comptime!(parts * tiles));
+    let plane = UNIT_POS as usize / 32usize;
+    let mut sums = zeros(comptime!(parts * tiles));
+    #[unroll]
+    for k in 0..comptime!(chunks(dim) / 2) {
+        let mut a = Array::<Pair<E>>::new(comptime!(4 * parts));
         #[unroll]
-        for k in 0..comptime!(chunks(dim) / 2) {
-            let mut a = Array::<Pair<E>>::new(comptime!(4 * parts));
+        for part in 0..parts {
+            let rows = left.left(plane * parts + part, k);
             #[unroll]
-            for part in 0..parts {
-                let rows = left.left(plane * parts + part, k);
-                #[unroll]
-                for r in 0..4usize {
-                    a[comptime!(4 * part + r)] = rows[r];
-                }
-            }
-            #[unroll]
-            for n in 0..comptime!(tiles / 2) {
-                let b = right.right_transposed(first, n, k);
-                #[unroll]
-                for part in 0..parts {
-                    multiply::<E>(
-                        &a,
-                        comptime!(4 * part),
-                        &b,
-                        &mut sums,
-                        comptime!(part * tiles + 2 * n),
-                    );
-                }
+            for r in 0..4usize {
+                a[comptime!(4 * part + r)] = rows[r];
             }
         }
-        sums
+        #[unroll]
+        for n in 0..comptime!(tiles / 2) {
+            let b = right.right_transposed(first, n, k);
+            #[unroll]
+            for part in 0..parts {
+                multiply::<E>(
+                    &a,
+                    comptime!(4 * part),
+                    &b,
+                    &mut sums,
+                    comptime!(part * tiles + 2 * n),
+                );
+            }
+        }
     }
+    sums
 }
 
 /// Sums of a product of `tiles` tiles as a left operand.
@@ -129,22 +124,20 @@ pub(in crate::cube) fn accumulate<E: Float, N: Size>(
     #[comptime] dim: usize,
     #[comptime] parts: usize,
 ) {
-    {
+    #[unroll]
+    for k in 0..comptime!(tiles / 2) {
         #[unroll]
-        for k in 0..comptime!(tiles / 2) {
+        for n in 0..comptime!(chunks(dim) / 2) {
+            let b = right.right(first, n, k);
             #[unroll]
-            for n in 0..comptime!(chunks(dim) / 2) {
-                let b = right.right(first, n, k);
-                #[unroll]
-                for part in 0..parts {
-                    multiply::<E>(
-                        weights,
-                        comptime!(2 * part * tiles + 4 * k),
-                        &b,
-                        sums,
-                        comptime!(part * chunks(dim) + 2 * n),
-                    );
-                }
+            for part in 0..parts {
+                multiply::<E>(
+                    weights,
+                    comptime!(2 * part * tiles + 4 * k),
+                    &b,
+                    sums,
+                    comptime!(part * chunks(dim) + 2 * n),
+                );
             }
         }
     }

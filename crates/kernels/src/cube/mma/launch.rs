@@ -1,4 +1,4 @@
-//! Launches of the engine of tensor cores. No kernel reads or writes beyond its tensors, which are checked.
+//! Launches of the engines of tensor cores. No kernel reads or writes beyond its tensors, which are checked.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -15,7 +15,7 @@ use crate::cube::tile::Tile;
 use crate::cube::wgmma;
 use crate::cube::wgmma::size::{forward_slots, gradient_slots};
 
-/// What a pass is compiled for. Its ring has slots by `slots`, where planes multiply in groups.
+/// What a pass is compiled for: `pass` for products of one plane, a ring with `slots` for those of four.
 fn config(
     call: &CubeAttention,
     pass: Pass,
@@ -23,12 +23,13 @@ fn config(
 ) -> Config {
     let config = call.config();
     let properties = call.client.properties();
-    let groups = call.choice.engine == Engine::Wgmma;
-    let most = properties.hardware.max_shared_memory_size;
-    let slots = slots(config.owned.rows, call.problem().shape(), most).filter(|_| groups);
-    let visited = match groups {
-        true => wgmma::size::VISITED,
-        false => pass.visited,
+    let (visited, slots) = if call.choice.engine == Engine::Wgmma {
+        let most = properties.hardware.max_shared_memory_size;
+        let slots = slots(config.owned.rows, call.problem().shape(), most);
+        // What has none is not chosen.
+        (wgmma::size::VISITED, slots.unwrap_or(0))
+    } else {
+        (pass.visited, 0)
     };
     Config {
         parts: pass.parts,
@@ -36,18 +37,17 @@ fn config(
             rows: visited,
             ..config.visited
         },
+        slots,
         // Asynchronous copies are a feature of CubeCL's C++ compiler for CUDA alone, which also takes instructions.
         instructions: properties.features.copy_async,
-        groups,
-        slots: slots.unwrap_or(0),
         ..config
     }
 }
 
 fn cube_dim(config: Config) -> CubeDim {
-    let units = match config.groups {
-        true => wgmma::size::units(config.owned.rows),
-        false => units(config.owned.rows, config.parts),
+    let units = match config.slots {
+        0 => units(config.owned.rows, config.parts),
+        _ => wgmma::size::units(config.owned.rows),
     };
     CubeDim::new_1d(units as u32)
 }
@@ -69,9 +69,9 @@ pub(in crate::cube) fn forward(
         rounding: outputs.rounding.is_some(),
         ..config(call, pass, forward_slots)
     };
-    let kernel = match config.groups {
-        true => wgmma::forward::forward::launch_unchecked,
-        false => forward::forward::launch_unchecked,
+    let kernel = match config.slots {
+        0 => forward::forward::launch_unchecked,
+        _ => wgmma::forward::forward::launch_unchecked,
     };
     unsafe {
         kernel(
@@ -129,9 +129,9 @@ pub(in crate::cube) fn dq(
         dq_pass(call.owned.rows, shape.head_dim),
         gradient_slots,
     );
-    let kernel = match config.groups {
-        true => wgmma::dq::dq::launch_unchecked,
-        false => dq::dq::launch_unchecked,
+    let kernel = match config.slots {
+        0 => dq::dq::launch_unchecked,
+        _ => wgmma::dq::dq::launch_unchecked,
     };
     unsafe {
         kernel(
@@ -210,9 +210,9 @@ fn dkdv_pass(
         values,
         ..config(call, pass, gradient_slots)
     };
-    let kernel = match config.groups {
-        true => wgmma::dkdv::dkdv::launch_unchecked,
-        false => dkdv::dkdv::launch_unchecked,
+    let kernel = match config.slots {
+        0 => dkdv::dkdv::launch_unchecked,
+        _ => wgmma::dkdv::dkdv::launch_unchecked,
     };
     unsafe {
         kernel(

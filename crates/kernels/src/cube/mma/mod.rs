@@ -8,7 +8,6 @@ pub(super) mod dkdv;
 pub(super) mod dq;
 pub(super) mod forward;
 pub(super) mod fragments;
-mod groups;
 pub(super) mod intrinsics;
 pub(super) mod keys;
 pub(super) mod launch;
@@ -17,7 +16,6 @@ pub(super) mod queries;
 pub(super) mod size;
 mod softmax;
 pub(super) mod stage;
-mod sums;
 pub(super) mod visit;
 pub(super) mod weight;
 

@@ -19,12 +19,6 @@ pub(in crate::cube) struct Pass {
     pub(in crate::cube) visited: usize,
 }
 
-/// Any pass whose planes multiply in groups of four: their units hold a row each of 16, and have registers for 64 visited rows.
-pub(in crate::cube) const GROUPED: Pass = Pass {
-    parts: 1,
-    visited: VISITED,
-};
-
 /// The forward pass of cubes that own `rows` rows.
 pub(in crate::cube) fn forward_pass(rows: usize, head_dim: usize, value_dim: usize) -> Pass {
     Pass {
@@ -82,16 +76,12 @@ pub(in crate::cube) fn units(rows: usize, parts: usize) -> usize {
 
 /// Bytes of shared memory of the hungriest kernel with cubes that own `rows` rows: those rows, two tiles of visited ones,
 /// a token for each owned row, and thrice three numbers for each visited row and one for each plane of them.
-pub(in crate::cube) fn shared_bytes(rows: usize, shape: &AttentionShape, groups: bool) -> usize {
+pub(in crate::cube) fn shared_bytes(rows: usize, shape: &AttentionShape) -> usize {
     let (head_dim, value_dim) = (shape.head_dim, shape.value_dim);
     let (keys, values) = (padded(head_dim), padded(value_dim));
-    let visited = |pass: Pass| if groups { GROUPED } else { pass }.visited;
-    let forward_visited = visited(forward_pass(rows, head_dim, value_dim));
-    let forward = rows * keys.max(values) + 2 * forward_visited * (keys + values);
-    let backward = (rows + 2 * visited(dq_pass(rows, head_dim))) * (keys + values);
-    forward.max(backward) * 2
-        + rows * 4
-        + VISITED * 36
-        + VISITED / PLANE * 12
-        + if groups { 4 * 1024 } else { 0 }
+    let visited = forward_pass(rows, head_dim, value_dim).visited;
+    let forward = rows * keys.max(values) + 2 * visited * (keys + values);
+    let visited = dq_pass(rows, head_dim).visited;
+    let backward = (rows + 2 * visited) * (keys + values);
+    forward.max(backward) * 2 + rows * 4 + VISITED * 36 + VISITED / PLANE * 12
 }

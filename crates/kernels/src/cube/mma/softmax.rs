@@ -2,10 +2,9 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{Pair, add_row_sums, rounded, row_max, row_sum, zeros};
+use super::fragments::{Pair, accumulate, add_row_sums, rounded, row_max, row_sum, zeros};
 use super::intrinsics::exp2;
 use super::stage::{Stage, chunks};
-use super::sums::{Sums, sums};
 
 /// Where a row's maximum starts.
 const LOWEST: f32 = f32::MIN;
@@ -19,7 +18,7 @@ pub(super) struct Softmax {
     sums: Array<f32>,
     /// Of the weights as products see them: divided by these, weighted values are an average, never beyond the values.
     rounded_sums: Array<Pair<f32>>,
-    results: Sums,
+    pub(super) results: Array<Pair<f32>>,
     /// From a score to a power of 2; positive.
     factor: f32,
     #[cube(comptime)]
@@ -40,20 +39,19 @@ pub(super) fn softmax(
     #[comptime] value_dim: usize,
     #[comptime] exact: bool,
     #[comptime] instructions: bool,
-    #[comptime] groups: bool,
 ) -> Softmax {
     let mut maxima = Array::<f32>::new(comptime!(2 * parts));
-    let mut weights = Array::<f32>::new(comptime!(2 * parts));
+    let mut sums = Array::<f32>::new(comptime!(2 * parts));
     #[unroll]
     for half in 0..comptime!(2 * parts) {
         maxima[half] = f32::new(LOWEST);
-        weights[half] = f32::new(0.0);
+        sums[half] = f32::new(0.0);
     }
     Softmax {
         maxima,
-        sums: weights,
+        sums,
         rounded_sums: zeros(parts),
-        results: sums(value_dim, parts, comptime!(if groups { "o" } else { "" })),
+        results: zeros(comptime!(parts * chunks(value_dim))),
         factor,
         parts,
         value_dim,
@@ -76,7 +74,7 @@ impl Softmax {
         #[comptime] tiles: usize,
         #[comptime] pending_tiles: usize,
     ) {
-        let parts = comptime!(self.parts);
+        let (parts, value_tiles) = comptime!((self.parts, chunks(self.value_dim)));
         let mut tops = Array::<f32>::new(comptime!(2 * parts));
         let mut any_higher = false;
         #[unroll]
@@ -102,7 +100,10 @@ impl Softmax {
                 self.maxima[half] = top;
                 self.sums[half] *= kept;
                 self.rounded_sums[half] *= Vector::new(kept);
-                self.results.scale(half, kept);
+                #[unroll]
+                for n in 0..value_tiles {
+                    self.results[comptime!(pair_of(half, n, value_tiles))] *= Vector::new(kept);
+                }
                 #[unroll]
                 for n in 0..pending_tiles {
                     pending[comptime!(pair_of(half, n, pending_tiles))] *= Vector::new(kept);
@@ -140,31 +141,25 @@ impl Softmax {
         first: usize,
         #[comptime] tiles: usize,
     ) {
-        let parts = comptime!(self.parts);
+        let (parts, dim) = comptime!((self.parts, self.value_dim));
         let high = rounded::<E>(&*weights, comptime!(parts * tiles));
         if comptime!(!self.exact) {
             add_row_sums::<E>(&mut self.rounded_sums, &high, tiles, parts);
         }
-        self.results.accumulate::<E, N>(&high, values, first, tiles);
+        accumulate::<E, N>(&mut self.results, &high, values, first, tiles, dim, parts);
         if comptime!(self.exact) {
             #[unroll]
             for n in 0..comptime!(2 * parts * tiles) {
                 weights[n] -= Vector::cast_from(high[n]);
             }
             let low = rounded::<E>(&*weights, comptime!(parts * tiles));
-            self.results.accumulate::<E, N>(&low, values, first, tiles);
+            accumulate::<E, N>(&mut self.results, &low, values, first, tiles, dim, parts);
         }
-    }
-
-    /// The results, to be divided by [`Softmax::finish`].
-    pub(super) fn results(&self) -> Array<Pair<f32>> {
-        self.results.take()
     }
 
     /// Divides the results of a row, zeros where it is `left_out` or attends nothing, and gives its lse.
     pub(super) fn finish(
-        &self,
-        results: &mut Array<Pair<f32>>,
+        &mut self,
         #[comptime] half: usize,
         left_out: bool,
         minus_infinity: f32,
@@ -181,12 +176,13 @@ impl Softmax {
         #[unroll]
         for n in 0..value_tiles {
             // Values that others of the tile attend may be infinite, and 0 times that is not 0.
-            let mut pair = results[comptime!(pair_of(half, n, value_tiles))] * Vector::new(part);
+            let mut pair =
+                self.results[comptime!(pair_of(half, n, value_tiles))] * Vector::new(part);
             #[unroll]
             for e in 0..2usize {
                 pair.insert(e, select(empty, f32::new(0.0), pair.extract(e)));
             }
-            results[comptime!(pair_of(half, n, value_tiles))] = pair;
+            self.results[comptime!(pair_of(half, n, value_tiles))] = pair;
         }
         let maximum = self.maxima[half] * self.factor / f32::new(core::f32::consts::LOG2_E);
         select(empty, minus_infinity, maximum + sum.ln())

@@ -38,7 +38,7 @@ fn swizzled(chunks: usize) -> usize {
 pub(in crate::cube) struct Stage<E: Float, N: Size> {
     chunks: Shared<[Vector<E, N>]>,
     /// Its address, where copies are asynchronous.
-    pub(in crate::cube) address: u32,
+    address: u32,
     #[cube(comptime)]
     rows: usize,
     #[cube(comptime)]
@@ -47,11 +47,6 @@ pub(in crate::cube) struct Stage<E: Float, N: Size> {
     units: usize,
     #[cube(comptime)]
     asynchronous: bool,
-    /// Rows of a tile that four planes multiply, as they want it; 0 for tiles of one plane.
-    #[cube(comptime)]
-    pub(in crate::cube) group: usize,
-    #[cube(comptime)]
-    pub(in crate::cube) brain: bool,
 }
 
 #[cube]
@@ -60,13 +55,9 @@ pub(in crate::cube) fn stage<E: Float, N: Size>(
     #[comptime] dim: usize,
     #[comptime] units: usize,
     #[comptime] asynchronous: bool,
-    #[comptime] group: usize,
-    #[comptime] brain: bool,
 ) -> Stage<E, N> {
-    let chunks = Shared::<[Vector<E, N>]>::new_aligned_slice(
-        comptime!(rows * chunks(dim)),
-        comptime!(if group > 0 { 1024usize } else { 128usize }),
-    );
+    let chunks =
+        Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(rows * chunks(dim)), 128usize);
     let mut address = 0u32.runtime();
     if comptime!(asynchronous) {
         address = shared_address(&chunks[0usize..1usize]);
@@ -78,35 +69,23 @@ pub(in crate::cube) fn stage<E: Float, N: Size>(
         dim,
         units,
         asynchronous,
-        group,
-        brain,
     }
 }
 
 /// Waits for all that units of the cube have begun.
 #[cube]
-pub(in crate::cube) fn arrive(#[comptime] asynchronous: bool, #[comptime] groups: bool) {
+pub(super) fn arrive(#[comptime] asynchronous: bool) {
     if comptime!(asynchronous) {
         copies_done();
-    }
-    if comptime!(groups) {
-        sync_async_proxy_shared();
     }
     sync_cube();
 }
 
-/// Where a chunk is. Tiles of four planes have columns of 8 chunks, one after another, each swizzled among its 8.
+/// Where a chunk is.
 #[cube]
-fn place(row: usize, chunk: usize, #[comptime] chunks: usize, #[comptime] group: usize) -> usize {
-    if comptime!(group > 0) {
-        (row / group) * comptime!(group * chunks)
-            + (chunk / 8usize) * comptime!(group * 8)
-            + row % group * 8usize
-            + ((chunk % 8usize) ^ (row % 8usize))
-    } else {
-        let among = comptime!(swizzled(chunks));
-        row * chunks + (chunk ^ swizzle(row, among))
-    }
+fn place(row: usize, chunk: usize, #[comptime] chunks: usize) -> usize {
+    let among = comptime!(swizzled(chunks));
+    row * chunks + (chunk ^ swizzle(row, among))
 }
 
 /// Where row `first + row` and chunk `2 * pair + half` are, with `first` a multiple of 8, less [`operand_offset`]: the same
@@ -147,12 +126,7 @@ struct Moved {
 
 /// The `n`-th chunk that this unit moves of rows of `dim` elements.
 #[cube]
-fn moved_chunk(
-    #[comptime] n: usize,
-    #[comptime] dim: usize,
-    #[comptime] units: usize,
-    #[comptime] group: usize,
-) -> Moved {
+fn moved_chunk(#[comptime] n: usize, #[comptime] dim: usize, #[comptime] units: usize) -> Moved {
     let width = comptime!(chunks(dim));
     if comptime!(units % (8 * width) == 0) {
         // The same chunk of every so many rows, swizzled alike.
@@ -160,12 +134,7 @@ fn moved_chunk(
         Moved {
             row: row + comptime!(n * units / width),
             chunk,
-            place: place(row, chunk, width, group)
-                + comptime!(if group > 0 {
-                    n * units / width * 8
-                } else {
-                    n * units
-                }),
+            place: place(row, chunk, width) + comptime!(n * units),
         }
     } else {
         let at = UNIT_POS as usize + comptime!(n * units);
@@ -173,7 +142,7 @@ fn moved_chunk(
         Moved {
             row,
             chunk,
-            place: place(row, chunk, width, group),
+            place: place(row, chunk, width),
         }
     }
 }
@@ -199,7 +168,7 @@ impl<E: Float, N: Size> Stage<E, N> {
         let mut values = Array::<Vector<E, N>>::new(count);
         #[unroll]
         for n in 0..count {
-            let moved = moved_chunk(n, width, units, self.group);
+            let moved = moved_chunk(n, width, units);
             let mut value = Vector::<E, N>::cast_from(0.0f32);
             if (comptime!((n + 1) * units <= tile_rows * chunks(width)) || moved.row < tile_rows)
                 && (comptime!(chunks(width) * LANES == dim) || moved.chunk < comptime!(dim / LANES))
@@ -219,7 +188,7 @@ impl<E: Float, N: Size> Stage<E, N> {
         let (width, units) = comptime!((self.dim, self.units));
         #[unroll]
         for n in 0..comptime!(moved(rows, width, units)) {
-            let moved = moved_chunk(n, width, units, self.group);
+            let moved = moved_chunk(n, width, units);
             if comptime!((n + 1) * units <= rows * chunks(width)) || moved.row < rows {
                 self.chunks[at * comptime!(chunks(width)) + moved.place] = values[n];
             }
@@ -242,7 +211,7 @@ impl<E: Float, N: Size> Stage<E, N> {
         let (width, units) = comptime!((self.dim, self.units));
         #[unroll]
         for n in 0..comptime!(moved(tile_rows, width, units)) {
-            let moved = moved_chunk(n, width, units, self.group);
+            let moved = moved_chunk(n, width, units);
             if comptime!((n + 1) * units <= tile_rows * chunks(width)) || moved.row < tile_rows {
                 let token = tokens[first + moved.row];
                 let mut there = token != NONE && token < end;
@@ -318,18 +287,11 @@ impl<E: Float, N: Size> Stage<E, N> {
         let (width, units) = comptime!((self.dim, self.units));
         #[unroll]
         for n in 0..comptime!(moved(self.rows, width, units)) {
-            let moved = moved_chunk(n, width, units, self.group);
+            let moved = moved_chunk(n, width, units);
             if moved.row < self.rows {
                 self.chunks[moved.place] *= Vector::cast_from(-1.0f32);
             }
         }
-    }
-
-    /// The address of a row that is the first of 8, for products of four planes.
-    pub(in crate::cube) fn row_address(&self, row: usize) -> u32 {
-        let (rows, width) = comptime!((self.group, chunks(self.dim)));
-        let at = row / rows * comptime!(rows * width) + row % rows * 8usize;
-        self.address + at as u32 * 16u32
     }
 
     /// Rows `16 * tile ..` and elements `16 * k ..` as the left operand of a product.
@@ -424,7 +386,7 @@ impl<E: Float, N: Size> Stage<E, N> {
             let row = pair_row(half, parts) as usize;
             #[unroll]
             for tile in 0..tiles {
-                let at = place(row, tile, width, self.group) * 4usize + UNIT_POS as usize % 4usize;
+                let at = place(row, tile, width) * 4usize + UNIT_POS as usize % 4usize;
                 let n = comptime!(2 * (half / 2 * tiles + tile) + half % 2);
                 pairs[at] = Vector::cast_from(sums[n]);
             }
@@ -442,7 +404,7 @@ impl<E: Float, N: Size> Stage<E, N> {
         let (width, tile_rows, units) = comptime!((self.dim, self.rows, self.units));
         #[unroll]
         for n in 0..comptime!(moved(tile_rows, width, units)) {
-            let moved = moved_chunk(n, width, units, self.group);
+            let moved = moved_chunk(n, width, units);
             if moved.row < tile_rows && moved.chunk < comptime!(dim / LANES) {
                 let token = tokens[moved.row];
                 if token != NONE {

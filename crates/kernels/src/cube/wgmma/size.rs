@@ -38,7 +38,12 @@ pub(super) fn registers(rows: usize, sums: usize) -> (usize, usize) {
 }
 
 /// Bytes of shared memory of a pass that owns `own` and visits `visited` elements a row, with `slots` slots.
-fn bytes(rows: usize, own: [usize; 2], visited: [usize; 2], slots: usize) -> usize {
+pub(in crate::cube) fn shared_bytes(
+    rows: usize,
+    own: [usize; 2],
+    visited: [usize; 2],
+    slots: usize,
+) -> usize {
     let row = |dims: [usize; 2]| (row_chunks(dims[0]) + row_chunks(dims[1])) * LANES * 2;
     // Tokens, and of visited rows two numbers more and one for 32 of them.
     let numbers = rows * 4 + slots * (VISITED * 12 + VISITED / 32 * 4);
@@ -46,7 +51,7 @@ fn bytes(rows: usize, own: [usize; 2], visited: [usize; 2], slots: usize) -> usi
 }
 
 /// Slots of the ring of a pass, as many as `most` bytes of shared memory hold; fewer than three are too few.
-pub(in crate::cube) fn slots(
+fn slots(
     rows: usize,
     own: [usize; 2],
     visited: [usize; 2],
@@ -54,7 +59,7 @@ pub(in crate::cube) fn slots(
 ) -> Option<usize> {
     (3..=SLOTS)
         .rev()
-        .find(|slots| bytes(rows, own, visited, *slots) <= most)
+        .find(|slots| shared_bytes(rows, own, visited, *slots) <= most)
 }
 
 /// Slots of the ring of the forward pass.
