@@ -23,8 +23,8 @@ use crate::{ProblemError, SequenceSpan};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PackedSequences {
-    ends_q: Arc<[usize]>,
-    ends_kv: Arc<[usize]>,
+    /// The positions of each document's tokens.
+    spans: Arc<[SequenceSpan]>,
 }
 
 impl PackedSequences {
@@ -37,26 +37,24 @@ impl PackedSequences {
     /// [`ProblemError::NoDocuments`], [`ProblemError::FirstOffset`], [`ProblemError::DecreasingOffsets`],
     /// [`ProblemError::DocumentCount`] and [`ProblemError::DocumentQueries`].
     pub fn new(cu_seqlens_q: &[usize], cu_seqlens_kv: &[usize]) -> Result<Self, ProblemError> {
-        let ends_q = ends("cu_seqlens_q", cu_seqlens_q)?;
-        let ends_kv = ends("cu_seqlens_kv", cu_seqlens_kv)?;
-        if ends_q.len() != ends_kv.len() {
+        let q = lengths("cu_seqlens_q", cu_seqlens_q)?;
+        let kv = lengths("cu_seqlens_kv", cu_seqlens_kv)?;
+        if q.len() != kv.len() {
             return Err(ProblemError::DocumentCount {
-                q: ends_q.len(),
-                kv: ends_kv.len(),
+                q: q.len(),
+                kv: kv.len(),
             });
         }
-        for (document, (q, kv)) in lengths(ends_q).zip(lengths(ends_kv)).enumerate() {
-            SequenceSpan::aligned(q, kv).map_err(|[q_len, kv_len]| {
-                ProblemError::DocumentQueries {
-                    document,
-                    q_len,
-                    kv_len,
-                }
-            })?;
-        }
+        let documents = q.into_iter().zip(kv).enumerate();
+        let spans = documents.map(|(document, (q_len, kv_len))| {
+            SequenceSpan::aligned(q_len, kv_len).ok_or(ProblemError::DocumentQueries {
+                document,
+                q_len,
+                kv_len,
+            })
+        });
         Ok(Self {
-            ends_q: ends_q.into(),
-            ends_kv: ends_kv.into(),
+            spans: spans.collect::<Result<_, _>>()?,
         })
     }
 
@@ -76,62 +74,54 @@ impl PackedSequences {
 
     /// The number of documents, at least 1.
     pub fn num_documents(&self) -> usize {
-        self.ends_q.len()
+        self.spans.len()
     }
 
     /// Queries of all documents, in tokens.
     pub fn total_q(&self) -> usize {
-        self.ends_q.last().copied().unwrap_or(0)
+        self.spans.iter().map(|span| span.q_len).sum()
     }
 
     /// Keys of all documents, in tokens.
     pub fn total_kv(&self) -> usize {
-        self.ends_kv.last().copied().unwrap_or(0)
+        self.spans.iter().map(|span| span.kv_len).sum()
     }
 
-    /// Whether the keys of each document are those of its queries.
+    /// Whether each document has as many queries as keys.
     pub fn are_whole(&self) -> bool {
-        self.ends_q == self.ends_kv
+        self.spans.iter().all(|span| span.q_len == span.kv_len)
     }
 
-    /// The positions of each document's tokens, from 0 in each.
-    pub fn spans(&self) -> impl Iterator<Item = SequenceSpan> + '_ {
-        let pairs = lengths(&self.ends_q).zip(lengths(&self.ends_kv));
-        pairs.map(|(q_len, kv_len)| SequenceSpan {
-            q_start: kv_len.saturating_sub(q_len),
-            q_len,
-            kv_start: 0,
-            kv_len,
-        })
+    /// The positions of each document's tokens, those of its keys from 0.
+    pub fn spans(&self) -> &[SequenceSpan] {
+        &self.spans
     }
 }
 
-/// The offsets after the first, which is 0.
-fn ends<'a>(name: &'static str, offsets: &'a [usize]) -> Result<&'a [usize], ProblemError> {
-    let (first, ends) = match offsets.split_first() {
-        Some((first, ends)) if !ends.is_empty() => (*first, ends),
-        _ => {
-            return Err(ProblemError::NoDocuments {
-                name,
-                seen: offsets.len(),
-            });
-        }
-    };
-    if first != 0 {
-        return Err(ProblemError::FirstOffset { name, seen: first });
+/// The lengths between offsets.
+fn lengths(name: &'static str, offsets: &[usize]) -> Result<Vec<usize>, ProblemError> {
+    if offsets.len() < 2 {
+        return Err(ProblemError::NoDocuments {
+            name,
+            seen: offsets.len(),
+        });
     }
-    match offsets.windows(2).position(|pair| pair[1] < pair[0]) {
-        Some(document) => Err(ProblemError::DecreasingOffsets {
+    if offsets[0] != 0 {
+        return Err(ProblemError::FirstOffset {
+            name,
+            seen: offsets[0],
+        });
+    }
+    let documents = offsets.windows(2).enumerate();
+    let lengths = documents.map(|(document, ends)| {
+        let (start, end) = (ends[0], ends[1]);
+        let length = end.checked_sub(start);
+        length.ok_or(ProblemError::DecreasingOffsets {
             name,
             document,
-            start: offsets[document],
-            end: offsets[document + 1],
-        }),
-        None => Ok(ends),
-    }
-}
-
-fn lengths(ends: &[usize]) -> impl Iterator<Item = usize> + '_ {
-    let starts = std::iter::once(0).chain(ends.iter().copied());
-    ends.iter().zip(starts).map(|(end, start)| end - start)
+            start,
+            end,
+        })
+    });
+    lengths.collect()
 }

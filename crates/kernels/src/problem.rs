@@ -99,9 +99,11 @@ impl AttentionProblem {
         let spans = match spans {
             Some(spans) => spans,
             None => (rows.clone())
-                .map(|[q, kv]| SequenceSpan::aligned(q, kv))
-                .collect::<Result<_, _>>()
-                .map_err(|[seq_q, seq_kv]| ProblemError::MoreQueriesThanKeys { seq_q, seq_kv })?,
+                .map(|[seq_q, seq_kv]| {
+                    SequenceSpan::aligned(seq_q, seq_kv)
+                        .ok_or(ProblemError::MoreQueriesThanKeys { seq_q, seq_kv })
+                })
+                .collect::<Result<_, _>>()?,
         };
         if spans.len() != shape.batch {
             return Err(ProblemError::SpanCount {

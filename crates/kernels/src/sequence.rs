@@ -21,15 +21,10 @@ pub struct SequenceSpan {
 }
 
 impl SequenceSpan {
-    /// The default of calls: keys from position 0, the last query on the last key.
-    ///
-    /// # Errors
-    /// The lengths, where there are more queries than keys and any keys at all.
-    pub(crate) fn aligned(q_len: usize, kv_len: usize) -> Result<Self, [usize; 2]> {
-        if q_len > kv_len && kv_len > 0 {
-            return Err([q_len, kv_len]);
-        }
-        Ok(Self {
+    /// The default of calls: keys from position 0, the last query on the last key. `None` where there are too few keys for that,
+    /// but any at all.
+    pub(crate) fn aligned(q_len: usize, kv_len: usize) -> Option<Self> {
+        (q_len <= kv_len || kv_len == 0).then(|| Self {
             q_start: kv_len.saturating_sub(q_len),
             q_len,
             kv_start: 0,
@@ -127,9 +122,9 @@ pub(crate) fn of_documents(
             });
         }
     }
-    let mut sequences: Vec<Sequence> = documents
-        .spans()
-        .scan((0, 0), |(q_row, kv_row), span| {
+    let spans = documents.spans().iter();
+    let mut sequences: Vec<Sequence> = spans
+        .scan((0, 0), |(q_row, kv_row), &span| {
             let sequence = Sequence {
                 item: 0,
                 q_row: *q_row,

@@ -105,7 +105,12 @@ fn documents_are_not_predicted_from_each_other() {
     let batch = Batch::packed(&text, &[0, 4], 4, &Device::flex());
     assert_eq!(batch.predicted(), 5);
     let documents = batch.documents.unwrap();
-    let lengths: Vec<usize> = documents.parts.spans().map(|span| span.q_len).collect();
+    let lengths: Vec<usize> = documents
+        .parts
+        .spans()
+        .iter()
+        .map(|span| span.q_len)
+        .collect();
     assert_eq!(lengths, [2, 2, 3, 1]);
     // From `b`, `g` and `h` nothing.
     let predicted = documents.predicted.into_data().convert::<i64>();

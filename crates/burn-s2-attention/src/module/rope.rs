@@ -204,16 +204,15 @@ impl Rope {
     ) -> Rows {
         let positions = Positions::Packed(documents.clone());
         self.kept_or(device, dtype, positions, seq, |device| {
-            let spans = documents.spans();
-            let longest = spans.map(|span| span.q_start + span.q_len).max();
+            let spans = || documents.spans().iter();
+            let longest = spans().map(|span| span.q_start + span.q_len).max();
             let table = self.rows(
                 device,
                 dtype,
                 &[0],
                 longest.unwrap_or(0).next_power_of_two(),
             );
-            let spans = documents.spans();
-            let tokens = spans.flat_map(|span| span.q_start..span.q_start + span.q_len);
+            let tokens = spans().flat_map(|span| span.q_start..span.q_start + span.q_len);
             let mut tokens: Vec<i64> = tokens.map(|position| position as i64).collect();
             tokens.resize(seq, 0);
             let tokens = Tensor::<1, Int>::from_data(TensorData::new(tokens, [seq]), device);
