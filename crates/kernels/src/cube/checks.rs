@@ -8,10 +8,10 @@ use super::attention::CubeAttention;
 use super::columns::FAR;
 use super::error::CubeError;
 use super::mma;
-use super::wgmma;
 use super::select::Engine;
 use super::tensors::{DeviceTensor, KeyGradients};
 use super::unit::size::LANES;
+use super::wgmma;
 use crate::AttentionProblem;
 
 impl CubeAttention {

@@ -10,9 +10,9 @@ use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
 use super::error::CubeError;
 use super::mma;
-use super::wgmma;
 use super::table::takes_tables;
 use super::unit::size::{CubeSize, SLICES, WHOLE};
+use super::wgmma;
 use crate::AttentionProblem;
 
 /// A set of kernels that share a way to multiply tiles.

@@ -76,7 +76,11 @@ fn lower_class((dims, block, rows, table): ([usize; 2], usize, usize, bool), dty
             "forward" => [head_dim.max(value_dim), 0],
             _ => dims,
         };
-        let name = format!("wgmma-{}-{}", launch.kernel, class_name(launch.config, dtype));
+        let name = format!(
+            "wgmma-{}-{}",
+            launch.kernel,
+            class_name(launch.config, dtype)
+        );
         let kernel = (launch.make)(&device, launch.config, dtype);
         let kernel = lowered(&device, &name, &*kernel, launch.written);
         let counted = shared_bytes(rows, own, dims, launch.config.slots);

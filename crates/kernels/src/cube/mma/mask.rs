@@ -81,7 +81,11 @@ fn bit(
 
 /// Tokens of this unit's rows, two of each tile: of `tokens`, those before `end`.
 #[cube]
-pub(in crate::cube) fn own_rows(tokens: &Shared<[i32]>, end: i32, #[comptime] parts: usize) -> Array<i32> {
+pub(in crate::cube) fn own_rows(
+    tokens: &Shared<[i32]>,
+    end: i32,
+    #[comptime] parts: usize,
+) -> Array<i32> {
     let mut own = Array::<i32>::new(comptime!(2 * parts));
     #[unroll]
     for half in 0..comptime!(2 * parts) {

@@ -83,8 +83,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         }
         if UNIT_POS < comptime!(FILLERS as u32) {
             fill::<E, N>(
-                &mut ring, &own, index, &group, &span, first_head, q, &queries, d_out,
-                &gradients, stats, &mut rows, infinity, tile, visited,
+                &mut ring, &own, index, &group, &span, first_head, q, &queries, d_out, &gradients,
+                stats, &mut rows, infinity, tile, visited,
             );
         }
     } else {
@@ -95,10 +95,24 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
         let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
         owned.copy(
-            0u32.runtime(), k, &k_rows, &own_tokens, 0usize.runtime(), span.kv_end, unit, working,
+            0u32.runtime(),
+            k,
+            &k_rows,
+            &own_tokens,
+            0usize.runtime(),
+            span.kv_end,
+            unit,
+            working,
         );
         values.copy(
-            0u32.runtime(), v, &v_rows, &own_tokens, 0usize.runtime(), span.kv_end, unit, working,
+            0u32.runtime(),
+            v,
+            &v_rows,
+            &own_tokens,
+            0usize.runtime(),
+            span.kv_end,
+            unit,
+            working,
         );
         end_copies();
         let row = first_row(unit);
@@ -114,80 +128,88 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         let mut turn = first_turn();
         let mut more = ring.wait_until_full(&turn);
         if more {
-        begin_scores::<E, N>("s", &owned, at, &queries, turn.slot, brain);
-        while more {
-            let place = turn.slot as usize * comptime!(visited.rows);
-            let all = ring.all(&turn);
-            // Looked up before there are products in all of a unit's registers.
-            let mut bits = Array::<u32>::new(1usize);
-            bits[0usize] = u32::MAX.runtime();
-            if !all {
-                let record = usize::cast_from(index[group.records + ring.head(&turn) as usize]);
-                let of_visit = attended(
-                    &ring.distances(&turn), index, record, &keys, &rows.tokens, place, columns,
-                    1usize, false, tile,
-                );
-                bits[0usize] = of_visit[0usize];
-            }
-            if comptime!(config.keys) {
-                begin_scores::<E, N>("t", &values, at, &gradients, turn.slot, brain);
-                products_done(1usize);
-            } else {
-                products_done(0usize);
-            }
-            let mut weights = take("s", visited.rows);
-            #[unroll]
-            for n in 0..comptime!(2 * columns) {
-                let mut pair = weights[n];
-                #[unroll]
-                for e in 0..2usize {
-                    let of_row = rows.of_pair(place, n, e, columns);
-                    let power = fma(pair.extract(e), factor, -of_row.extract(0usize));
-                    pair.insert(e, weight(power, true));
+            begin_scores::<E, N>("s", &owned, at, &queries, turn.slot, brain);
+            while more {
+                let place = turn.slot as usize * comptime!(visited.rows);
+                let all = ring.all(&turn);
+                // Looked up before there are products in all of a unit's registers.
+                let mut bits = Array::<u32>::new(1usize);
+                bits[0usize] = u32::MAX.runtime();
+                if !all {
+                    let record = usize::cast_from(index[group.records + ring.head(&turn) as usize]);
+                    let of_visit = attended(
+                        &ring.distances(&turn),
+                        index,
+                        record,
+                        &keys,
+                        &rows.tokens,
+                        place,
+                        columns,
+                        1usize,
+                        false,
+                        tile,
+                    );
+                    bits[0usize] = of_visit[0usize];
                 }
-                weights[n] = pair;
-            }
-            if !all {
-                keep_attended(&mut weights, &bits, f32::new(0.0), columns, 1usize);
-            }
-            let mut d_scores = zeros(columns);
-            if comptime!(config.keys) {
-                products_done(0usize);
-                let gradients_of = take("t", visited.rows);
+                if comptime!(config.keys) {
+                    begin_scores::<E, N>("t", &values, at, &gradients, turn.slot, brain);
+                    products_done(1usize);
+                } else {
+                    products_done(0usize);
+                }
+                let mut weights = take("s", visited.rows);
                 #[unroll]
                 for n in 0..comptime!(2 * columns) {
-                    let mut pair = gradients_of[n];
+                    let mut pair = weights[n];
                     #[unroll]
                     for e in 0..2usize {
                         let of_row = rows.of_pair(place, n, e, columns);
-                        let d_score = pair.extract(e) - of_row.extract(1usize);
-                        pair.insert(e, weights[n].extract(e) * d_score);
+                        let power = fma(pair.extract(e), factor, -of_row.extract(0usize));
+                        pair.insert(e, weight(power, true));
                     }
-                    d_scores[n] = pair;
+                    weights[n] = pair;
                 }
                 if !all {
-                    keep_attended(&mut d_scores, &bits, f32::new(0.0), columns, 1usize);
+                    keep_attended(&mut weights, &bits, f32::new(0.0), columns, 1usize);
+                }
+                let mut d_scores = zeros(columns);
+                if comptime!(config.keys) {
+                    products_done(0usize);
+                    let gradients_of = take("t", visited.rows);
+                    #[unroll]
+                    for n in 0..comptime!(2 * columns) {
+                        let mut pair = gradients_of[n];
+                        #[unroll]
+                        for e in 0..2usize {
+                            let of_row = rows.of_pair(place, n, e, columns);
+                            let d_score = pair.extract(e) - of_row.extract(1usize);
+                            pair.insert(e, weights[n].extract(e) * d_score);
+                        }
+                        d_scores[n] = pair;
+                    }
+                    if !all {
+                        keep_attended(&mut d_scores, &bits, f32::new(0.0), columns, 1usize);
+                    }
+                }
+                if comptime!(config.values) {
+                    let weights = rounded::<E>(&weights, columns);
+                    begin_values::<E, N>("dv", &weights, &gradients, turn.slot, brain);
+                }
+                if comptime!(config.keys) {
+                    let d_scores = rounded::<E>(&d_scores, columns);
+                    begin_values::<E, N>("dk", &d_scores, &queries, turn.slot, brain);
+                }
+                let before = turn;
+                turn = before.next(ring.slots);
+                more = ring.wait_until_full(&turn);
+                if more {
+                    // The next scores are computed while these weights are multiplied.
+                    begin_scores::<E, N>("s", &owned, at, &queries, turn.slot, brain);
+                    products_done(1usize);
+                    ring.done(&before);
                 }
             }
-            if comptime!(config.values) {
-                let weights = rounded::<E>(&weights, columns);
-                begin_values::<E, N>("dv", &weights, &gradients, turn.slot, brain);
-            }
-            if comptime!(config.keys) {
-                let d_scores = rounded::<E>(&d_scores, columns);
-                begin_values::<E, N>("dk", &d_scores, &queries, turn.slot, brain);
-            }
-            let before = turn;
-            turn = before.next(ring.slots);
-            more = ring.wait_until_full(&turn);
-            if more {
-                // The next scores are computed while these weights are multiplied.
-                begin_scores::<E, N>("s", &owned, at, &queries, turn.slot, brain);
-                products_done(1usize);
-                ring.done(&before);
-            }
-        }
-        products_done(0usize);
+            products_done(0usize);
         }
 
         // All have read what is owned, and it is written next.
@@ -199,7 +221,13 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         }
         if comptime!(config.values) {
             let mut sums = take("dv", comptime!(padded(value_dim)));
-            scale_rows(&mut sums, &keys, comptime!(chunks(value_dim)), 1usize, f32::new(1.0));
+            scale_rows(
+                &mut sums,
+                &keys,
+                comptime!(chunks(value_dim)),
+                1usize,
+                f32::new(1.0),
+            );
             values.put_sums(&sums, row, comptime!(chunks(value_dim)));
         }
         sync_units(WORKING, working);

@@ -63,7 +63,17 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
         if UNIT_POS < comptime!(FILLERS as u32) {
             fill::<E, N>(
-                &mut ring, &own, index, k, &k_rows, &keys, v, &v_rows, &values, &mut tokens, tile,
+                &mut ring,
+                &own,
+                index,
+                k,
+                &k_rows,
+                &keys,
+                v,
+                &v_rows,
+                &values,
+                &mut tokens,
+                tile,
                 visited,
             );
         }
@@ -75,10 +85,24 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
         let d_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);
         owned.copy(
-            0u32.runtime(), q, &q_rows, &own_tokens, 0usize.runtime(), span.q_end, unit, working,
+            0u32.runtime(),
+            q,
+            &q_rows,
+            &own_tokens,
+            0usize.runtime(),
+            span.q_end,
+            unit,
+            working,
         );
         gradients.copy(
-            0u32.runtime(), d_out, &d_rows, &own_tokens, 0usize.runtime(), span.q_end, unit, working,
+            0u32.runtime(),
+            d_out,
+            &d_rows,
+            &own_tokens,
+            0usize.runtime(),
+            span.q_end,
+            unit,
+            working,
         );
         end_copies();
 
@@ -134,8 +158,17 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                     d_scores[n] = pair;
                 }
                 mask(
-                    &mut d_scores, &ring, &turn, index, own.walk.record, &queries, &tokens,
-                    f32::new(0.0), true, tile, visited,
+                    &mut d_scores,
+                    &ring,
+                    &turn,
+                    index,
+                    own.walk.record,
+                    &queries,
+                    &tokens,
+                    f32::new(0.0),
+                    true,
+                    tile,
+                    visited,
                 );
                 let rounded = rounded::<E>(&d_scores, columns);
                 begin_values::<E, N>("dq", &rounded, &keys, turn.slot, brain);
@@ -160,7 +193,13 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             attending[half] = select(lse[half] < f32::MIN, NONE, queries[half]);
         }
         let mut sums = take("dq", comptime!(padded(head_dim)));
-        scale_rows(&mut sums, &attending, comptime!(chunks(head_dim)), 1usize, scale);
+        scale_rows(
+            &mut sums,
+            &attending,
+            comptime!(chunks(head_dim)),
+            1usize,
+            scale,
+        );
         // All have read what is owned, and it is written next.
         sync_units(WORKING, working);
         owned.put_sums(&sums, row, comptime!(chunks(head_dim)));

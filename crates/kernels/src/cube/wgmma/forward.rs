@@ -41,8 +41,11 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
 ) {
     let (tile, visited) = comptime!((config.owned, config.visited));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
-    let (widest, units, working) =
-        comptime!((head_dim.max(value_dim), units(tile.rows), consumers(tile.rows)));
+    let (widest, units, working) = comptime!((
+        head_dim.max(value_dim),
+        units(tile.rows),
+        consumers(tile.rows)
+    ));
     let (fewer, more) = comptime!(registers(tile.rows, value_dim / 2));
     let (columns, value_tiles, brain) =
         comptime!((visited.rows / 8, chunks(value_dim), config.brain));
@@ -65,7 +68,17 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
         if UNIT_POS < comptime!(FILLERS as u32) {
             fill::<E, N>(
-                &mut ring, &own, index, k, &k_rows, &keys, v, &v_rows, &values, &mut tokens, tile,
+                &mut ring,
+                &own,
+                index,
+                k,
+                &k_rows,
+                &keys,
+                v,
+                &v_rows,
+                &values,
+                &mut tokens,
+                tile,
                 visited,
             );
         }
@@ -107,8 +120,17 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             products_done(0usize);
             let mut weights = take(SCORES, visited.rows);
             mask(
-                &mut weights, &ring, &turn, index, own.walk.record, &queries, &tokens,
-                minus_infinity, true, tile, visited,
+                &mut weights,
+                &ring,
+                &turn,
+                index,
+                own.walk.record,
+                &queries,
+                &tokens,
+                minus_infinity,
+                true,
+                tile,
+                visited,
             );
             let _ = softmax.raise(&weights, minus_infinity, columns);
             softmax.weigh(&mut weights, columns);
@@ -124,8 +146,17 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
                 let mut weights = take(SCORES, visited.rows);
                 mask(
-                    &mut weights, &ring, &turn, index, own.walk.record, &queries, &tokens,
-                    minus_infinity, true, tile, visited,
+                    &mut weights,
+                    &ring,
+                    &turn,
+                    index,
+                    own.walk.record,
+                    &queries,
+                    &tokens,
+                    minus_infinity,
+                    true,
+                    tile,
+                    visited,
                 );
                 let raised = softmax.raise(&weights, minus_infinity, columns);
                 softmax.weigh(&mut weights, columns);

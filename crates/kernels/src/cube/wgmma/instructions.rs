@@ -92,11 +92,7 @@ pub(super) fn set_registers(#[comptime] count: usize, #[comptime] more: bool) {
 
 /// Begins to copy 16 bytes to `offset` bytes after an address of shared memory.
 #[cube]
-pub(super) fn copy_all<T: CubePrimitive>(
-    source: &[T],
-    address: u32,
-    #[comptime] offset: usize,
-) {
+pub(super) fn copy_all<T: CubePrimitive>(source: &[T], address: u32, #[comptime] offset: usize) {
     let source = source.as_ptr();
     gpu_asm!(
         "cp.async.cg.shared.global [{to}+{offset}], [{from}], 16;",

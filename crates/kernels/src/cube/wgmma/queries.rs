@@ -75,10 +75,7 @@ pub(super) fn fill<E: Float, N: Size>(
         if more {
             let q_rows = head_queries::<E, N>(q, span, first_head + head, LANES);
             let d_rows = head_queries::<E, N>(d_out, span, first_head + head, LANES);
-            if comptime!(visited.slots() == 1 && !visited.table)
-                && reach.complete
-                && !incomplete
-            {
+            if comptime!(visited.slots() == 1 && !visited.table) && reach.complete && !incomplete {
                 queries.copy_whole(turn.slot, q, &q_rows, reach.first_token, unit, FILLERS);
                 gradients.copy_whole(turn.slot, d_out, &d_rows, reach.first_token, unit, FILLERS);
             } else {

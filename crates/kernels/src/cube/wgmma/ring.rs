@@ -66,7 +66,10 @@ pub(super) fn ring(#[comptime] slots: usize, #[comptime] rows: usize) -> Ring {
     if UNIT_POS == 0u32 {
         #[unroll]
         for slot in 0..slots {
-            new_barrier(barriers + comptime!(8 * slot as u32), comptime!(2 * FILLERS));
+            new_barrier(
+                barriers + comptime!(8 * slot as u32),
+                comptime!(2 * FILLERS),
+            );
             // One unit of a plane says that all of it are done.
             new_barrier(
                 barriers + comptime!(8 * (slots + slot) as u32),

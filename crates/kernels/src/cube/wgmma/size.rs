@@ -51,12 +51,7 @@ pub(in crate::cube) fn shared_bytes(
 }
 
 /// Slots of the ring of a pass, as many as `most` bytes of shared memory hold; fewer than three are too few.
-fn slots(
-    rows: usize,
-    own: [usize; 2],
-    visited: [usize; 2],
-    most: usize,
-) -> Option<usize> {
+fn slots(rows: usize, own: [usize; 2], visited: [usize; 2], most: usize) -> Option<usize> {
     (3..=SLOTS)
         .rev()
         .find(|slots| shared_bytes(rows, own, visited, *slots) <= most)

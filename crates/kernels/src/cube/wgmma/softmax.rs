@@ -119,11 +119,7 @@ impl Softmax {
                 let mut pair = scores[n];
                 #[unroll]
                 for e in 0..2usize {
-                    let power = fma(
-                        pair.extract(e),
-                        self.factor,
-                        -self.powers[comptime!(n % 2)],
-                    );
+                    let power = fma(pair.extract(e), self.factor, -self.powers[comptime!(n % 2)]);
                     pair.insert(e, power);
                 }
                 scores[n] = pair;

@@ -53,8 +53,7 @@ pub(super) fn tiles<E: Float, N: Size>(
     #[comptime] widest: usize,
 ) -> Tiles<E, N> {
     let size = comptime!(rows * row_chunks(widest));
-    let chunks =
-        Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(count * size), EIGHT_ROWS);
+    let chunks = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(count * size), EIGHT_ROWS);
     let address = shared_address(&chunks[0usize..1usize]);
     Tiles::<E, N> {
         chunks,
@@ -90,10 +89,7 @@ fn moved(
     #[comptime] width: usize,
 ) -> (usize, usize) {
     if comptime!(units % width == 0) {
-        (
-            unit / width + comptime!(n * (units / width)),
-            unit % width,
-        )
+        (unit / width + comptime!(n * (units / width)), unit % width)
     } else {
         let at = unit + comptime!(n * units);
         (at / width, at % width)
@@ -214,8 +210,7 @@ impl<E: Float, N: Size> Tiles<E, N> {
                 let (row, chunk) = moved(unit, n, units, width);
                 from = rows.at(first) + row * rows.stride + chunk;
             }
-            if comptime!((n + 1) * units <= count * width)
-                || moved(unit, n, units, width).0 < count
+            if comptime!((n + 1) * units <= count * width) || moved(unit, n, units, width).0 < count
             {
                 copy_all(
                     &tensor[from..from + 1usize],
