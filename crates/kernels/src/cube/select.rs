@@ -244,7 +244,22 @@ fn wgmma_rows(
             .iter()
             .all(|slots| slots(*rows, shape, most).is_some())
     };
-    Ok([128, 64].into_iter().filter(fits).collect())
+    let processors = properties
+        .hardware
+        .num_streaming_multiprocessors
+        .unwrap_or(0) as usize;
+    let rows = if enough_cubes(problem, processors) {
+        [128, 64]
+    } else {
+        [64, 128]
+    };
+    Ok(rows.into_iter().filter(fits).collect())
+}
+
+/// Whether cubes that own 128 rows are enough for the whole device.
+fn enough_cubes(problem: &AttentionProblem, processors: usize) -> bool {
+    let shape = problem.shape();
+    shape.batch * shape.num_heads * shape.seq_q.div_ceil(128) >= processors
 }
 
 /// Rows that a cube may own, the better first.
@@ -253,8 +268,7 @@ fn wgmma_rows(
 /// where there are cubes enough for the whole device.
 fn mma_tiles(problem: &AttentionProblem, processors: usize) -> [usize; 3] {
     let shape = problem.shape();
-    let cubes = shape.batch * shape.num_heads * shape.seq_q.div_ceil(128);
-    if shape.head_dim.max(shape.value_dim) > 64 && cubes >= processors {
+    if shape.head_dim.max(shape.value_dim) > 64 && enough_cubes(problem, processors) {
         [128, 64, 32]
     } else {
         [64, 32, 128]
