@@ -100,7 +100,7 @@ fn golden_documents(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Resu
                     Storage::F32 => Expected {
                         tensors: tensors_of(&single, at, &golden.tensors),
                         results: results_of(&single, at, &golden.results),
-                        plain: None,
+                        plains: None,
                     },
                     // What golden files hold is not of rounded inputs.
                     storage => {

@@ -10,14 +10,17 @@ const LOWEST: f32 = f32::MIN;
 /// How far, in powers of 2, a maximum may be behind.
 const LAZY: f32 = 8.0;
 
+/// Powers of 2 up to which f32 keeps 13 binary digits after the point.
+const LARGE: f32 = 1024.0;
+
 /// The two rows of a unit: maxima and sums of weights.
 #[derive(CubeType)]
 pub(super) struct Softmax {
     maxima: Array<f32>,
     /// The maxima as powers of 2.
     powers: Array<f32>,
-    /// Whether those are numbers for all rows of the plane.
-    finite: bool,
+    /// Whether those lose so little by rounding, for all rows of the plane, that the largest weights are still about 1.
+    exact: bool,
     sums: Array<f32>,
     /// From a score to a power of 2; positive.
     factor: f32,
@@ -44,7 +47,7 @@ pub(super) fn softmax(factor: f32) -> Softmax {
     Softmax {
         maxima,
         powers,
-        finite: true.runtime(),
+        exact: true.runtime(),
         sums,
         factor,
     }
@@ -79,7 +82,7 @@ impl Softmax {
         let any = plane_any(any_higher);
         if any {
             let mut before = Array::<f32>::new(2usize);
-            let mut finite = true;
+            let mut exact = true;
             #[unroll]
             for half in 0..2usize {
                 let top = select(
@@ -92,12 +95,12 @@ impl Softmax {
                 self.maxima[half] = top;
                 // Nothing has been summed below the lowest.
                 self.powers[half] = max(top * self.factor, f32::new(LOWEST));
-                finite = finite && self.powers[half] <= f32::MAX;
+                exact = exact && self.powers[half].abs() <= f32::new(LARGE);
             }
-            self.finite = plane_all(finite);
+            self.exact = plane_all(exact);
             #[unroll]
             for half in 0..2usize {
-                if self.finite {
+                if self.exact {
                     kept[half] = before[half] - self.powers[half];
                 }
                 kept[half] = exp2(kept[half], true);
@@ -113,7 +116,7 @@ impl Softmax {
 
     /// Makes scores of `tiles` tiles weights.
     pub(super) fn weigh(&mut self, scores: &mut Array<Pair<f32>>, #[comptime] tiles: usize) {
-        if self.finite {
+        if self.exact {
             #[unroll]
             for n in 0..comptime!(2 * tiles) {
                 let mut pair = scores[n];
@@ -172,7 +175,7 @@ impl Softmax {
             results[comptime!(2 * n + half)] = pair;
         }
         let mut power = self.maxima[half] * self.factor;
-        if self.finite {
+        if self.exact {
             power = self.powers[half];
         }
         let maximum = power / f32::new(core::f32::consts::LOG2_E);
