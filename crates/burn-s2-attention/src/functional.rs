@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Device, Tensor};
-use s2_attention_kernels::{AttentionProblem, AttentionShape};
+use s2_attention_kernels::{AttentionProblem, AttentionShape, ProblemError};
 use s2_attention_pattern::Pattern;
 
 use crate::ops::{AttentionCall, S2AttentionOps};
@@ -92,23 +92,36 @@ pub fn try_s2_attention_with_lse(
     pattern: &Pattern,
     options: &S2AttentionOptions,
 ) -> Result<(Tensor<4>, Tensor<3>), S2AttentionError> {
+    let tensors = [q, k, v];
+    checked_call(tensors, options.layout, |shape| {
+        let (scale, spans) = (options.scale, options.positions.clone());
+        match &options.left_padding {
+            Some(padding) => AttentionProblem::padded(shape, pattern, scale, spans, padding),
+            None => AttentionProblem::new(shape, pattern, scale, spans),
+        }
+    })
+}
+
+/// Runs the call that `problem` makes of the shape of `q`, `k` and `v`, all checked before.
+pub(crate) fn checked_call(
+    [q, k, v]: [Tensor<4>; 3],
+    layout: Layout,
+    problem: impl FnOnce(AttentionShape) -> Result<AttentionProblem, ProblemError>,
+) -> Result<(Tensor<4>, Tensor<3>), S2AttentionError> {
     let shape = attention_shape(
-        options.layout.sizes(q.dims()),
-        options.layout.sizes(k.dims()),
-        options.layout.sizes(v.dims()),
+        layout.sizes(q.dims()),
+        layout.sizes(k.dims()),
+        layout.sizes(v.dims()),
     )?;
     check_dtypes([("q", q.dtype()), ("k", k.dtype()), ("v", v.dtype())])?;
     same_device(&[("q", q.device()), ("k", k.device()), ("v", v.device())])?;
-    let problem = AttentionProblem::new(shape, pattern, options.scale, options.positions.clone())?;
+    let problem = problem(shape)?;
     if q.dtype() != DType::F64 {
         problem.f32_scale()?;
     }
     let problem = Arc::new(problem);
     check_backend(&q, &problem)?;
-    let call = AttentionCall {
-        problem,
-        layout: options.layout,
-    };
+    let call = AttentionCall { problem, layout };
     // The autodiff backend asks for what gradients need; without it there are none.
     let (out, lse, _) = Dispatch::s2_attention_forward(
         q.into_dispatch(),

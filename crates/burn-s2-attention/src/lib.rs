@@ -9,6 +9,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`functional`] | the operation on tensors: [`s2_attention`], [`s2_attention_with_lse`], [`combine`] |
+//! | [`packed`] | the operation on documents of different lengths without padding: [`s2_attention_packed`] |
 //! | [`module`] | [`module::S2Attention`] and the other layers of a transformer |
 //! | [`model`] | [`model::HybridTransformer`]: a language model of sparse and dense layers |
 //! | [`ops`] | the backend extension trait |
@@ -28,6 +29,7 @@ pub mod model;
 pub mod module;
 pub mod ops;
 mod options;
+pub mod packed;
 
 pub use error::S2AttentionError;
 pub use functional::{
@@ -36,5 +38,9 @@ pub use functional::{
 };
 pub use ops::Layout;
 pub use options::S2AttentionOptions;
-pub use s2_attention_kernels::{ProblemError, SequenceSpan};
+pub use packed::{
+    s2_attention_packed, s2_attention_packed_with_lse, try_s2_attention_packed,
+    try_s2_attention_packed_with_lse,
+};
+pub use s2_attention_kernels::{LeftPadding, PackedSequences, ProblemError, SequenceSpan};
 pub use s2_attention_pattern::*;

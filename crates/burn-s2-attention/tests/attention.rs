@@ -32,6 +32,7 @@ mod attention {
     mod gradients;
     mod half;
     mod layouts;
+    mod packed;
     mod poison;
     mod random;
     mod run;

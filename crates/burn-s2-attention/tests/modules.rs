@@ -8,6 +8,7 @@ mod modules {
     mod mlp;
     mod model;
     mod model_config;
+    mod packed;
     mod phi3_small;
     mod plain_attention;
     mod records;

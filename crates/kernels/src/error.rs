@@ -102,4 +102,102 @@ pub enum ProblemError {
         /// Blocks the table covers.
         accepted: usize,
     },
+    /// Padding was given for another number of sequences.
+    #[error("left padding is given for {seen} sequences, but the batch holds {accepted}")]
+    PaddingCount {
+        /// Entries given.
+        seen: usize,
+        /// The batch size.
+        accepted: usize,
+    },
+    /// The padding is longer than the tensor.
+    #[error(
+        "sequence {sequence}: left padding of {side} is {seen}; the tensor holds {accepted} rows"
+    )]
+    Padding {
+        /// Index in the batch.
+        sequence: usize,
+        /// `q` or `kv`.
+        side: &'static str,
+        /// The rows of padding.
+        seen: usize,
+        /// The most there may be.
+        accepted: usize,
+    },
+    /// A list of offsets without a document.
+    #[error(
+        "{name} has {seen} entries; there must be at least 2: 0, then the end of each document"
+    )]
+    NoDocuments {
+        /// `cu_seqlens_q` or `cu_seqlens_kv`.
+        name: &'static str,
+        /// Entries given.
+        seen: usize,
+    },
+    /// Offsets that do not begin with the first token.
+    #[error("{name} begins with {seen}; the first document must begin at 0")]
+    FirstOffset {
+        /// `cu_seqlens_q` or `cu_seqlens_kv`.
+        name: &'static str,
+        /// The first entry.
+        seen: usize,
+    },
+    /// A document ends before it begins.
+    #[error(
+        "{name}: document {document} begins at {start} and ends at {end}; offsets must not decrease"
+    )]
+    DecreasingOffsets {
+        /// `cu_seqlens_q` or `cu_seqlens_kv`.
+        name: &'static str,
+        /// Index of the document.
+        document: usize,
+        /// Its first token.
+        start: usize,
+        /// Its end.
+        end: usize,
+    },
+    /// Queries and keys are of different numbers of documents.
+    #[error(
+        "cu_seqlens_q holds {q} documents and cu_seqlens_kv {kv}; both must hold the same documents"
+    )]
+    DocumentCount {
+        /// Documents of the queries.
+        q: usize,
+        /// Documents of the keys.
+        kv: usize,
+    },
+    /// A document's last query stands on its last key.
+    #[error(
+        "document {document} has {q_len} queries and {kv_len} keys; the last query stands on the last key, so there \
+         may be at most {kv_len} queries (or no keys)"
+    )]
+    DocumentQueries {
+        /// Index of the document.
+        document: usize,
+        /// Query tokens.
+        q_len: usize,
+        /// Key tokens.
+        kv_len: usize,
+    },
+    /// Packed documents are the only item of a batch.
+    #[error(
+        "packed documents come in a batch of 1, got {seen}; join the items into one `[total, heads, width]`"
+    )]
+    PackedBatch {
+        /// The batch size.
+        seen: usize,
+    },
+    /// Documents end beyond the tensors.
+    #[error(
+        "the documents hold {seen} tokens of {side}, but the tensor only {accepted}; the last entry of \
+         cu_seqlens_{side} may be at most {accepted}"
+    )]
+    PackedTotal {
+        /// `q` or `kv`.
+        side: &'static str,
+        /// Tokens of the documents.
+        seen: usize,
+        /// Tokens of the tensor.
+        accepted: usize,
+    },
 }

@@ -2,7 +2,9 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`problem`] | [`AttentionProblem`]: shapes, pattern, scale and positions of one call, checked once |
+//! | [`problem`] | [`AttentionProblem`]: shapes, pattern, scale and sequences of one call, checked once |
+//! | [`packed`] | [`PackedSequences`]: documents of different lengths, one after the other |
+//! | [`sequence`] | positions of tokens, and the rows that hold them |
 //! | [`mod@reference`] | the f64 host oracle of every pass, from the written rule of the pattern alone |
 //! | `cpu` (feature `cpu`) | the multi-threaded CPU engine: forward and backward over kept blocks only |
 //!
@@ -13,8 +15,12 @@ pub mod cpu;
 #[cfg(feature = "cubecl")]
 pub mod cube;
 pub mod error;
+pub mod packed;
 pub mod problem;
 pub mod reference;
+pub mod sequence;
 
 pub use error::ProblemError;
-pub use problem::{AttentionProblem, AttentionShape, SequenceSpan};
+pub use packed::PackedSequences;
+pub use problem::{AttentionProblem, AttentionShape};
+pub use sequence::{LeftPadding, Sequence, SequenceSpan};

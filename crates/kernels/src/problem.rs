@@ -1,11 +1,12 @@
-//! One attention call: shapes, pattern, scale and positions, checked once and read by every engine.
+//! One attention call: shapes, pattern, scale and sequences, checked once and read by every engine.
 
 use std::f64::consts::LOG2_E;
 
 use s2_attention_pattern::Pattern;
 use serde::{Deserialize, Serialize};
 
-use crate::ProblemError;
+use crate::sequence::{of_batch, of_documents};
+use crate::{LeftPadding, PackedSequences, ProblemError, Sequence, SequenceSpan};
 
 /// Positions stay below this many tokens, so that every engine can hold them in 32 bits with a sign.
 pub const MAX_POSITION: usize = i32::MAX as usize;
@@ -52,29 +53,14 @@ impl AttentionShape {
     }
 }
 
-/// Where the tokens of one sequence stand, in absolute token positions; nothing needs to be aligned to blocks.
-///
-/// Rows of the tensors beyond `q_len` and `kv_len` are padding: they are never read, and their results are an
-/// output of 0, an lse of `-inf` and gradients of 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct SequenceSpan {
-    /// Position of the first query, in tokens.
-    pub q_start: usize,
-    /// Number of queries, in tokens.
-    pub q_len: usize,
-    /// Position of the first key, in tokens.
-    pub kv_start: usize,
-    /// Number of keys, in tokens.
-    pub kv_len: usize,
-}
-
 /// A checked attention call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionProblem {
     shape: AttentionShape,
-    pattern: Pattern,
     scale: f64,
-    spans: Vec<SequenceSpan>,
+    sequences: Vec<Sequence>,
+    // Last, since a table takes the longest to compare.
+    pattern: Pattern,
 }
 
 impl AttentionProblem {
@@ -89,33 +75,71 @@ impl AttentionProblem {
         scale: Option<f64>,
         spans: Option<Vec<SequenceSpan>>,
     ) -> Result<Self, ProblemError> {
-        check_axes(&shape)?;
-        if shape.num_heads != pattern.num_heads() {
-            return Err(ProblemError::QueryHeads {
-                seen: shape.num_heads,
-                accepted: pattern.num_heads(),
-            });
-        }
-        if shape.num_kv_heads != pattern.num_kv_heads() {
-            return Err(ProblemError::KeyValueHeads {
-                seen: shape.num_kv_heads,
-                accepted: pattern.num_kv_heads(),
-            });
-        }
-        let scale = scale.unwrap_or_else(|| 1.0 / (shape.head_dim as f64).sqrt());
-        if !(scale * LOG2_E).is_finite() {
-            return Err(ProblemError::Scale { seen: scale });
-        }
+        let nothing = vec![LeftPadding::default(); shape.batch];
+        Self::padded(shape, pattern, scale, spans, &nothing)
+    }
+
+    /// [`AttentionProblem::new`] of a batch whose items begin with `padding` (one an item): the first query of the first
+    /// item is in row `padding[0].q`, and so on. By default the rows behind the padding are all tokens.
+    ///
+    /// # Errors
+    /// Those of [`AttentionProblem::new`], and [`ProblemError::PaddingCount`] and [`ProblemError::Padding`].
+    pub fn padded(
+        shape: AttentionShape,
+        pattern: &Pattern,
+        scale: Option<f64>,
+        spans: Option<Vec<SequenceSpan>>,
+        padding: &[LeftPadding],
+    ) -> Result<Self, ProblemError> {
+        let scale = check_call(&shape, pattern, scale)?;
+        check_padding(&shape, padding)?;
+        let rows = padding
+            .iter()
+            .map(|before| [shape.seq_q - before.q, shape.seq_kv - before.kv]);
         let spans = match spans {
             Some(spans) => spans,
-            None => vec![default_span(&shape)?; shape.batch],
+            None => (rows.clone())
+                .map(|[seq_q, seq_kv]| {
+                    SequenceSpan::aligned(seq_q, seq_kv)
+                        .ok_or(ProblemError::MoreQueriesThanKeys { seq_q, seq_kv })
+                })
+                .collect::<Result<_, _>>()?,
         };
-        check_spans(&shape, pattern, &spans)?;
+        if spans.len() != shape.batch {
+            return Err(ProblemError::SpanCount {
+                seen: spans.len(),
+                accepted: shape.batch,
+            });
+        }
+        check_spans(pattern, spans.iter().copied().zip(rows))?;
         Ok(Self {
             shape,
-            pattern: pattern.clone(),
             scale,
-            spans,
+            sequences: of_batch(&shape, &spans, padding),
+            pattern: pattern.clone(),
+        })
+    }
+
+    /// Checks a call over `documents`, which are packed into the only item of a batch: `shape.seq_q` and `shape.seq_kv` are
+    /// the tokens of all of them. Rows behind the last document are padding.
+    ///
+    /// # Errors
+    /// Those of [`AttentionProblem::new`], and [`ProblemError::PackedBatch`] and [`ProblemError::PackedTotal`].
+    pub fn packed(
+        shape: AttentionShape,
+        pattern: &Pattern,
+        scale: Option<f64>,
+        documents: &PackedSequences,
+    ) -> Result<Self, ProblemError> {
+        let scale = check_call(&shape, pattern, scale)?;
+        let sequences = of_documents(&shape, documents)?;
+        let spans = sequences.iter().map(|sequence| sequence.span);
+        check_spans(pattern, spans.map(|span| (span, [span.q_len, span.kv_len])))?;
+        Ok(Self {
+            shape,
+            scale,
+            sequences,
+            pattern: pattern.clone(),
         })
     }
 
@@ -146,9 +170,37 @@ impl AttentionProblem {
         }
     }
 
-    /// Where each sequence of the batch stands.
-    pub fn spans(&self) -> &[SequenceSpan] {
-        &self.spans
+    /// The sequences, by item and row. Each row of the tensors belongs to exactly one: padding to the one before it, and
+    /// to one without tokens where there is none.
+    pub fn sequences(&self) -> &[Sequence] {
+        &self.sequences
+    }
+}
+
+/// Checks what has nothing to do with sequences, and returns the scale.
+fn check_call(
+    shape: &AttentionShape,
+    pattern: &Pattern,
+    scale: Option<f64>,
+) -> Result<f64, ProblemError> {
+    check_axes(shape)?;
+    if shape.num_heads != pattern.num_heads() {
+        return Err(ProblemError::QueryHeads {
+            seen: shape.num_heads,
+            accepted: pattern.num_heads(),
+        });
+    }
+    if shape.num_kv_heads != pattern.num_kv_heads() {
+        return Err(ProblemError::KeyValueHeads {
+            seen: shape.num_kv_heads,
+            accepted: pattern.num_kv_heads(),
+        });
+    }
+    let scale = scale.unwrap_or_else(|| 1.0 / (shape.head_dim as f64).sqrt());
+    if (scale * LOG2_E).is_finite() {
+        Ok(scale)
+    } else {
+        Err(ProblemError::Scale { seen: scale })
     }
 }
 
@@ -168,32 +220,39 @@ fn check_axes(shape: &AttentionShape) -> Result<(), ProblemError> {
     }
 }
 
-fn default_span(shape: &AttentionShape) -> Result<SequenceSpan, ProblemError> {
-    let AttentionShape { seq_q, seq_kv, .. } = *shape;
-    if seq_q > seq_kv {
-        return Err(ProblemError::MoreQueriesThanKeys { seq_q, seq_kv });
-    }
-    Ok(SequenceSpan {
-        q_start: seq_kv - seq_q,
-        q_len: seq_q,
-        kv_start: 0,
-        kv_len: seq_kv,
-    })
-}
-
-fn check_spans(
-    shape: &AttentionShape,
-    pattern: &Pattern,
-    spans: &[SequenceSpan],
-) -> Result<(), ProblemError> {
-    if spans.len() != shape.batch {
-        return Err(ProblemError::SpanCount {
-            seen: spans.len(),
+fn check_padding(shape: &AttentionShape, padding: &[LeftPadding]) -> Result<(), ProblemError> {
+    if padding.len() != shape.batch {
+        return Err(ProblemError::PaddingCount {
+            seen: padding.len(),
             accepted: shape.batch,
         });
     }
+    for (sequence, before) in padding.iter().enumerate() {
+        let sides = [
+            ("q", before.q, shape.seq_q),
+            ("kv", before.kv, shape.seq_kv),
+        ];
+        for (side, seen, accepted) in sides {
+            if seen > accepted {
+                return Err(ProblemError::Padding {
+                    sequence,
+                    side,
+                    seen,
+                    accepted,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks positions, each with the rows that there are for its queries and keys.
+fn check_spans(
+    pattern: &Pattern,
+    spans: impl Iterator<Item = (SequenceSpan, [usize; 2])>,
+) -> Result<(), ProblemError> {
     let table = pattern.max_blocks();
-    for (sequence, span) in spans.iter().enumerate() {
+    for (sequence, (span, [q_rows, kv_rows])) in spans.enumerate() {
         let sides = [
             (
                 "q_start",
@@ -201,7 +260,7 @@ fn check_spans(
                 "query",
                 span.q_start,
                 span.q_len,
-                shape.seq_q,
+                q_rows,
                 table.map(|t| t.0),
             ),
             (
@@ -210,7 +269,7 @@ fn check_spans(
                 "key",
                 span.kv_start,
                 span.kv_len,
-                shape.seq_kv,
+                kv_rows,
                 table.map(|t| t.1),
             ),
         ];

@@ -4,7 +4,8 @@
 //! tokens and shares no code with the closed forms that engines use. It takes O(seq_q * seq_kv) time and is meant
 //! for tests: every engine is held against it.
 //!
-//! All tensors are contiguous: `q [b, h, s_q, d]`, `k [b, h_kv, s_kv, d]`, `v [b, h_kv, s_kv, dv]`.
+//! All tensors are contiguous: `q [b, h, s_q, d]`, `k [b, h_kv, s_kv, d]`, `v [b, h_kv, s_kv, dv]`. Of packed documents
+//! `b` is 1, and `s_q` and `s_kv` are the tokens of all of them.
 
 use crate::AttentionProblem;
 
@@ -110,7 +111,8 @@ fn for_each_query(problem: &AttentionProblem, mut visit: impl FnMut(Row)) {
     let shape = problem.shape();
     let pattern = problem.pattern();
     let block = pattern.block_size();
-    for (batch, span) in problem.spans().iter().enumerate() {
+    for sequence in problem.sequences() {
+        let span = &sequence.span;
         for head in 0..shape.num_heads {
             let kv_head = head / (shape.num_heads / shape.num_kv_heads);
             let causal = pattern.head(head).is_causal();
@@ -122,10 +124,14 @@ fn for_each_query(problem: &AttentionProblem, mut visit: impl FnMut(Row)) {
                         (!causal || key <= position)
                             && pattern.attends(head, position / block, key / block)
                     })
-                    .map(|key| (batch * shape.num_kv_heads + kv_head) * shape.seq_kv + key)
+                    .map(|key| {
+                        let head = sequence.item * shape.num_kv_heads + kv_head;
+                        head * shape.seq_kv + sequence.kv_row + key
+                    })
                     .collect();
                 if !keys.is_empty() {
-                    let query = (batch * shape.num_heads + head) * shape.seq_q + query;
+                    let head = sequence.item * shape.num_heads + head;
+                    let query = head * shape.seq_q + sequence.q_row + query;
                     visit(Row { query, keys });
                 }
             }

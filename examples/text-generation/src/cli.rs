@@ -142,6 +142,10 @@ pub struct TrainingArgs {
     /// Stop when the validation loss has not improved for this many intervals.
     #[arg(long, value_name = "INTERVALS")]
     pub patience: Option<usize>,
+    /// Train on documents: attention and positions begin anew in each file of the corpus. By default windows of text know no
+    /// files.
+    #[arg(long)]
+    pub packed: bool,
     /// Seed of parameters and data order.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -266,5 +270,6 @@ pub fn configure(preset: Preset, model: ModelArgs, training: TrainingArgs) -> Ru
     }
     config.training.corpus = training.corpus;
     config.training.patience = training.patience;
+    config.training.packed = training.packed;
     config
 }

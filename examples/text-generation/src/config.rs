@@ -107,6 +107,10 @@ pub struct TrainingConfig {
     pub max_grad_norm: f32,
     /// Intervals without a lower validation loss after which training stops.
     pub patience: Option<usize>,
+    /// Whether each file of the corpus is a document of its own: attention and positions begin anew in it, and its first
+    /// byte is not predicted.
+    #[serde(default)]
+    pub packed: bool,
     /// Seed of parameters and data order.
     pub seed: u64,
 }
@@ -158,6 +162,7 @@ impl RunConfig {
                 weight_decay: 0.1,
                 max_grad_norm: 1.0,
                 patience: None,
+                packed: false,
                 seed: 42,
             },
         };

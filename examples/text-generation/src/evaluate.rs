@@ -33,16 +33,29 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let (context, batch) = (config.model.context, config.training.batch);
     let starts = even_windows(corpus.valid.len(), context, usize::MAX, batch);
-    let mut sum = 0.0;
+    let (mut sum, mut bytes) = (0.0, 0);
     for windows in starts.chunks(batch) {
-        let output = model.loss(Batch::new(&corpus.valid, windows, context, device));
-        sum += output.loss.try_into_scalar::<f64>()?;
+        let batch = if config.training.packed {
+            Batch::packed(&corpus.valid, windows, context, device)
+        } else {
+            Batch::new(&corpus.valid, windows, context, device)
+        };
+        let predicted = batch.predicted();
+        sum += model.loss(batch).loss.try_into_scalar::<f64>()? * predicted as f64;
+        bytes += predicted;
     }
     Ok(Evaluation {
-        baselines: NGrams::fit(&corpus.train).cross_entropy(&corpus.valid, &starts, context),
-        model: sum / (starts.len() / batch) as f64,
-        bytes: starts.len() * context,
+        baselines: baselines(config, corpus, &starts),
+        model: sum / bytes as f64,
+        bytes,
     })
+}
+
+/// What byte counts alone reach on the bytes that the model predicts, in windows of the held out text.
+pub fn baselines(config: &RunConfig, corpus: &Corpus, starts: &[usize]) -> Baselines {
+    let (valid, packed) = (&corpus.valid, config.training.packed);
+    let asked = |at: usize| !(packed && valid.begins_document(at));
+    NGrams::fit(&corpus.train).cross_entropy(valid, starts, config.model.context, asked)
 }
 
 impl Evaluation {

@@ -12,7 +12,7 @@ use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
 
 use crate::{
     config::{ModelConfig, RunConfig},
-    data::Batch,
+    data::{Batch, Documents},
     training::clip_by_global_norm,
 };
 
@@ -86,16 +86,28 @@ impl LanguageModel {
 
     /// The mean cross-entropy of a batch in nats, and what metrics need.
     pub fn loss(&self, batch: Batch) -> SequenceOutput {
+        let [windows, context] = batch.inputs.dims();
+        let flat = |logits: Tensor<3>| logits.reshape([windows * context, VOCABULARY]);
+        let targets = batch.targets.reshape([windows * context]);
+        let (logits, targets) = match batch.documents {
+            Some(Documents { parts, predicted }) => {
+                let logits = flat(self.transformer.forward_packed(batch.inputs, &parts));
+                let targets = targets.select(0, predicted.clone());
+                (logits.select(0, predicted), targets)
+            }
+            None => (flat(self.forward(batch.inputs)), targets),
+        };
         // In f32 whatever the model computes in: the loss of many bytes is a long sum.
-        let logits = self.forward(batch.inputs).cast(FloatDType::F32);
-        let [windows, context, vocabulary] = logits.dims();
+        let logits = logits.cast(FloatDType::F32);
         let loss = CrossEntropyLossConfig::new()
             .init(&logits.device())
-            .forward(
-                logits.clone().reshape([windows * context, vocabulary]),
-                batch.targets.clone().reshape([windows * context]),
-            );
-        SequenceOutput::new(loss, logits, None, batch.targets)
+            .forward(logits.clone(), targets.clone());
+        SequenceOutput::new(
+            loss,
+            logits.unsqueeze_dim(0),
+            None,
+            targets.unsqueeze_dim(0),
+        )
     }
 }
 

@@ -55,6 +55,17 @@ fn options_change_the_preset() {
 }
 
 #[test]
+fn documents_are_asked_for() {
+    assert!(!config("").training.packed);
+    assert!(config("--packed --preset tiny").training.packed);
+    // Runs from before there were documents.
+    let mut saved = serde_json::to_value(config("")).unwrap();
+    saved["training"].as_object_mut().unwrap().remove("packed");
+    let read: RunConfig = serde_json::from_value(saved).unwrap();
+    assert_eq!(read, config(""));
+}
+
+#[test]
 fn dense_layers_are_read() {
     let layers = |text: &str| config(&format!("--dense-layers {text}")).model.dense_layers;
     assert_eq!(layers("none"), DenseLayers::None);
@@ -81,7 +92,13 @@ fn dense_attention_makes_every_layer_dense() {
 #[test]
 fn a_resumed_run_has_its_own_options() {
     assert!(parse("train --resume --run some --device flex --minutes 2").is_ok());
-    for option in ["--steps 10", "--context 64", "--preset tiny", "--corpus x"] {
+    for option in [
+        "--steps 10",
+        "--context 64",
+        "--preset tiny",
+        "--corpus x",
+        "--packed",
+    ] {
         let error = parse(&format!("train --resume {option}")).unwrap_err();
         assert_eq!(
             error.kind(),

@@ -4,7 +4,7 @@ use std::fs;
 
 use burn::{data::dataloader::DataLoader, tensor::Device};
 use text_generation::data::{
-    Batch, Corpus, CorpusError, DataOrder, NGrams, WindowLoader, even_windows,
+    Batch, Corpus, CorpusError, DataOrder, NGrams, Text, WindowLoader, even_windows,
 };
 
 #[test]
@@ -58,9 +58,10 @@ fn any_interval_continues_the_one_before() {
 fn a_resumed_loader_delivers_what_an_unbroken_one_does() {
     let device = Device::flex();
     let text: Vec<u8> = (0..2000).map(|i| (i * i % 251) as u8).collect();
+    let text = Text::from(text);
     let order = DataOrder::new(5, text.len(), 10);
     let loader =
-        |interval| WindowLoader::training(text.clone().into(), order, 3, 12, 68, interval, &device);
+        |interval| WindowLoader::training(text.clone(), order, 3, 12, 68, interval, &device);
     let read = |loader: &WindowLoader| -> Vec<Vec<i32>> {
         let batches: Vec<Batch> = loader.iter().map(Result::unwrap).collect();
         let values = |batch: Batch| {
@@ -95,6 +96,41 @@ fn a_target_is_the_byte_that_follows() {
     assert_eq!(bytes(batch.targets), b"bcdeefgh");
 }
 
+/// Documents `ab`, `cdefg`, `h` and `ij` in windows of 4: `abcd` and `efgh`.
+#[test]
+fn documents_are_not_predicted_from_each_other() {
+    let documents = ["ab", "", "cdefg", "h", "ij"];
+    let text = Text::join(documents.map(|document| document.as_bytes().to_vec()));
+    assert_eq!((text.documents(), &*text), (4, &b"abcdefghij"[..]));
+    let batch = Batch::packed(&text, &[0, 4], 4, &Device::flex());
+    assert_eq!(batch.predicted(), 5);
+    let documents = batch.documents.unwrap();
+    let lengths: Vec<usize> = documents
+        .parts
+        .spans()
+        .iter()
+        .map(|span| span.q_len)
+        .collect();
+    assert_eq!(lengths, [2, 2, 3, 1]);
+    // From `b`, `g` and `h` nothing.
+    let predicted = documents.predicted.into_data().convert::<i64>();
+    assert_eq!(predicted.try_to_vec::<i64>().unwrap(), [0, 2, 3, 4, 5]);
+
+    // A window that ends with a document.
+    let batch = Batch::packed(&text, &[2], 5, &Device::flex());
+    assert_eq!((batch.predicted(), text.parts(2, 5)), (4, vec![5]));
+    let singles = Text::join([vec![1], vec![2], vec![3]]);
+    assert_eq!(
+        Batch::packed(&singles, &[0], 2, &Device::flex()).predicted(),
+        2
+    );
+
+    let [head, tail] = text.split_at(5);
+    assert_eq!((&*head, head.documents()), (&b"abcde"[..], 2));
+    assert_eq!((&*tail, tail.documents()), (&b"fghij"[..], 3));
+    assert!(tail.begins_document(0) && tail.begins_document(2) && tail.begins_document(3));
+}
+
 #[test]
 fn validation_windows_are_spread_and_whole_batches() {
     assert_eq!(even_windows(101, 10, 5, 1), [0, 20, 40, 60, 80]);
@@ -127,10 +163,12 @@ fn n_gram_numbers_by_hand() {
     close(total, 1.0);
 
     // One window of two targets: b after a, a after b.
-    let entropy = ngrams.cross_entropy(b"aba", &[0], 2);
+    let entropy = ngrams.cross_entropy(b"aba", &[0], 2, |_| true);
     close(entropy.unigram, -(3.0f64 / 261.0).ln());
     let pairs = [ngrams.bigram(b'a', b'b'), ngrams.bigram(b'b', b'a')];
     close(entropy.bigram, -(pairs[0].ln() + pairs[1].ln()) / 2.0);
+    let second = ngrams.cross_entropy(b"aba", &[0], 2, |at| at == 2);
+    close(second.bigram, -pairs[1].ln());
 }
 
 #[test]

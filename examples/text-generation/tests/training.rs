@@ -8,7 +8,12 @@ use burn::{
     store::ModuleRecord,
     tensor::{Device, Tensor},
 };
-use text_generation::training::{clip_by_global_norm, newest_complete};
+use text_generation::{
+    config::{Preset, RunConfig},
+    data::{Batch, Text},
+    model::LanguageModel,
+    training::{clip_by_global_norm, newest_complete},
+};
 
 #[derive(Module, Debug)]
 struct TwoTensors {
@@ -41,6 +46,43 @@ fn gradients(max_norm: f64) -> (Vec<f32>, Vec<f32>) {
             .try_to_vec()
             .unwrap(),
     )
+}
+
+/// The loss of a packed batch is the mean over all bytes that are predicted, each document by itself.
+#[test]
+fn the_loss_of_documents_is_that_of_each_alone() {
+    let device = Device::flex();
+    let config = RunConfig::preset(Preset::Tiny);
+    let model = LanguageModel::new(&config, &device).unwrap();
+    let documents = ["fn main() {}", "a", "let x = 1; // one", "struct S;"];
+    let text = Text::join(documents.map(|document| document.as_bytes().to_vec()));
+    // Two windows of 19 bytes, the second of which begins inside the third document.
+    let (starts, context) = ([0, 19], 19);
+    let packed = Batch::packed(&text, &starts, context, &device);
+    let predicted = packed.predicted();
+    let loss = model.loss(packed).loss.into_scalar::<f64>();
+
+    let (mut sum, mut count) = (0.0, 0);
+    for start in starts {
+        let mut from = start;
+        for length in text.parts(start, context) {
+            // The last byte is followed by one of another document, unless the window cuts this one.
+            let whole = text.begins_document(from + length);
+            let bytes = if whole { length - 1 } else { length };
+            if bytes > 0 {
+                let alone = Batch::new(&text, &[from], bytes, &device);
+                sum += model.loss(alone).loss.into_scalar::<f64>() * bytes as f64;
+                count += bytes;
+            }
+            from += length;
+        }
+    }
+    assert_eq!(count, predicted);
+    let expected = sum / count as f64;
+    assert!((loss - expected).abs() < 1e-5, "{loss} {expected}");
+    let windows = Batch::new(&text, &starts, context, &device);
+    let windows = model.loss(windows).loss.into_scalar::<f64>();
+    assert!((loss - windows).abs() > 1e-3, "{loss} {windows}");
 }
 
 #[test]

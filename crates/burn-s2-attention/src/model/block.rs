@@ -4,6 +4,7 @@ use burn::module::{Content, Module, ModuleDisplay};
 use burn::nn::{Dropout, norm::Normalization};
 use burn::tensor::Tensor;
 
+use crate::PackedSequences;
 use crate::module::{Mlp, S2Attention};
 
 /// A pre-norm layer: `x += dropout(attention(norm(x)))`, then `x += dropout(mlp(norm(x)))`.
@@ -33,6 +34,22 @@ impl TransformerBlock {
         let attended = self
             .attention
             .forward(self.attention_norm.forward(x.clone()));
+        self.feed_forward(x + self.dropout.forward(attended))
+    }
+
+    /// Applies the layer to documents that lie one after the other: positions begin anew in each.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[1, total, d_model]`
+    /// - output: `[1, total, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// As [`S2Attention::forward_packed`].
+    pub fn forward_packed(&self, x: Tensor<3>, documents: &PackedSequences) -> Tensor<3> {
+        let normed = self.attention_norm.forward(x.clone());
+        let attended = self.attention.forward_packed(normed, documents);
         self.feed_forward(x + self.dropout.forward(attended))
     }
 

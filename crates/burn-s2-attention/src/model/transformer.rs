@@ -5,6 +5,7 @@ use burn::nn::{Dropout, Embedding, Linear, norm::Normalization};
 use burn::tensor::{Int, Tensor, module::linear};
 
 use super::TransformerBlock;
+use crate::PackedSequences;
 
 /// A decoder-only transformer whose layers follow a [`LayerSchedule`](crate::LayerSchedule) of dense and S2 attention. Created by
 /// [`HybridTransformerConfig`](super::HybridTransformerConfig).
@@ -50,6 +51,46 @@ impl HybridTransformer {
             .iter()
             .fold(self.embed(tokens), |x, layer| layer.forward(x));
         self.norm.forward(x)
+    }
+
+    /// [`forward`](Self::forward) of documents of different lengths: no document sees another, and positions begin anew in
+    /// each.
+    ///
+    /// The items of the batch are joined one after the other; `documents` counts their tokens through, so that no document
+    /// needs to end with an item. Tokens behind the last document are padding, whose logits mean nothing.
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Int, Tensor};
+    /// use burn_s2_attention::model::HybridTransformerConfig;
+    /// use burn_s2_attention::{LayerSchedule, PackedSequences, PatternConfig};
+    ///
+    /// # if cfg!(feature = "flex") {
+    /// let layers = LayerSchedule::new(PatternConfig::local_stride(2, 4, 16, 4));
+    /// let model = HybridTransformerConfig::new(256, 64, 2, 4, layers).init(&Device::default());
+    /// // Three documents of 70, 100 and 30 tokens in two rows of 100.
+    /// let documents = PackedSequences::from_lengths(&[70, 100, 30])?;
+    /// let tokens = Tensor::<2, Int>::zeros([2, 100], &Device::default());
+    /// assert_eq!(model.forward_packed(tokens, &documents).dims(), [2, 100, 256]);
+    /// # }
+    /// # Ok::<(), burn_s2_attention::ProblemError>(())
+    /// ```
+    ///
+    /// # Shapes
+    ///
+    /// - `tokens`: `[batch, seq]`, values below `vocab_size`; `documents` has at most `batch * seq` tokens
+    /// - output: `[batch, seq, vocab_size]`
+    ///
+    /// # Panics
+    ///
+    /// As [`S2Attention::forward_packed`](crate::module::S2Attention::forward_packed).
+    pub fn forward_packed(&self, tokens: Tensor<2, Int>, documents: &PackedSequences) -> Tensor<3> {
+        let [batch, seq] = tokens.dims();
+        let tokens = tokens.reshape([1, batch * seq]);
+        let x = self.layers.iter().fold(self.embed(tokens), |x, layer| {
+            layer.forward_packed(x, documents)
+        });
+        let logits = self.logits(self.norm.forward(x));
+        logits.reshape([batch, seq, self.vocab_size()])
     }
 
     /// The residual stream before the first layer.

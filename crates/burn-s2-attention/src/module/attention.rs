@@ -6,7 +6,8 @@ use burn::tensor::{Tensor, assert_shape};
 
 use super::projection::{Qkv, QkvProjection};
 use super::rope::{Rope, assert_starts};
-use crate::{Layout, Pattern, S2AttentionOptions, SequenceSpan, s2_attention};
+use crate::packed::packed_batch;
+use crate::{Layout, PackedSequences, Pattern, S2AttentionOptions, SequenceSpan, s2_attention};
 
 /// Multi-head attention with an S2 pattern: projections, optional query/key norm, rotary positions, block-sparse attention, output
 /// projection. Created by [`S2AttentionConfig`](super::S2AttentionConfig).
@@ -125,8 +126,62 @@ impl S2Attention {
             scale: self.scale,
             layout: Layout::Bshd,
             positions,
+            left_padding: None,
         };
         s2_attention(qkv.q, qkv.k, qkv.v, &self.pattern, &options)
+    }
+
+    /// Attends within each of `documents`, whose tokens lie one after the other in `x`: positions begin anew in each.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[1, total, d_model]`
+    /// - output: `[1, total, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// If the last axis of `x` is not `d_model`, the documents have other keys than queries, or
+    /// [`s2_attention_packed`](crate::s2_attention_packed) refuses the call.
+    pub fn forward_packed(&self, x: Tensor<3>, documents: &PackedSequences) -> Tensor<3> {
+        let qkv = self.rotate_packed(self.project(x), documents);
+        self.project_output(self.attend_packed(qkv, documents))
+    }
+
+    /// [`rotate`](Self::rotate) where positions begin anew in each document.
+    ///
+    /// # Panics
+    ///
+    /// If the documents have other keys than queries, or more tokens than there are.
+    pub fn rotate_packed(&self, qkv: Qkv, documents: &PackedSequences) -> Qkv {
+        assert!(
+            documents.are_whole(),
+            "the documents have other keys than queries; a layer that makes both of the same tokens needs equal \
+             cu_seqlens_q and cu_seqlens_kv"
+        );
+        let Some(rope) = &self.rope else { return qkv };
+        Qkv {
+            q: rope.forward_packed(qkv.q, Layout::Bshd, documents),
+            k: rope.forward_packed(qkv.k, Layout::Bshd, documents),
+            v: qkv.v,
+        }
+    }
+
+    /// [`attend`](Self::attend) within each document.
+    ///
+    /// # Shapes
+    ///
+    /// - `qkv`: see [`Qkv`], of a batch of 1
+    /// - output: `[1, total, num_heads, head_dim]`
+    ///
+    /// # Panics
+    ///
+    /// If [`s2_attention_packed`](crate::s2_attention_packed) refuses the call.
+    pub fn attend_packed(&self, qkv: Qkv, documents: &PackedSequences) -> Tensor<4> {
+        let Qkv { q, k, v } = qkv;
+        match packed_batch([q, k, v], &self.pattern, documents, self.scale) {
+            Ok((out, _)) => out,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Joins the heads and applies the output projection.

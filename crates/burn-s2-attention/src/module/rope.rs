@@ -6,13 +6,13 @@
 //!
 //! From Su et al., [RoFormer](https://arxiv.org/abs/2104.09864): pair `k` at position `p` turns by `p * theta^(-2k / head_dim)`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::config::Config;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::{ModuleConfigError, RopeScaling};
-use crate::Layout;
+use crate::{Layout, PackedSequences};
 
 /// Configuration of [`Rope`].
 ///
@@ -89,12 +89,21 @@ pub struct Rope {
     kept: Arc<Mutex<Vec<Rows>>>,
 }
 
-/// Cosine and sine of the positions from each start, both `[starts, seq, head_dim / 2]`.
+/// Cosine and sine of positions, both `[items, seq, head_dim / 2]`.
 #[derive(Clone, Debug)]
 struct Rows {
-    starts: Vec<usize>,
+    positions: Positions,
     cos: Tensor<3>,
     sin: Tensor<3>,
+}
+
+/// Which positions rows are for.
+#[derive(Clone, Debug, PartialEq)]
+enum Positions {
+    /// Those from the start of each item.
+    From(Vec<usize>),
+    /// Those of each document from 0, in one item.
+    Packed(PackedSequences),
 }
 
 impl Rope {
@@ -121,25 +130,48 @@ impl Rope {
     ///
     /// If the last axis is not [`head_dim`](Self::head_dim), or `starts` has neither one entry nor one per batch item.
     pub fn forward(&self, x: Tensor<4>, layout: Layout, starts: &[usize]) -> Tensor<4> {
-        let dtype = x.dtype();
-        let [batch, _, seq, head_dim] = layout.sizes(x.dims());
+        let [batch, _, seq, _] = layout.sizes(x.dims());
+        assert_starts(starts, batch);
+        let rows = self.rows(&x.device(), compute_dtype(&x), starts, seq);
+        self.turn(x, layout, rows)
+    }
+
+    /// [`forward`](Self::forward) of documents that lie one after the other in a batch of 1: positions begin at 0 in each.
+    ///
+    /// # Panics
+    ///
+    /// If the last axis is not [`head_dim`](Self::head_dim), the batch is not 1, or the documents have more queries than `x` has
+    /// tokens.
+    pub fn forward_packed(
+        &self,
+        x: Tensor<4>,
+        layout: Layout,
+        documents: &PackedSequences,
+    ) -> Tensor<4> {
+        let [batch, _, seq, _] = layout.sizes(x.dims());
+        let total = documents.total_q();
+        assert!(
+            batch == 1 && total <= seq,
+            "documents of {total} tokens need a batch of 1 with as many or more, got {batch} of {seq}"
+        );
+        let rows = self.packed_rows(&x.device(), compute_dtype(&x), documents, seq);
+        self.turn(x, layout, rows)
+    }
+
+    /// Turns the tokens of each item by its rows, or those of all items by the rows of one.
+    fn turn(&self, x: Tensor<4>, layout: Layout, rows: Rows) -> Tensor<4> {
+        let (dtype, compute) = (x.dtype(), rows.cos.dtype());
+        let [_, _, seq, head_dim] = layout.sizes(x.dims());
         let half = self.frequencies.len();
         assert!(
             head_dim == 2 * half,
             "the last axis of x must be head_dim = {}, got {head_dim}",
             2 * half
         );
-        assert_starts(starts, batch);
-
-        let compute = if dtype == DType::F64 {
-            DType::F64
-        } else {
-            DType::F32
-        };
-        let rows = self.rows(&x.device(), compute, starts, seq);
         let [cos, sin] = [rows.cos, rows.sin].map(|rows| {
+            let items = rows.dims()[0];
             rows.narrow(1, 0, seq)
-                .reshape(layout.shape([starts.len(), 1, seq, half]))
+                .reshape(layout.shape([items, 1, seq, half]))
         });
         let x = x.cast(compute);
         let first = x.clone().narrow(3, 0, half);
@@ -156,25 +188,86 @@ impl Rope {
 
     /// At least `seq` rows from each start.
     fn rows(&self, device: &Device, dtype: DType, starts: &[usize], seq: usize) -> Rows {
+        let positions = Positions::From(starts.to_vec());
+        self.kept_or(device, dtype, positions, seq, |device| {
+            self.compute_rows(device, dtype, starts, seq)
+        })
+    }
+
+    /// `seq` rows of the documents' positions, from a table beyond the longest; those of padding are of position 0.
+    fn packed_rows(
+        &self,
+        device: &Device,
+        dtype: DType,
+        documents: &PackedSequences,
+        seq: usize,
+    ) -> Rows {
+        let positions = Positions::Packed(documents.clone());
+        self.kept_or(device, dtype, positions, seq, |device| {
+            let spans = || documents.spans().iter();
+            let longest = spans().map(|span| span.q_start + span.q_len).max();
+            let table = self.rows(
+                device,
+                dtype,
+                &[0],
+                longest.unwrap_or(0).next_power_of_two(),
+            );
+            let tokens = spans().flat_map(|span| span.q_start..span.q_start + span.q_len);
+            let mut tokens: Vec<i64> = tokens.map(|position| position as i64).collect();
+            tokens.resize(seq, 0);
+            let tokens = Tensor::<1, Int>::from_data(TensorData::new(tokens, [seq]), device);
+            [table.cos, table.sin].map(|rows| rows.select(1, tokens.clone()))
+        })
+    }
+
+    /// The rows that are kept for `positions`, or those that `compute` gives, which are kept from then on in place of others
+    /// of their kind.
+    fn kept_or(
+        &self,
+        device: &Device,
+        dtype: DType,
+        positions: Positions,
+        seq: usize,
+        compute: impl FnOnce(&Device) -> [Tensor<3>; 2],
+    ) -> Rows {
         // Without autodiff: to the graph the rows are constants.
         let device = device.clone().without_autodiff();
-        // A panic elsewhere cannot leave rows half written, so a poisoned lock is still good.
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept
-            .iter()
-            .position(|rows| rows.cos.device() == device && rows.cos.dtype() == dtype);
-        if let Some(at) = at {
-            if kept[at].starts == starts && kept[at].cos.dims()[1] >= seq {
-                return kept[at].clone();
-            }
-            kept.swap_remove(at);
+        let kind = std::mem::discriminant(&positions);
+        let of_kind = |rows: &Rows| {
+            std::mem::discriminant(&rows.positions) == kind
+                && rows.cos.device() == device
+                && rows.cos.dtype() == dtype
+        };
+        let found = (self.kept().iter())
+            .find(|rows| of_kind(rows) && rows.positions == positions && rows.cos.dims()[1] >= seq)
+            .cloned();
+        if let Some(rows) = found {
+            return rows;
         }
-        let rows = self.compute_rows(&device, dtype, starts, seq);
+        let [cos, sin] = compute(&device);
+        let rows = Rows {
+            positions,
+            cos,
+            sin,
+        };
+        let mut kept = self.kept();
+        kept.retain(|rows| !of_kind(rows));
         kept.push(rows.clone());
         rows
     }
 
-    fn compute_rows(&self, device: &Device, dtype: DType, starts: &[usize], seq: usize) -> Rows {
+    /// A panic elsewhere cannot leave rows half written, so a poisoned lock is still good.
+    fn kept(&self) -> MutexGuard<'_, Vec<Rows>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn compute_rows(
+        &self,
+        device: &Device,
+        dtype: DType,
+        starts: &[usize],
+        seq: usize,
+    ) -> [Tensor<3>; 2] {
         let shape = [starts.len(), seq, self.frequencies.len()];
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for position in starts.iter().flat_map(|&start| start..start + seq) {
@@ -184,12 +277,16 @@ impl Rope {
                 sin.push(self.amplitude * angle.sin());
             }
         }
-        let tensor = |values| Tensor::from_data(TensorData::new(values, shape), (device, dtype));
-        Rows {
-            starts: starts.to_vec(),
-            cos: tensor(cos),
-            sin: tensor(sin),
-        }
+        [cos, sin].map(|values| Tensor::from_data(TensorData::new(values, shape), (device, dtype)))
+    }
+}
+
+/// The type that angles and products are computed in.
+fn compute_dtype(x: &Tensor<4>) -> DType {
+    if x.dtype() == DType::F64 {
+        DType::F64
+    } else {
+        DType::F32
     }
 }
 

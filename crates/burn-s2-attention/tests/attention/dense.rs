@@ -49,7 +49,9 @@ fn hidden(problem: &AttentionProblem, q: &Tensor<4>) -> Tensor<4, Bool> {
     let (shape, pattern) = (problem.shape(), problem.pattern());
     let block = pattern.block_size();
     let mut hidden = Vec::new();
-    for span in problem.spans() {
+    // One sequence an item.
+    for sequence in problem.sequences() {
+        let span = sequence.span;
         for head in 0..shape.num_heads {
             let causal = pattern.head(head).is_causal();
             for query in 0..shape.seq_q {

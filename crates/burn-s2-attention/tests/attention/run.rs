@@ -86,11 +86,12 @@ impl<'a> Call<'a> {
         ]
     }
 
-    /// The problem's scale and positions.
+    /// The problem's scale and positions, of a batch of one sequence an item.
     pub fn options(&self) -> S2AttentionOptions {
+        let sequences = self.problem.sequences().iter();
         S2AttentionOptions::default()
             .with_scale(self.problem.scale())
-            .with_positions(self.problem.spans().to_vec())
+            .with_positions(sequences.map(|sequence| sequence.span).collect())
     }
 
     pub fn attend(&self, [q, k, v]: [Tensor<4>; 3]) -> (Tensor<4>, Tensor<3>) {

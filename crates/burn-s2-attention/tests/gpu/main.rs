@@ -18,6 +18,8 @@ mod gradients;
 #[path = "../attention/layouts.rs"]
 mod layouts;
 mod model;
+#[path = "../attention/packed.rs"]
+mod packed;
 #[path = "../attention/run.rs"]
 #[allow(dead_code)]
 mod run;

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
-use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
+use burn_s2_attention::{DenseLayers, LayerSchedule, PackedSequences, PatternConfig};
 
 use super::tensors::{normal, randomize, tokens, values};
 
@@ -12,8 +12,16 @@ const VOCAB: usize = 50;
 const SEQ: usize = 90;
 
 /// Logits, and the gradients of all parameters by a random weighting of the logits.
-fn run(model: &HybridTransformer, device: &Device) -> (Vec<f64>, Vec<Vec<f64>>) {
-    let logits = model.forward(tokens(2, SEQ, VOCAB, device));
+fn run(
+    model: &HybridTransformer,
+    documents: Option<&PackedSequences>,
+    device: &Device,
+) -> (Vec<f64>, Vec<Vec<f64>>) {
+    let tokens = tokens(2, SEQ, VOCAB, device);
+    let logits = match documents {
+        Some(documents) => model.forward_packed(tokens, documents),
+        None => model.forward(tokens),
+    };
     let weight = normal([2, SEQ, VOCAB], 50, device);
     let gradients = (logits.clone() * weight).sum().backward();
     let gradients = GradientsParams::from_grads(gradients, model);
@@ -33,14 +41,26 @@ impl burn::module::ModuleVisitor for Gradients {
 
 #[test]
 fn logits_and_gradients_are_those_of_the_cpu() {
+    held(None);
+}
+
+#[test]
+fn those_of_documents_too() {
+    held(Some(
+        PackedSequences::from_lengths(&[70, 1, 0, 100, 9]).unwrap(),
+    ));
+}
+
+fn held(documents: Option<PackedSequences>) {
+    let documents = documents.as_ref();
     let sparse = PatternConfig::local_stride(1, 3, 8, 4).with_num_kv_heads(2);
     let schedule = LayerSchedule::new(sparse).with_dense_layers(DenseLayers::First(1));
     let config = HybridTransformerConfig::new(VOCAB, 32, 3, 4, schedule).with_d_ff(Some(48));
     let cpu = Device::flex().autodiff();
     let gpu = crate::device().autodiff();
     let model = randomize(config.init(&cpu), 0.15);
-    let (logits, gradients) = run(&model, &cpu);
-    let (gpu_logits, gpu_gradients) = run(&model.fork(&gpu), &gpu);
+    let (logits, gradients) = run(&model, documents, &cpu);
+    let (gpu_logits, gpu_gradients) = run(&model.fork(&gpu), documents, &gpu);
     let close = |name: &str, actual: &[f64], expected: &[f64]| {
         let scale = expected.iter().fold(0.0, |max, x| x.abs().max(max));
         let worst = actual

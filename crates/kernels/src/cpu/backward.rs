@@ -1,7 +1,7 @@
 //! The backward pass: one sweep over a key/value head's tiles gives dQ, dK and dV with five products.
 //!
-//! The work is split by (sequence, key/value head) and, where these are few, further into a number of parts that
-//! depends on the shapes alone. Each part sums dK and dV in buffers of its own; the parts are then added in order. No
+//! The work is split by (sequence, key/value head) and, where one has a large share of the work, further into a number of
+//! parts that depends on the shapes alone. Each part sums dK and dV in buffers of its own; the parts are then added in order. No
 //! thread ever waits for or adds to another's rows, so the result is the same for any number of threads.
 
 use std::f64::consts::LOG2_E;
@@ -9,12 +9,12 @@ use std::f64::consts::LOG2_E;
 use rayon::prelude::*;
 
 use super::chunk::{Chunk, Chunks, Operand, Segment};
-use super::forward::{sequence_tiles, transpose};
+use super::forward::transpose;
 use super::real::{Matrix, dot_product, product};
 use super::softmax::{RowStatistics, differentiate};
 use super::tile::{QueryTile, RunBuilder};
 use super::{CHUNK_KEYS, Real, Rows, RowsMut, TILE_QUERIES};
-use crate::AttentionProblem;
+use crate::{AttentionProblem, Sequence};
 
 /// Heads are split until there are this many parts: enough for the cores of a large machine.
 const PARTS: usize = 8;
@@ -65,24 +65,22 @@ pub fn backward<F: Real>(
 ) {
     let shape = problem.shape();
     check_views(problem, &saved, &gradients);
-    let tiles = sequence_tiles(problem);
-    let kv_heads = shape.batch * shape.num_kv_heads;
-    (0..kv_heads).into_par_iter().for_each(|index| {
+    let (pattern, sequences) = (problem.pattern(), problem.sequences());
+    let (block, group) = (pattern.block_size(), pattern.group_size());
+    let count = |sequence: &Sequence| QueryTile::of(&sequence.span, block).len();
+    let all_tiles = sequences.iter().map(count).sum::<usize>() * shape.num_kv_heads;
+    let heads = sequences.len() * shape.num_kv_heads;
+    (0..heads).into_par_iter().for_each(|index| {
         let pass = HeadPass {
             problem,
             saved,
             gradients: &gradients,
-            batch: index / shape.num_kv_heads,
+            sequence: sequences[index / shape.num_kv_heads],
             kv_head: index % shape.num_kv_heads,
         };
-        let tiles: Vec<QueryTile> = tiles
-            .iter()
-            .filter(|(batch, _)| *batch == pass.batch)
-            .map(|(_, tile)| *tile)
-            .collect();
-        let group = problem.pattern().group_size();
-        let parts = PARTS
-            .div_ceil(kv_heads)
+        let tiles = QueryTile::of(&pass.sequence.span, block);
+        let parts = (PARTS * tiles.len())
+            .div_ceil(all_tiles.max(1))
             .min(tiles.len() * group / PART_TILES)
             .max(1);
         // Neighbouring tiles go to different parts: later rows of a causal pattern are longer.
@@ -94,7 +92,7 @@ pub fn backward<F: Real>(
         for part in rest {
             total[0].add(part);
         }
-        // SAFETY: this key/value head belongs to this iteration alone.
+        // SAFETY: this key/value head of the sequence belongs to this iteration alone.
         unsafe { pass.write(&total[0]) };
     });
 }
@@ -144,7 +142,7 @@ struct HeadPass<'a, F> {
     problem: &'a AttentionProblem,
     saved: Saved<'a, F>,
     gradients: &'a Gradients<'a, F>,
-    batch: usize,
+    sequence: Sequence,
     kv_head: usize,
 }
 
@@ -156,7 +154,7 @@ impl<F: Real> HeadPass<'_, F> {
         units: impl Iterator<Item = usize>,
     ) -> KeyValueSums<F> {
         let shape = self.problem.shape();
-        let kv_len = self.problem.spans()[self.batch].kv_len;
+        let kv_len = self.sequence.span.kv_len;
         let buffer =
             |wanted: bool, width: usize| vec![F::ZERO; if wanted { kv_len * width } else { 0 }];
         let mut sums = KeyValueSums {
@@ -173,8 +171,10 @@ impl<F: Real> HeadPass<'_, F> {
                 let rows = scratch.dq.chunks_exact(shape.head_dim).take(tile.len);
                 for (lane, row) in rows.enumerate() {
                     // SAFETY: each query of the group's heads belongs to one unit, and each unit to one part.
-                    let target =
-                        unsafe { dq.row_mut(self.batch, head, tile.first + lane, shape.head_dim) };
+                    let target = unsafe {
+                        let query = self.sequence.q_row + tile.first + lane;
+                        dq.row_mut(self.sequence.item, head, query, shape.head_dim)
+                    };
                     target.copy_from_slice(row);
                 }
             }
@@ -185,19 +185,20 @@ impl<F: Real> HeadPass<'_, F> {
     /// Writes the head's dK and dV, and zeros to padding.
     ///
     /// # Safety
-    /// No other reference to the head's gradients may be alive.
+    /// No other reference to the gradients of the sequence's head may be alive.
     unsafe fn write(&self, sums: &KeyValueSums<F>) {
-        let shape = self.problem.shape();
-        let span = &self.problem.spans()[self.batch];
+        let (shape, sequence) = (self.problem.shape(), &self.sequence);
         let sides = [
             (&self.gradients.dk, &sums.dk, shape.head_dim),
             (&self.gradients.dv, &sums.dv, shape.value_dim),
         ];
         for (target, sums, width) in sides {
             let Some(target) = target else { continue };
-            for token in 0..shape.seq_kv {
+            for token in 0..sequence.kv_rows {
                 // SAFETY: the caller's promise.
-                let row = unsafe { target.row_mut(self.batch, self.kv_head, token, width) };
+                let row = unsafe {
+                    target.row_mut(sequence.item, self.kv_head, sequence.kv_row + token, width)
+                };
                 match sums.get(token * width..(token + 1) * width) {
                     Some(sum) => row.copy_from_slice(sum),
                     None => row.fill(F::ZERO),
@@ -207,9 +208,10 @@ impl<F: Real> HeadPass<'_, F> {
         if let Some(dq) = &self.gradients.dq {
             let group = self.problem.pattern().group_size();
             for head in self.kv_head * group..(self.kv_head + 1) * group {
-                for query in span.q_len..shape.seq_q {
+                for query in sequence.span.q_len..sequence.q_rows {
+                    let row = sequence.q_row + query;
                     // SAFETY: the caller's promise.
-                    unsafe { dq.row_mut(self.batch, head, query, shape.head_dim) }.fill(F::ZERO);
+                    unsafe { dq.row_mut(sequence.item, head, row, shape.head_dim) }.fill(F::ZERO);
                 }
             }
         }
@@ -276,8 +278,8 @@ impl<F: Real> Scratch<F> {
         let (problem, saved) = (pass.problem, &pass.saved);
         let (d, dv) = (problem.shape().head_dim, problem.shape().value_dim);
         let pattern = problem.pattern();
-        let (block, span) = (pattern.block_size(), &problem.spans()[pass.batch]);
-        let kv_head = (pass.batch, pass.kv_head);
+        let (block, span) = (pattern.block_size(), &pass.sequence.span);
+        let kv_head = (&pass.sequence, pass.kv_head);
         let scale = F::from_f64(problem.scale());
 
         self.prepare(pass, head, tile);
@@ -367,7 +369,8 @@ impl<F: Real> Scratch<F> {
         let (problem, saved) = (pass.problem, &pass.saved);
         let shape = problem.shape();
         let (d, dv) = (shape.head_dim, shape.value_dim);
-        let first = (pass.batch * shape.num_heads + head) * shape.seq_q + tile.first;
+        let (item, q_row) = (pass.sequence.item, pass.sequence.q_row + tile.first);
+        let first = (item * shape.num_heads + head) * shape.seq_q + q_row;
         for lane in 0..tile.len {
             let query = &mut self.query_rows[lane * d..][..d];
             let d_out = &mut self.d_out_rows[lane * dv..][..dv];
@@ -379,10 +382,10 @@ impl<F: Real> Scratch<F> {
                 d_out.fill(F::ZERO);
                 continue;
             }
-            let token = tile.first + lane;
-            query.copy_from_slice(&saved.q.from(pass.batch, head, token)[..d]);
-            d_out.copy_from_slice(&saved.d_out.from(pass.batch, head, token)[..dv]);
-            let out = &saved.out.from(pass.batch, head, token)[..dv];
+            let row = q_row + lane;
+            query.copy_from_slice(&saved.q.from(item, head, row)[..d]);
+            d_out.copy_from_slice(&saved.d_out.from(item, head, row)[..dv]);
+            let out = &saved.out.from(item, head, row)[..dv];
             let dot: f64 = d_out
                 .iter()
                 .zip(out)

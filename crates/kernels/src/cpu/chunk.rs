@@ -3,6 +3,7 @@
 use super::real::Matrix;
 use super::tile::{EdgeMask, KeyRun, QueryTile};
 use super::{CHUNK_KEYS, Real, Rows, TILE_QUERIES};
+use crate::Sequence;
 
 /// Runs of at least this many keys are read where they are; shorter ones are first copied next to each other, since a
 /// product with few rows costs more than the copy.
@@ -190,15 +191,15 @@ pub(super) struct Operand<'a, F> {
 }
 
 impl<'a, F: Real> Operand<'a, F> {
-    /// Gathers the chunk's short runs of head `head` of `rows` into `buffer`.
+    /// Gathers the chunk's short runs of a sequence's head of `rows` into `buffer`.
     pub(super) fn gather(
         chunk: &Chunk,
         rows: &Rows<'a, F>,
-        (batch, head): (usize, usize),
+        (sequence, head): (&Sequence, usize),
         width: usize,
         buffer: &'a mut [F],
     ) -> Self {
-        let source = rows.from(batch, head, 0);
+        let source = rows.from(sequence.item, head, sequence.kv_row);
         let stride = rows.row_stride();
         chunk.gather(source, stride, width, buffer);
         Self {

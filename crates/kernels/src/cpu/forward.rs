@@ -9,11 +9,11 @@ use super::real::{Matrix, dot_product, product};
 use super::softmax::OnlineSoftmax;
 use super::tile::{QueryTile, RunBuilder};
 use super::{CHUNK_KEYS, Real, Rows, RowsMut, TILE_QUERIES};
-use crate::AttentionProblem;
+use crate::{AttentionProblem, Sequence};
 
 /// Writes `out [b, h, s_q, dv]` and `lse` (`[b, h, s_q]`, contiguous, natural logarithm) of a call.
 ///
-/// A query that attends nothing, and padding beyond a sequence's `q_len`, get an output of 0 and an lse of `-inf`.
+/// A query that attends nothing, and padding, get an output of 0 and an lse of `-inf`.
 ///
 /// # Panics
 /// If a view is smaller than the shapes of `problem`, or rows of `out` overlap.
@@ -38,35 +38,35 @@ pub fn forward<F: Real>(
         .for_each_init(
             || Scratch::new(problem),
             |scratch, unit| {
-                let (head, (batch, tile)) = (unit / tiles.len(), &tiles[unit % tiles.len()]);
-                scratch.attend(problem, (*batch, head), tile, q, k, v);
-                // SAFETY: every (batch, head, query) belongs to one tile, and every tile is visited once.
-                unsafe { scratch.write((*batch, head), tile, &out, &lse) };
+                let (head, (sequence, tile)) = (unit / tiles.len(), &tiles[unit % tiles.len()]);
+                scratch.attend(problem, (sequence, head), tile, q, k, v);
+                // SAFETY: every query of a head belongs to one tile, and every tile is visited once.
+                unsafe { scratch.write((sequence, head), tile, &out, &lse) };
             },
         );
-    for (batch, span) in problem.spans().iter().enumerate() {
+    for sequence in problem.sequences() {
         for head in 0..shape.num_heads {
-            for query in span.q_len..shape.seq_q {
+            for row in sequence.q_row + sequence.span.q_len..sequence.q_row + sequence.q_rows {
                 // SAFETY: the threads above are done.
                 unsafe {
-                    out.row_mut(batch, head, query, shape.value_dim)
+                    out.row_mut(sequence.item, head, row, shape.value_dim)
                         .fill(F::ZERO);
-                    lse.row_mut(batch, head, query, 1)[0] = F::NEG_INFINITY;
+                    lse.row_mut(sequence.item, head, row, 1)[0] = F::NEG_INFINITY;
                 }
             }
         }
     }
 }
 
-/// The tiles of every sequence of the batch.
-pub(super) fn sequence_tiles(problem: &AttentionProblem) -> Vec<(usize, QueryTile)> {
+/// The tiles of every sequence.
+fn sequence_tiles(problem: &AttentionProblem) -> Vec<(Sequence, QueryTile)> {
     let block = problem.pattern().block_size();
-    let spans = problem.spans().iter().enumerate();
-    spans
-        .flat_map(|(batch, span)| {
-            QueryTile::of(span, block)
+    let sequences = problem.sequences().iter();
+    sequences
+        .flat_map(|sequence| {
+            QueryTile::of(&sequence.span, block)
                 .into_iter()
-                .map(move |tile| (batch, tile))
+                .map(move |tile| (*sequence, tile))
         })
         .collect()
 }
@@ -125,7 +125,7 @@ impl<F: Real> Scratch<F> {
     fn attend(
         &mut self,
         problem: &AttentionProblem,
-        (batch, head): (usize, usize),
+        (sequence, head): (&Sequence, usize),
         tile: &QueryTile,
         q: Rows<'_, F>,
         k: Rows<'_, F>,
@@ -134,12 +134,12 @@ impl<F: Real> Scratch<F> {
         let shape = problem.shape();
         let (d, dv) = (shape.head_dim, shape.value_dim);
         let pattern = problem.pattern();
-        let (block, span) = (pattern.block_size(), &problem.spans()[batch]);
-        let kv_head = (batch, head / pattern.group_size());
+        let (block, span) = (pattern.block_size(), &sequence.span);
+        let kv_head = (sequence, head / pattern.group_size());
 
         self.softmax = OnlineSoftmax::new();
         self.accumulator.fill(F::ZERO);
-        let rows = q.from(batch, head, tile.first);
+        let rows = q.from(sequence.item, head, sequence.q_row + tile.first);
         let factor = F::from_f64(problem.scale() * LOG2_E);
         transpose(rows, q.row_stride(), tile.len, d, factor, &mut self.queries);
 
@@ -181,7 +181,7 @@ impl<F: Real> Scratch<F> {
     /// No other reference to the tile's rows of `out` and `lse` may be alive.
     unsafe fn write(
         &self,
-        (batch, head): (usize, usize),
+        (sequence, head): (&Sequence, usize),
         tile: &QueryTile,
         out: &RowsMut<'_, F>,
         lse: &RowsMut<'_, F>,
@@ -189,12 +189,12 @@ impl<F: Real> Scratch<F> {
         let dv = self.accumulator.len() / TILE_QUERIES;
         for (lane, sums) in self.accumulator.chunks_exact(dv).take(tile.len).enumerate() {
             let (max, sum) = (self.softmax.max[lane], self.softmax.sum[lane]);
-            let query = tile.first + lane;
+            let row = sequence.q_row + tile.first + lane;
             // SAFETY: the caller's promise.
             let (out, lse) = unsafe {
                 (
-                    out.row_mut(batch, head, query, dv),
-                    lse.row_mut(batch, head, query, 1),
+                    out.row_mut(sequence.item, head, row, dv),
+                    lse.row_mut(sequence.item, head, row, 1),
                 )
             };
             // The sum of a row that holds NaN is NaN, whatever its maximum.

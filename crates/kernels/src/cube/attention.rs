@@ -22,8 +22,9 @@ use crate::AttentionProblem;
 
 /// A call, checked for a device and ready to be launched any number of times.
 ///
-/// What it holds on the device takes a few words a head where all heads have a closed form. A custom mask is a table of its
-/// blocks, and one head with such a mask makes tables of all: a pattern of both kinds runs better as two calls.
+/// What it holds on the device takes a few words a head where all heads have a closed form, a few for each sequence, and two for
+/// each tile where sequences differ in length. A custom mask is a table of its blocks, and one head with such a mask makes tables
+/// of all: a pattern of both kinds runs better as two calls.
 #[derive(Clone)]
 pub struct CubeAttention {
     pub(super) client: Client,

@@ -11,6 +11,7 @@ use super::mma;
 use super::select::Engine;
 use super::tensors::{DeviceTensor, KeyGradients};
 use super::unit::size::LANES;
+use super::wgmma;
 use crate::AttentionProblem;
 
 impl CubeAttention {
@@ -28,10 +29,12 @@ impl CubeAttention {
                 let size = self.choice.unit;
                 (size.shared_bytes(dims, owns), size.units)
             }
-            Engine::Mma | Engine::Wgmma => (
+            Engine::Mma => (
                 mma::size::shared_bytes(self.owned.rows, shape, self.choice.products),
                 mma::size::units(self.owned.rows, 1),
             ),
+            // Rings have as many slots as there is shared memory for.
+            Engine::Wgmma => (0, wgmma::size::units(self.owned.rows)),
         };
         let needs = [
             ("buffers", bindings, hardware.max_bindings as usize),
@@ -218,10 +221,14 @@ pub(super) fn check_problem(problem: &AttentionProblem) -> Result<(), CubeError>
     problem.f32_scale().map_err(|_| CubeError::Scale {
         seen: format!("{:e}", problem.scale()),
     })?;
-    let ends = problem
-        .spans()
-        .iter()
-        .flat_map(|span| [span.q_start + shape.seq_q, span.kv_start + shape.seq_kv]);
+    let ends = problem.sequences().iter().flat_map(|sequence| {
+        [
+            sequence.span.q_start + sequence.q_rows,
+            sequence.span.kv_start + sequence.kv_rows,
+        ]
+    });
+    // Rows of packed documents are counted like positions.
+    let ends = ends.chain([shape.seq_q, shape.seq_kv]);
     let (seen, accepted) = (ends.max().unwrap_or(0), FAR as usize);
     if seen > accepted {
         return Err(CubeError::Position { seen, accepted });

@@ -28,8 +28,10 @@ pub(super) struct Config {
     pub(super) values: bool,
     /// Tiles of 16 rows that a plane of the engine of tensor cores owns.
     pub(super) parts: usize,
-    /// How they multiply them.
+    /// How planes of that engine multiply them.
     pub(super) products: Products,
+    /// Slots of the ring of visits where four planes multiply together, by instructions of Hopper's GPUs; else 0.
+    pub(super) slots: usize,
     /// Whether the type is bf16, where it is not f16.
     pub(super) brain: bool,
     /// Whether the compiler takes instructions of NVIDIA's GPUs: asynchronous copies, approximate powers of 2.

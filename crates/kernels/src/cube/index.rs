@@ -1,14 +1,18 @@
-//! The packed index buffer: all that the kernels know of pattern and positions.
+//! The packed index buffer: all that the kernels know of pattern and sequences.
 //!
 //! | section | words |
 //! |---|---|
-//! | spans | for each sequence `q_start, q_end, kv_start, kv_end`, in tokens |
+//! | header | number of sequences; place and length of the list of query tiles, and of that of key tiles |
+//! | sequences | for each its item, then of queries and keys each `zero, start, end, rows_end`, in tokens |
 //! | heads | for each query head the place of its row record |
 //! | groups | for each key/value head the place of its column record |
 //! | row records | causal, number of bands, bands; or causal and the places of lists and mask of a table |
 //! | column records | number of classes, exact, words of a class, classes with their intervals |
+//! | tiles | where sequences have different numbers of tiles: sequence and number of each |
 //!
-//! Named patterns take a handful of words a head whatever the length of the sequences; tables their lists.
+//! Named patterns take a handful of words a head whatever the length of the sequences; tables their lists. Of a sequence,
+//! `zero` is the position that row 0 of the tensors would have, below 0 for most packed documents; `rows_end` is where the rows
+//! end that are its own, which are padding from `end` on.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,12 +20,19 @@ use std::ops::Range;
 use s2_attention_pattern::{Anchor, Band, HeadSchedule, Pattern};
 
 use super::columns::{ColumnClass, ColumnClasses, FAR, Members, reachable};
+use super::place::Places;
 use super::table::{BlockGrid, push_table};
 use super::tile::Tile;
-use crate::{AttentionProblem, SequenceSpan};
+use crate::{AttentionProblem, Sequence};
 
-/// Words of a sequence's span.
-pub(super) const SPAN_WORDS: usize = 4;
+/// Words of the header.
+pub(super) const HEADER_WORDS: usize = 5;
+/// Place of the list of query tiles in the header, its length behind it.
+pub(super) const QUERY_TILES: usize = 1;
+/// Place of the list of key tiles in the header, its length behind it.
+pub(super) const KEY_TILES: usize = 3;
+/// Words of a sequence.
+pub(super) const SEQUENCE_WORDS: usize = 9;
 /// Words of a band: min_distance, max_distance, column_start, column_end, stride, residue, diagonal.
 pub(super) const BAND_WORDS: usize = 7;
 /// Words of a class before its intervals: kind, first, stride, end.
@@ -57,9 +68,9 @@ pub(super) fn within(words: &[i32], most: usize) -> Result<(), TooManyWords> {
 /// The grids that words are packed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tiles {
-    /// Most query tiles of a sequence and head.
+    /// Query tiles of a head, of all sequences.
     pub(super) rows: usize,
-    /// Most key tiles of a sequence and head.
+    /// Key tiles of a key/value head, of all sequences.
     pub(super) columns: usize,
 }
 
@@ -76,15 +87,17 @@ impl Index {
         most: usize,
     ) -> Result<Self, TooManyWords> {
         let (pattern, shape) = (problem.pattern(), problem.shape());
-        let spans = problem.spans();
-        let mut words: Vec<i32> = spans.iter().flat_map(span_words).collect();
+        let sequences = problem.sequences();
+        let mut words = vec![0; HEADER_WORDS];
+        words[0] = sequences.len() as i32;
+        words.extend(sequences.iter().flat_map(sequence_words));
         let heads_at = words.len();
         let groups_at = heads_at + shape.num_heads;
         words.resize(groups_at + shape.num_kv_heads, 0);
 
         // Nothing is visited by or in a sequence without tokens: it may stand beyond a mask.
         let visiting = || {
-            let spans = spans.iter();
+            let spans = sequences.iter().map(|sequence| sequence.span);
             spans.filter(|span| span.q_len > 0 && span.kv_len > 0)
         };
         let blocks = BlockGrid {
@@ -104,49 +117,64 @@ impl Index {
             within(&words, most)?;
         }
 
-        let row_tiles = spans
+        let row_tiles: Vec<usize> = sequences
             .iter()
-            .map(|span| tile.tiles(span.q_start..span.q_start + shape.seq_q))
-            .max()
-            .unwrap_or(0);
-        let kv_ranges = spans
-            .iter()
-            .map(|span| span.kv_start..span.kv_start + shape.seq_kv);
-        let mut column_tiles = kv_ranges
-            .clone()
-            .map(|kv| tile.tiles(kv))
-            .max()
-            .unwrap_or(0);
-        if !tile.table {
-            column_tiles = 0;
-            let mut groups: HashMap<Vec<usize>, (i32, usize)> = HashMap::new();
+            .map(|s| tile.tiles(query_rows(s)))
+            .collect();
+        let mut column_tiles = vec![0; sequences.len()];
+        if tile.table {
+            for (most, sequence) in column_tiles.iter_mut().zip(sequences) {
+                *most = tile.tiles(key_rows(sequence));
+            }
+        } else {
+            let mut groups: HashMap<Vec<usize>, i32> = HashMap::new();
             for kv_head in 0..shape.num_kv_heads {
-                let (at, tiles) = *groups
+                let at = *groups
                     .entry(group_schedules(pattern, kv_head))
                     .or_insert_with(|| {
                         let classes = ColumnClasses::new(pattern, kv_head);
-                        let tiles = kv_ranges.clone().map(|kv| classes.tiles(tile, &kv));
-                        let tiles = tiles.max().unwrap_or(0);
-                        (push_classes(&mut words, &classes), tiles)
+                        for (most, sequence) in column_tiles.iter_mut().zip(sequences) {
+                            *most = classes.tiles(tile, &key_rows(sequence)).max(*most);
+                        }
+                        push_classes(&mut words, &classes)
                     });
                 words[groups_at + kv_head] = at;
                 within(&words, most)?;
-                column_tiles = column_tiles.max(tiles);
             }
         }
+        let places = [
+            (QUERY_TILES, Places::new(&row_tiles)),
+            (KEY_TILES, Places::new(&column_tiles)),
+        ];
+        for (header, places) in &places {
+            words[*header] = places.push(&mut words);
+            words[header + 1] = places.len() as i32;
+            within(&words, most)?;
+        }
+        let [rows, columns] = places.map(|(_, places)| places.len());
         Ok(Self {
             words,
-            tiles: Tiles {
-                rows: row_tiles,
-                columns: column_tiles,
-            },
+            tiles: Tiles { rows, columns },
         })
     }
+}
+
+/// The positions of a sequence's rows of queries and padding.
+fn query_rows(sequence: &Sequence) -> Range<usize> {
+    sequence.span.q_start..sequence.span.q_start + sequence.q_rows
+}
+
+/// The positions of a sequence's rows of keys and padding.
+fn key_rows(sequence: &Sequence) -> Range<usize> {
+    sequence.span.kv_start..sequence.span.kv_start + sequence.kv_rows
 }
 
 impl ColumnClasses {
     /// Tiles of all classes that hold the keys `tokens`.
     fn tiles(&self, tile: Tile, tokens: &Range<usize>) -> usize {
+        if tokens.is_empty() {
+            return 0;
+        }
         let (first, last) = (tokens.start / tile.block, (tokens.end - 1) / tile.block);
         let tiles = (0..self.classes.len()).map(|index| {
             let before = |column: usize| self.members_before(index, column as i64) as usize;
@@ -186,14 +214,29 @@ fn last_block(ends: impl Iterator<Item = usize>, block: usize) -> usize {
     ends.max().unwrap_or(0).div_ceil(block)
 }
 
-fn span_words(span: &SequenceSpan) -> [i32; SPAN_WORDS] {
-    [
-        span.q_start,
-        span.q_start + span.q_len,
+fn sequence_words(sequence: &Sequence) -> [i32; SEQUENCE_WORDS] {
+    let side = |row: usize, rows: usize, start: usize, len: usize| {
+        // Positions and rows are checked to be far below what 32 bits hold.
+        let zero = start as i64 - row as i64;
+        [
+            zero,
+            start as i64,
+            (start + len) as i64,
+            (start + rows) as i64,
+        ]
+        .map(|token| token as i32)
+    };
+    let Sequence { item, span, .. } = *sequence;
+    let q = side(sequence.q_row, sequence.q_rows, span.q_start, span.q_len);
+    let kv = side(
+        sequence.kv_row,
+        sequence.kv_rows,
         span.kv_start,
-        span.kv_start + span.kv_len,
-    ]
-    .map(|token| token as i32)
+        span.kv_len,
+    );
+    let [q0, q1, q2, q3] = q;
+    let [kv0, kv1, kv2, kv3] = kv;
+    [item as i32, q0, q1, q2, q3, kv0, kv1, kv2, kv3]
 }
 
 fn group_schedules(pattern: &Pattern, kv_head: usize) -> Vec<usize> {

@@ -2,9 +2,9 @@
 
 use s2_attention_pattern::{BlockMask, Pattern, PatternConfig, Rule};
 
-use super::{Index, Tiles, TooManyWords};
+use super::{HEADER_WORDS, Index, SEQUENCE_WORDS, Tiles, TooManyWords};
 use crate::cube::tile::Tile;
-use crate::{AttentionProblem, AttentionShape};
+use crate::{AttentionProblem, AttentionShape, PackedSequences};
 
 fn problem(pattern: &Pattern, seq: usize) -> AttentionProblem {
     let shape = AttentionShape {
@@ -47,6 +47,35 @@ fn large_blocks_take_the_cubes_of_their_tokens() {
     let pattern = PatternConfig::local_stride(1, 2, 300, 1).build().unwrap();
     let index = Index::new(&problem(&pattern, 700), tile(&pattern), usize::MAX).unwrap();
     assert_eq!(index.tiles.columns, 12);
+}
+
+/// Documents take a few words each and as many for each tile, and no more cubes than they have tiles.
+#[test]
+fn packed_documents_take_words_and_cubes_by_their_tiles() {
+    let pattern = PatternConfig::local_stride(2, 3, 16, 4).build().unwrap();
+    let alone = Index::new(&problem(&pattern, 6000), tile(&pattern), usize::MAX).unwrap();
+    // Tiles of 64 tokens: 6000 take 94, and 500 single tokens and 500 of 70 take 1 and 2 each.
+    let mut lengths = vec![6000];
+    lengths.extend([1, 0, 70].repeat(500));
+    let documents = PackedSequences::from_lengths(&lengths).unwrap();
+    let shape = AttentionShape {
+        seq_q: documents.total_q(),
+        seq_kv: documents.total_kv(),
+        ..*problem(&pattern, 1).shape()
+    };
+    let packed = AttentionProblem::packed(shape, &pattern, None, &documents).unwrap();
+    let packed = Index::new(&packed, tile(&pattern), usize::MAX).unwrap();
+    assert_eq!(packed.tiles.rows, 94 + 500 + 2 * 500);
+    // Of each class of columns a tile more at most.
+    assert!(
+        packed.tiles.columns < 2 * packed.tiles.rows,
+        "{:?}",
+        packed.tiles
+    );
+    let patterns = alone.words.len() - HEADER_WORDS - SEQUENCE_WORDS;
+    let listed = 2 * (packed.tiles.rows + packed.tiles.columns);
+    let documents = HEADER_WORDS + SEQUENCE_WORDS * lengths.len();
+    assert_eq!(packed.words.len(), documents + patterns + listed);
 }
 
 #[test]

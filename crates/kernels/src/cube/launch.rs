@@ -45,7 +45,6 @@ impl CubeAttention {
                 self.floats(&saved.forward.lse),
                 self.floats(&saved.d_lse),
                 self.stats_arg(&stats),
-                self.index_arg(),
                 rows as u32,
                 shape.num_heads as u32,
                 shape.seq_q as u32,
@@ -76,11 +75,12 @@ impl CubeAttention {
             parts: 1,
             instructions: false,
             products: self.choice.products,
+            slots: 0,
             brain: self.dtype == ElemType::Float(FloatKind::BF16),
         }
     }
 
-    /// Queries of all heads and sequences.
+    /// Rows of all heads and items of queries.
     pub(super) fn rows(&self) -> usize {
         let shape = self.problem.shape();
         shape.batch * shape.num_heads * shape.seq_q
@@ -127,13 +127,13 @@ impl CubeAttention {
     /// The cubes of a kernel that owns queries.
     pub(super) fn query_grid(&self) -> Result<CubeCount, CubeError> {
         let shape = self.problem.shape();
-        self.grid(self.tiles.rows * shape.batch * shape.num_heads)
+        self.grid(self.tiles.rows * shape.num_heads)
     }
 
     /// The cubes of a kernel that owns keys.
     pub(super) fn key_grid(&self) -> Result<CubeCount, CubeError> {
         let shape = self.problem.shape();
-        self.grid(self.tiles.columns * shape.batch * shape.num_kv_heads)
+        self.grid(self.tiles.columns * shape.num_kv_heads)
     }
 
     /// A grid of at least `cubes`; what is beyond finds nothing to do.

@@ -15,6 +15,7 @@ mod launch;
 #[cfg(all(test, feature = "lowering"))]
 mod lowering;
 mod mma;
+mod place;
 mod round;
 mod rows;
 mod select;
@@ -27,6 +28,7 @@ mod tune;
 mod unit;
 mod walk;
 mod weight;
+mod wgmma;
 
 pub use attention::CubeAttention;
 pub use error::CubeError;

@@ -2,28 +2,50 @@
 
 use cubecl::prelude::*;
 
-use super::walk::NONE;
+use super::walk::{NONE, Span};
 
-/// The rows of one sequence and head, in vectors from the start of the tensor.
+/// The rows of one item and head, in vectors from the start of the tensor.
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct HeadRows {
     pub(super) base: usize,
     pub(super) stride: usize,
-    /// The position of row 0.
+    /// The position that row 0 would have.
     pub(super) start: i32,
 }
 
-/// The rows of `tensor` (`[batch, heads, tokens, width]`, by its strides) that belong to one sequence and head.
+/// The rows of `tensor` (`[batch, heads, queries, width]`, by its strides) that belong to one sequence and head.
+#[cube]
+pub(super) fn head_queries<E: Float, N: Size>(
+    tensor: &Tensor<Vector<E, N>>,
+    span: &Span,
+    head: usize,
+    #[comptime] lanes: usize,
+) -> HeadRows {
+    head_rows::<E, N>(tensor, span.item, head, span.q_zero, lanes)
+}
+
+/// The rows of `tensor` (`[batch, heads, keys, width]`, by its strides) that belong to one sequence and head.
+#[cube]
+pub(super) fn head_keys<E: Float, N: Size>(
+    tensor: &Tensor<Vector<E, N>>,
+    span: &Span,
+    head: usize,
+    #[comptime] lanes: usize,
+) -> HeadRows {
+    head_rows::<E, N>(tensor, span.item, head, span.kv_zero, lanes)
+}
+
+/// The rows of `tensor` (`[batch, heads, tokens, width]`, by its strides) that belong to one item and head.
 #[cube]
 pub(super) fn head_rows<E: Float, N: Size>(
     tensor: &Tensor<Vector<E, N>>,
-    sequence: usize,
+    item: usize,
     head: usize,
     start: i32,
     #[comptime] lanes: usize,
 ) -> HeadRows {
     HeadRows {
-        base: (sequence * tensor.stride(0) + head * tensor.stride(1)) / lanes,
+        base: (item * tensor.stride(0) + head * tensor.stride(1)) / lanes,
         stride: tensor.stride(2) / lanes,
         start,
     }

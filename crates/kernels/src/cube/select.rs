@@ -13,6 +13,7 @@ use super::mma;
 use super::mma::products::Products;
 use super::table::takes_tables;
 use super::unit::size::{CubeSize, SLICES, WHOLE};
+use super::wgmma;
 use crate::AttentionProblem;
 
 /// A set of kernels that share a way to multiply tiles.
@@ -48,7 +49,7 @@ pub struct Choice {
     pub visited_rows: usize,
     /// How units share rows, for the unit engine.
     pub(super) unit: CubeSize,
-    /// How planes multiply, for the engines of tensor cores.
+    /// How planes multiply, for the engine of tensor cores.
     pub(super) products: Products,
     /// Why this one.
     pub why: String,
@@ -104,7 +105,7 @@ pub(super) fn candidates(
             owned_rows: rows,
             visited_rows: mma::size::VISITED,
             unit: SLICES,
-            products: Products::Wgmma,
+            products: Products::Mma,
             why: match forced {
                 Some(_) => "forced".to_owned(),
                 None => format!("four planes multiply tiles of {dtype:?} together in hardware"),
@@ -214,7 +215,7 @@ fn mma_rows(
     Ok((products, tiles))
 }
 
-/// Rows that a cube of planes that multiply in groups may own, the better first; or why there can be none.
+/// Rows that a cube may own where four planes multiply together, the better first; or why there can be none.
 fn wgmma_rows(
     properties: &DeviceProperties,
     problem: &AttentionProblem,
@@ -227,12 +228,31 @@ fn wgmma_rows(
             properties.identity.fingerprint
         ));
     }
-    if !dims.iter().all(|dim| [64, 128].contains(dim)) {
-        return Err(format!("heads of {dims:?}; 64 and 128 are accepted"));
+    if dims.iter().any(|dim| *dim > 128) {
+        return Err(format!("heads of {dims:?}; at most 128 are accepted"));
     }
     let most = properties.hardware.max_shared_memory_size;
-    let fits = |rows: &usize| mma::size::shared_bytes(*rows, shape, Products::Wgmma) <= most;
-    Ok([128, 64, 192].into_iter().filter(fits).collect())
+    let fits = |rows: &usize| {
+        [wgmma::size::forward_slots, wgmma::size::gradient_slots]
+            .iter()
+            .all(|slots| slots(*rows, shape, most).is_some())
+    };
+    let processors = properties
+        .hardware
+        .num_streaming_multiprocessors
+        .unwrap_or(0) as usize;
+    let rows = if enough_cubes(problem, processors) {
+        [128, 64]
+    } else {
+        [64, 128]
+    };
+    Ok(rows.into_iter().filter(fits).collect())
+}
+
+/// Whether cubes that own 128 rows are enough for the whole device.
+fn enough_cubes(problem: &AttentionProblem, processors: usize) -> bool {
+    let shape = problem.shape();
+    shape.batch * shape.num_heads * shape.seq_q.div_ceil(128) >= processors
 }
 
 /// Rows that a cube may own, the better first.
@@ -241,8 +261,7 @@ fn wgmma_rows(
 /// where there are cubes enough for the whole device.
 fn mma_tiles(problem: &AttentionProblem, processors: usize) -> [usize; 3] {
     let shape = problem.shape();
-    let cubes = shape.batch * shape.num_heads * shape.seq_q.div_ceil(128);
-    if shape.head_dim.max(shape.value_dim) > 64 && cubes >= processors {
+    if shape.head_dim.max(shape.value_dim) > 64 && enough_cubes(problem, processors) {
         [128, 64, 32]
     } else {
         [64, 32, 128]

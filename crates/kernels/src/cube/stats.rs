@@ -3,11 +3,10 @@
 use cubecl::prelude::*;
 
 use super::rows::{head_rows, load};
-use super::walk::span;
 
 /// `[2, batch, heads, seq_q]`: lse, then `D = rowsum(dO * O) - d_lse`.
 ///
-/// A row that attends nothing has an lse of `-inf`.
+/// A row that attends nothing has an lse of `-inf`, as padding has.
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct Stats {
     pub(super) lse: f32,
@@ -32,7 +31,6 @@ pub(super) fn prepass<E: Float, N: Size>(
     lse: &[f32],
     d_lse: &[f32],
     stats: &mut [f32],
-    index: &[i32],
     rows: u32,
     heads: u32,
     seq_q: u32,
@@ -45,16 +43,15 @@ pub(super) fn prepass<E: Float, N: Size>(
     if row < rows {
         let token = i32::cast_from(row % seq_q);
         let head = ((row / seq_q) % heads) as usize;
-        let sequence = (row / seq_q / heads) as usize;
-        let span = span(index, sequence);
+        let item = (row / seq_q / heads) as usize;
         // Rows of padding, and queries that attend nothing, may hold anything.
         // Not a number is neither: it is to be seen.
         let empty = lse[row as usize] < f32::MIN;
         let mut sum = f32::new(0.0);
-        if !empty && span.q_start + token < span.q_end {
-            let out_rows = head_rows::<E, N>(out, sequence, head, 0i32.runtime(), lanes);
-            let d_out_rows = head_rows::<E, N>(d_out, sequence, head, 0i32.runtime(), lanes);
-            let rounding_rows = head_rows::<E, N>(rounding, sequence, head, 0i32.runtime(), lanes);
+        if !empty {
+            let out_rows = head_rows::<E, N>(out, item, head, 0i32.runtime(), lanes);
+            let d_out_rows = head_rows::<E, N>(d_out, item, head, 0i32.runtime(), lanes);
+            let rounding_rows = head_rows::<E, N>(rounding, item, head, 0i32.runtime(), lanes);
             for at in 0..comptime!(value_dim / lanes) {
                 let mut o = load::<E, N>(out, &out_rows, token, at);
                 if has_rounding {

@@ -29,9 +29,12 @@ impl Tile {
         self.block.div_ceil(self.rows)
     }
 
-    /// Tiles that hold the tokens of a range that is not empty: from a multiple of `slots` blocks on, and of large blocks
-    /// only the parts in the range.
+    /// Tiles that hold the tokens of a range: from a multiple of `slots` blocks on, and of large blocks only the parts in the
+    /// range.
     pub(super) fn tiles(&self, tokens: Range<usize>) -> usize {
+        if tokens.is_empty() {
+            return 0;
+        }
         let tile = |token: usize| {
             token / self.block / self.slots() * self.parts() + token % self.block / self.rows
         };

@@ -127,9 +127,17 @@ fn shortened(problem: &AttentionProblem) -> AttentionProblem {
         .max_blocks()
         .map_or((usize::MAX, usize::MAX), |(q, kv)| (table(q), table(kv)));
     let most = (MOST_ROWS / shape.num_heads).max(1);
-    let seq_q = shape.seq_q.min(most).min(table_q);
-    let seq_kv = shape.seq_kv.min(most).min(table_kv);
-    let batch = shape.batch.min((most / seq_q).max(1));
+    // The longest of the sequences, as often as the tokens of all make it.
+    let spans = || problem.sequences().iter().map(|sequence| sequence.span);
+    let longest = |lengths: &dyn Fn(SequenceSpan) -> usize| {
+        let longest = spans().map(lengths).max();
+        longest.unwrap_or(1).max(1)
+    };
+    let longest_q = longest(&|span| span.q_len);
+    let seq_q = longest_q.min(most).min(table_q);
+    let seq_kv = longest(&|span| span.kv_len).min(most).min(table_kv);
+    let queries: usize = spans().map(|span| span.q_len).sum();
+    let batch = (queries / longest_q).clamp(1, (most / seq_q).max(1));
     let span = SequenceSpan {
         q_start: seq_kv.saturating_sub(seq_q).min(table_q - seq_q),
         q_len: seq_q,

@@ -52,7 +52,7 @@ impl Class {
     fn new(trial: &AttentionProblem, dtype: ElemType, candidates: &[Choice]) -> Self {
         let (shape, pattern) = (trial.shape(), trial.pattern());
         let tokens = |end: usize| end.div_ceil(pattern.block_size());
-        let span = &trial.spans()[0];
+        let span = &trial.sequences()[0].span;
         let (rows, columns) = (tokens(span.q_start + span.q_len), tokens(span.kv_len));
         // The last row is the longest of causal patterns.
         let row = |head| pattern.head(head).row(rows - 1, 0..columns).count();

@@ -11,7 +11,7 @@ use crate::cube::mma::products::Products;
 use crate::cube::trial::Trial;
 use crate::cube::unit::size::SLICES;
 use crate::cube::{Choice, CubeAttention, Engine};
-use crate::{AttentionProblem, AttentionShape};
+use crate::{AttentionProblem, AttentionShape, PackedSequences};
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 
@@ -86,4 +86,9 @@ fn trials_are_short_and_within_tables() {
         .build()
         .unwrap();
     assert_eq!(trial(&problem(&table, 2, 80)), [2, 80, 80]);
+    // Documents of 700 tokens and of fewer, and padding behind them.
+    let documents = PackedSequences::from_lengths(&[400, 700, 1, 0, 400]).unwrap();
+    let shape = *problem(&named, 1, 5000).shape();
+    let packed = AttentionProblem::packed(shape, &named, None, &documents).unwrap();
+    assert_eq!(trial(&packed), [2, 700, 700]);
 }

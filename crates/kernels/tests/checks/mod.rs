@@ -18,6 +18,7 @@ pub mod layouts;
 pub mod long;
 pub mod mutations;
 pub mod needle;
+pub mod packed;
 pub mod plain;
 pub mod poison;
 pub mod random;
@@ -94,7 +95,7 @@ pub struct Check {
 }
 
 /// All of them, the most telling first.
-pub const CHECKS: [Check; 17] = [
+pub const CHECKS: [Check; 18] = [
     check("golden", golden::check),
     check("random", random::check),
     check("halves", halves::check),
@@ -105,6 +106,7 @@ pub const CHECKS: [Check; 17] = [
     check("needle", needle::check),
     check("poison", poison::check),
     check("nan", poison::check_visible),
+    check("packed", packed::check),
     check("edges", edges::check),
     check("blocks", blocks::check),
     check("extremes", extremes::check),

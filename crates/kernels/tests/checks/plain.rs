@@ -6,8 +6,24 @@ use s2_attention_kernels::AttentionProblem;
 use super::storage::Storage;
 use super::support::{Results, Tensors, rows, widen};
 
+/// How far f32 may be off before a number is rounded to the type: sums of a hundred products in any order.
+const F32_ERROR: f32 = 1.0 / (1 << 20) as f32;
+
+/// The plain computation, and what it is where f32 errs upwards or downwards.
+///
+/// A number halfway between two of the type is rounded to either by chance, and that chance alone can double a tensor's largest
+/// error: all three are as right as each other.
+pub fn plains(problem: &AttentionProblem, tensors: &Tensors, storage: Storage) -> [Results; 3] {
+    [1.0, 1.0 + F32_ERROR, 1.0 - F32_ERROR].map(|off| rounded(problem, tensors, storage, off))
+}
+
 /// Both passes. The inputs of the call already are of the type.
 pub fn plain(problem: &AttentionProblem, tensors: &Tensors, storage: Storage) -> Results {
+    rounded(problem, tensors, storage, 1.0)
+}
+
+/// Both passes, with all that is rounded off by a factor.
+fn rounded(problem: &AttentionProblem, tensors: &Tensors, storage: Storage, off: f32) -> Results {
     let (shape, scale) = (problem.shape(), problem.scale() as f32);
     let (d, dv) = (shape.head_dim, shape.value_dim);
     let Tensors { q, k, v, d_out, .. } = tensors;
@@ -40,24 +56,24 @@ pub fn plain(problem: &AttentionProblem, tensors: &Tensors, storage: Storage) ->
         let d_p: Vec<f32> = attended.iter().map(|&at| dot(d_row, value(at))).collect();
         let delta = dot(&p, &d_p) - tensors.d_lse.as_ref().map_or(0.0, |d_lse| d_lse[row]);
         for ((&at, p), d_p) in attended.iter().zip(p).zip(d_p) {
-            let d_s = storage.round(p * (d_p - delta));
-            let p = storage.round(p);
+            let d_s = storage.round(p * (d_p - delta) * off);
+            let p = storage.round(p * off);
             add(&mut out[row * dv..][..dv], p, value(at));
             add(&mut dv_sums[at * dv..][..dv], p, d_row);
             add(&mut dq[row * d..][..d], d_s, key(at));
             add(&mut dk[at * d..][..d], d_s, query);
         }
     }
-    let rounded = |values: Vec<f32>, factor: f32| -> Vec<f64> {
-        let values = values.into_iter().map(|x| storage.round(x * factor));
+    let results = |values: Vec<f32>, factor: f32| -> Vec<f64> {
+        let values = values.into_iter().map(|x| storage.round(x * factor * off));
         values.map(f64::from).collect()
     };
     Results {
-        out: rounded(out, 1.0),
+        out: results(out, 1.0),
         lse: widen(&lse),
-        dq: rounded(dq, scale),
-        dk: rounded(dk, scale),
-        dv: rounded(dv_sums, 1.0),
+        dq: results(dq, scale),
+        dk: results(dk, scale),
+        dv: results(dv_sums, 1.0),
     }
 }
 
@@ -69,12 +85,16 @@ fn attended(problem: &AttentionProblem, row: usize) -> Vec<usize> {
         row / shape.seq_q % shape.num_heads,
         row % shape.seq_q,
     );
-    let span = problem.spans()[batch];
-    if token >= span.q_len {
+    let sequence = problem.sequences().iter().find(|sequence| {
+        let rows = sequence.q_row..sequence.q_row + sequence.span.q_len;
+        sequence.item == batch && rows.contains(&token)
+    });
+    let Some(sequence) = sequence else {
         return Vec::new();
-    }
+    };
+    let span = sequence.span;
     let first = (batch * shape.num_kv_heads + head / pattern.group_size()) * shape.seq_kv;
-    let (block, query) = (pattern.block_size(), span.q_start + token);
+    let (block, query) = (pattern.block_size(), span.q_start + token - sequence.q_row);
     let attends = |&at: &usize| {
         let key = span.kv_start + at;
         (!pattern.head(head).is_causal() || key <= query)
@@ -82,7 +102,7 @@ fn attended(problem: &AttentionProblem, row: usize) -> Vec<usize> {
     };
     (0..span.kv_len)
         .filter(attends)
-        .map(|at| first + at)
+        .map(|at| first + sequence.kv_row + at)
         .collect()
 }
 

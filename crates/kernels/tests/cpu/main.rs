@@ -11,5 +11,6 @@ mod golden;
 mod large;
 mod mutations;
 mod needle;
+mod packed;
 mod poison;
 mod random;

@@ -6,6 +6,7 @@ mod pattern_config;
 
 pub mod compare;
 pub mod golden;
+pub mod packed;
 pub mod poison;
 pub mod random;
 

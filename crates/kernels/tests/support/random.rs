@@ -148,7 +148,7 @@ fn blocks_reached(spans: &Option<Vec<SequenceSpan>>, seq_kv: usize, block: usize
 }
 
 /// A pattern over at least `blocks` blocks.
-fn pattern(rng: &mut StdRng, block: usize, blocks: usize) -> PatternConfig {
+pub fn pattern(rng: &mut StdRng, block: usize, blocks: usize) -> PatternConfig {
     let num_kv_heads = rng.random_range(1..=3);
     let num_heads = num_kv_heads * rng.random_range(1..=3);
     let group = num_heads / num_kv_heads;

@@ -72,6 +72,10 @@ pub(super) fn run(args: TrainArgs) -> Result<ExitCode> {
         "        {train_bytes} bytes to train on, {valid_bytes} held out, split {}",
         corpus.split
     )?;
+    if config.training.packed {
+        let (train, valid) = (corpus.train.documents(), corpus.valid.documents());
+        writeln!(out, "        {train} documents and {valid}, packed")?;
+    }
     writeln!(out, "        SHA-256 {}", corpus.hash)?;
     write!(out, "{}", describe_patterns(&config.model)?)?;
 

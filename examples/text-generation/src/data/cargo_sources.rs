@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf};
 use serde::Deserialize;
 
 use super::{
-    Corpus,
+    Corpus, Text,
     corpus::{CorpusError, read_text_files},
 };
 
@@ -38,14 +38,12 @@ const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Carg
 
 /// Reads the default corpus from Cargo's source cache.
 pub(super) fn open() -> Result<Corpus, CorpusError> {
-    let read = |names: &[&'static str]| -> Result<Vec<u8>, CorpusError> {
-        let mut text = Vec::new();
+    let read = |names: &[&'static str]| -> Result<Text, CorpusError> {
+        let mut files = Vec::new();
         for name in names {
-            for (_, bytes) in read_text_files(&source_folder(name)?, Some("rs"))? {
-                text.extend(bytes);
-            }
+            files.extend(read_text_files(&source_folder(name)?, Some("rs"))?);
         }
-        Ok(text)
+        Ok(Text::join(files.into_iter().map(|(_, bytes)| bytes)))
     };
     let name = format!(
         "Rust sources of {} and {}",

@@ -3,14 +3,13 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use walkdir::{DirEntry, WalkDir};
 
-use super::cargo_sources;
+use super::{Text, cargo_sources};
 
 /// Every tenth file of a folder, or the last tenth of a text, is held out.
 const HOLD_OUT: usize = 10;
@@ -23,9 +22,9 @@ pub struct Corpus {
     /// How it was split, in words.
     pub split: String,
     /// Bytes to train on.
-    pub train: Arc<[u8]>,
+    pub train: Text,
     /// Bytes held out.
-    pub valid: Arc<[u8]>,
+    pub valid: Text,
     /// SHA-256 (hex) of both splits and their lengths.
     pub hash: String,
     /// The hash everyone should see, where it is known.
@@ -107,12 +106,12 @@ pub enum CorpusError {
 }
 
 impl Corpus {
-    /// A corpus of bytes already in memory.
-    pub fn new(name: String, split: String, train: Vec<u8>, valid: Vec<u8>) -> Self {
+    /// A corpus already in memory.
+    pub fn new(name: String, split: String, train: Text, valid: Text) -> Self {
         let mut hasher = Sha256::new();
         for part in [&train, &valid] {
             hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
+            hasher.update(&**part);
         }
         let start = &valid[..valid.len().min(32)];
         Self {
@@ -125,8 +124,8 @@ impl Corpus {
                 .collect(),
             expected_hash: None,
             prompt: String::from_utf8_lossy(start).into_owned(),
-            train: train.into(),
-            valid: valid.into(),
+            train,
+            valid,
         }
     }
 
@@ -151,7 +150,7 @@ impl Corpus {
         }
         let name = path.display().to_string();
         if path.is_file() {
-            let text = read(path)?;
+            let text = Text::from(read(path)?);
             if text.is_empty() {
                 return Err(CorpusError::Empty {
                     path: path.into(),
@@ -163,22 +162,27 @@ impl Corpus {
         let files = read_text_files(path, None)?;
         let name = format!("{name} ({} files)", files.len());
         if files.len() < HOLD_OUT {
-            let text = files.into_iter().flat_map(|(_, text)| text).collect();
+            let text = Text::join(files.into_iter().map(|(_, text)| text));
             return Ok(Self::split_by_position(name, text));
         }
         let (mut train, mut valid) = (Vec::new(), Vec::new());
         for (index, (_, text)) in files.into_iter().enumerate() {
             let held_out = index % HOLD_OUT == HOLD_OUT - 1;
-            if held_out { &mut valid } else { &mut train }.extend(text);
+            if held_out { &mut valid } else { &mut train }.push(text);
         }
         let split = "by file: each tenth in order of path held out for validation";
-        Ok(Self::new(name, split.into(), train, valid))
+        Ok(Self::new(
+            name,
+            split.into(),
+            Text::join(train),
+            Text::join(valid),
+        ))
     }
 
-    fn split_by_position(name: String, mut text: Vec<u8>) -> Self {
-        let valid = text.split_off(text.len() - text.len() / HOLD_OUT);
+    fn split_by_position(name: String, text: Text) -> Self {
+        let [train, valid] = text.split_at(text.len() - text.len() / HOLD_OUT);
         let split = "by position: the last tenth held out for validation";
-        Self::new(name, split.into(), text, valid)
+        Self::new(name, split.into(), train, valid)
     }
 
     /// Checks that both splits hold a batch of windows.

@@ -19,7 +19,9 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData},
 };
 
-use super::DataOrder;
+use burn_s2_attention::PackedSequences;
+
+use super::{DataOrder, Text};
 
 /// Windows of bytes and, for every byte, the one that follows.
 #[derive(Clone, Debug)]
@@ -28,10 +30,21 @@ pub struct Batch {
     pub inputs: Tensor<2, Int>,
     /// Bytes that follow, `[batch, context]`.
     pub targets: Tensor<2, Int>,
+    /// Where the windows are documents, not one text each.
+    pub documents: Option<Documents>,
+}
+
+/// The documents of a batch, its windows one after the other.
+#[derive(Clone, Debug)]
+pub struct Documents {
+    /// Parts of documents that lie in a window.
+    pub parts: PackedSequences,
+    /// Bytes whose next byte is of the same document, as places among all bytes of the batch: `[predicted]`.
+    pub predicted: Tensor<1, Int>,
 }
 
 impl Batch {
-    /// The windows of `context + 1` bytes of `text` that begin at `starts`.
+    /// The windows of `context + 1` bytes of `text` that begin at `starts`, each of them one text.
     pub fn new(text: &[u8], starts: &[usize], context: usize, device: &Device) -> Self {
         let tensor = |shift: usize| {
             let bytes: Vec<i32> = starts
@@ -44,6 +57,45 @@ impl Batch {
         Self {
             inputs: tensor(0),
             targets: tensor(1),
+            documents: None,
+        }
+    }
+
+    /// [`Batch::new`] with the documents that the windows hold parts of. What follows a document is not predicted from it.
+    ///
+    /// # Panics
+    ///
+    /// If there are no windows.
+    pub fn packed(text: &Text, starts: &[usize], context: usize, device: &Device) -> Self {
+        let parts: Vec<usize> = starts
+            .iter()
+            .flat_map(|start| text.parts(*start, context))
+            .collect();
+        let bytes = starts.iter().flat_map(|start| start + 1..=start + context);
+        let mut predicted: Vec<i64> = (0..)
+            .zip(bytes)
+            .filter(|(_, follows)| !text.begins_document(*follows))
+            .map(|(place, _)| place)
+            .collect();
+        if predicted.is_empty() {
+            // Documents of a byte each hold nothing to learn: then what follows them does.
+            predicted = (0..(starts.len() * context) as i64).collect();
+        }
+        let count = predicted.len();
+        Self {
+            documents: Some(Documents {
+                parts: PackedSequences::from_lengths(&parts).expect("a window"),
+                predicted: Tensor::from_data(TensorData::new(predicted, [count]), device),
+            }),
+            ..Self::new(text, starts, context, device)
+        }
+    }
+
+    /// Bytes that are predicted.
+    pub fn predicted(&self) -> usize {
+        match &self.documents {
+            Some(documents) => documents.predicted.dims()[0],
+            None => self.inputs.dims().iter().product(),
         }
     }
 }
@@ -51,11 +103,13 @@ impl Batch {
 /// A data loader over windows of a text.
 #[derive(Clone)]
 pub struct WindowLoader {
-    text: Arc<[u8]>,
+    text: Text,
     context: usize,
     batch: usize,
     device: Device,
     windows: Windows,
+    /// Whether batches know their documents.
+    packed: bool,
     /// The part of an interval this loader delivers, in windows.
     part: Range<usize>,
 }
@@ -79,7 +133,7 @@ impl WindowLoader {
     /// those of interval `interval` (counted from 0). After `total` windows there are no more: the
     /// last interval may be shorter.
     pub fn training(
-        text: Arc<[u8]>,
+        text: Text,
         order: DataOrder,
         batch: usize,
         per_interval: usize,
@@ -102,13 +156,14 @@ impl WindowLoader {
             batch,
             device: device.clone(),
             windows,
+            packed: false,
             part,
         }
     }
 
     /// Delivers the windows that begin at `starts`, every time.
     pub fn validation(
-        text: Arc<[u8]>,
+        text: Text,
         starts: Vec<usize>,
         context: usize,
         batch: usize,
@@ -122,8 +177,16 @@ impl WindowLoader {
             batch,
             device: device.clone(),
             windows,
+            packed: false,
             part,
         }
+    }
+}
+
+impl WindowLoader {
+    /// Says whether windows are documents ([`Batch::packed`]) or one text each.
+    pub fn with_packed(self, packed: bool) -> Self {
+        Self { packed, ..self }
     }
 }
 
@@ -193,9 +256,15 @@ impl Iterator for Batches<'_> {
             text,
             context,
             device,
+            packed,
             ..
         } = self.loader;
-        Some(Ok(Batch::new(text, starts, *context, device)))
+        let batch = if *packed {
+            Batch::packed(text, starts, *context, device)
+        } else {
+            Batch::new(text, starts, *context, device)
+        };
+        Some(Ok(batch))
     }
 }
 

@@ -5,8 +5,10 @@ mod corpus;
 mod loader;
 mod ngram;
 mod order;
+mod text;
 
 pub use corpus::{Corpus, CorpusError};
-pub use loader::{Batch, WindowLoader};
+pub use loader::{Batch, Documents, WindowLoader};
 pub use ngram::{Baselines, NGrams};
 pub use order::{DataOrder, even_windows};
+pub use text::Text;

@@ -54,16 +54,22 @@ impl NGrams {
     }
 
     /// Cross-entropies over exactly the bytes that a model is asked for: in each window of
-    /// `context + 1` bytes of `text` that begins at one of `starts`, all but the first.
-    pub fn cross_entropy(&self, text: &[u8], starts: &[usize], context: usize) -> Baselines {
-        let (mut unigram, mut bigram) = (0.0, 0.0);
-        for &start in starts {
-            for pair in text[start..=start + context].windows(2) {
-                unigram -= self.unigram(pair[1]).ln();
-                bigram -= self.bigram(pair[0], pair[1]).ln();
-            }
+    /// `context + 1` bytes of `text` that begins at one of `starts`, all but the first and those whose place is not
+    /// `asked` for.
+    pub fn cross_entropy(
+        &self,
+        text: &[u8],
+        starts: &[usize],
+        context: usize,
+        asked: impl Fn(usize) -> bool,
+    ) -> Baselines {
+        let (mut unigram, mut bigram, mut bytes) = (0.0, 0.0, 0.0);
+        let places = starts.iter().flat_map(|start| start + 1..=start + context);
+        for at in places.filter(|at| asked(*at)) {
+            unigram -= self.unigram(text[at]).ln();
+            bigram -= self.bigram(text[at - 1], text[at]).ln();
+            bytes += 1.0;
         }
-        let bytes = (starts.len() * context) as f64;
         Baselines {
             unigram: unigram / bytes,
             bigram: bigram / bytes,

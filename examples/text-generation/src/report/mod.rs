@@ -115,6 +115,11 @@ impl Report<'_> {
                 format!("{:.0} s, {since}", time.as_secs_f64()),
             ),
         ];
+        if training.packed {
+            let (train, valid) = (corpus.train.documents(), corpus.valid.documents());
+            let documents = format!("{train} to train on, {valid} held out, packed");
+            facts.push(("documents", documents));
+        }
         if let Some(stopped) = &self.stopped {
             facts.push(("stopped early", stopped.clone()));
         }

@@ -36,7 +36,8 @@ pub use stop::{StopRules, Stopped};
 
 use crate::{
     config::{RunConfig, TrainingConfig},
-    data::{Baselines, Corpus, DataOrder, NGrams, WindowLoader, even_windows},
+    data::{Baselines, Corpus, DataOrder, WindowLoader, even_windows},
+    evaluate::baselines,
     model::LanguageModel,
     report::History,
     run_dir::RunDir,
@@ -103,8 +104,11 @@ impl Session<'_> {
             device,
         );
         let starts = even_windows(corpus.valid.len(), context, config.valid_windows(), batch);
-        let baselines = NGrams::fit(&corpus.train).cross_entropy(&corpus.valid, &starts, context);
-        let valid = WindowLoader::validation(corpus.valid.clone(), starts, context, batch, device);
+        let baselines = baselines(config, corpus, &starts);
+        let packed = config.training.packed;
+        let train = train.with_packed(packed);
+        let valid = WindowLoader::validation(corpus.valid.clone(), starts, context, batch, device)
+            .with_packed(packed);
 
         let rules = StopRules {
             patience: config.training.patience,

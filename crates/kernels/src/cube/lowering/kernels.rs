@@ -7,7 +7,7 @@ use super::devices::Device;
 use crate::cube::config::Config;
 use crate::cube::launch::{PREPASS_LANES, PREPASS_UNITS};
 use crate::cube::mma::size::units;
-use crate::cube::{mma, stats, unit};
+use crate::cube::{mma, stats, unit, wgmma};
 
 fn tensor() -> TensorCompilationArg {
     TensorCompilationArg {
@@ -93,7 +93,7 @@ pub(super) const UNIT: Engine = Engine {
     forward: |device, config, dtype| {
         kernel!(
             unit::forward::forward::Forward, device, config.unit.units,
-            [T T T T T B B S S S S S S],
+            [T T T T T B B S S S S S],
             unit::size::LANES, config, dtype
         )
     },
@@ -107,7 +107,7 @@ pub(super) const UNIT: Engine = Engine {
     dkdv: |device, config, dtype| {
         kernel!(
             unit::dkdv::dkdv::Dkdv, device, config.unit.units,
-            [T T T T B T B S S S S S S S S S S],
+            [T T T T B T B S S S S S S S S S],
             unit::size::LANES, config, dtype
         )
     },
@@ -117,7 +117,7 @@ pub(super) const MMA: Engine = Engine {
     forward: |device, config, dtype| {
         kernel!(
             mma::forward::forward::Forward, device, units(config.owned.rows, config.parts),
-            [T T T T T B B S S S S S S],
+            [T T T T T B B S S S S S],
             mma::LANES, config, dtype
         )
     },
@@ -131,7 +131,31 @@ pub(super) const MMA: Engine = Engine {
     dkdv: |device, config, dtype| {
         kernel!(
             mma::dkdv::dkdv::Dkdv, device, units(config.owned.rows, config.parts),
-            [T T T T B T B S S S S S S S S S S S],
+            [T T T T B T B S S S S S S S S S S],
+            mma::LANES, config, dtype
+        )
+    },
+};
+
+pub(super) const WGMMA: Engine = Engine {
+    forward: |device, config, dtype| {
+        kernel!(
+            wgmma::forward::forward::Forward, device, wgmma::size::units(config.owned.rows),
+            [T T T T T B B S S S S S],
+            mma::LANES, config, dtype
+        )
+    },
+    dq: |device, config, dtype| {
+        kernel!(
+            wgmma::dq::dq::Dq, device, wgmma::size::units(config.owned.rows),
+            [T T T T B T B S S S S S],
+            mma::LANES, config, dtype
+        )
+    },
+    dkdv: |device, config, dtype| {
+        kernel!(
+            wgmma::dkdv::dkdv::Dkdv, device, wgmma::size::units(config.owned.rows),
+            [T T T T B T B S S S S S S S S S S],
             mma::LANES, config, dtype
         )
     },
@@ -146,7 +170,7 @@ pub(super) fn prepass(
 ) -> Box<dyn CubeKernel> {
     kernel!(
         stats::prepass::Prepass, device, PREPASS_UNITS,
-        [T T T B B B B S S S],
+        [T T T B B B S S S],
         PREPASS_LANES, value_dim, PREPASS_LANES, rounding, dtype
     )
 }

@@ -61,6 +61,7 @@ pub(super) fn class_launches(
             parts: pass.parts,
             instructions: false,
             products,
+            slots: 0,
             brain: false,
         }
     });
@@ -134,43 +135,6 @@ fn kernels_of_tensor_cores_lower_for_cuda() {
 #[test]
 fn kernels_of_tensor_cores_lower_with_long_addresses() {
     lower_class(&cuda_long(), CLASSES[0], false, BF16);
-}
-
-#[test]
-fn one_class_zz() {
-    for (rows, visited) in [(128, 64), (64, 64), (192, 64)] {
-        let owned = Tile {
-            rows,
-            block: 64,
-            table: false,
-        };
-        for launch in launches(&MMA, |_| Config {
-            owned,
-            visited: Tile {
-                rows: visited,
-                ..owned
-            },
-            head_dim: 128,
-            value_dim: 128,
-            rounding: false,
-            unit: SLICES,
-            results: Rounding::Conversion,
-            keys: false,
-            values: false,
-            parts: 1,
-            instructions: true,
-            products: Products::Wgmma,
-            brain: true,
-        }) {
-            let name = format!("wg-{}-{}", launch.kernel, class_name(launch.config, BF16));
-            let _ = lowered(
-                &cuda(),
-                &name,
-                &*(launch.make)(&cuda(), launch.config, BF16),
-                launch.written,
-            );
-        }
-    }
 }
 
 fn shape([head_dim, value_dim]: [usize; 2]) -> AttentionShape {

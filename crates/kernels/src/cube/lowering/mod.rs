@@ -10,6 +10,7 @@ mod kernels;
 mod llvm;
 mod mma;
 mod unit;
+mod wgmma;
 
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;

@@ -74,6 +74,7 @@ fn lower(devices: &[Device]) {
                     parts: 1,
                     instructions: false,
                     products: Products::Mma,
+                    slots: 0,
                     brain: false,
                 };
                 lower_class(device, config, dtype);

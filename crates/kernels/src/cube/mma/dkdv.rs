@@ -2,17 +2,17 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{rounded, scale_rows, scores, zeros};
+use super::fragments::{accumulate, rounded, scale_rows, scores, zeros};
 use super::keys::{Group, key_tokens, visited_queries};
 use super::mask::{attended, keep_attended, own_rows};
-use super::products::Products;
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
-use super::sums::sums;
 use super::weight::weight;
 use crate::cube::config::Config;
-use crate::cube::rows::{HeadRows, head_rows};
-use crate::cube::walk::{key_tile, span};
+use crate::cube::index::KEY_TILES;
+use crate::cube::place::place;
+use crate::cube::rows::{HeadRows, head_keys, head_queries};
+use crate::cube::walk::{heads_at, key_tile, span};
 
 /// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
 ///
@@ -38,7 +38,6 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
-    seq_kv: u32,
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
@@ -48,14 +47,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         units(config.owned.rows, config.parts)
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
-    let (parts, fast) = comptime!((config.parts, config.instructions));
-    let (products, brain) = comptime!((config.products, config.brain));
-    let groups = comptime!(products == Products::Wgmma);
-    let (group, ring) = comptime!(if groups {
-        (tile.rows, visited.rows)
-    } else {
-        (0, 0)
-    });
+    let (parts, fast, products) = comptime!((config.parts, config.instructions, config.products));
     let (tiles, key_tiles, value_tiles) =
         comptime!((visited.rows / 8, chunks(head_dim), chunks(value_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
@@ -63,48 +55,30 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
 
     let cube = CUBE_POS as u32;
     let kv_head = (cube % kv_heads) as usize;
-    let sequence = ((cube / kv_heads) % batch) as usize;
-    let span = span(index, sequence);
-    let rows_end = span.kv_start + i32::cast_from(seq_kv);
-    let heads_at = (batch * 4u32) as usize;
-    let own = key_tile(
-        index,
-        heads_at + heads as usize,
-        kv_head,
-        i32::cast_from(cube / kv_heads / batch),
-        span.kv_start,
-        rows_end,
-        tile,
-    );
+    let place = place(index, cube / kv_heads, KEY_TILES);
+    let span = span(index, place.sequence);
+    let heads_at = heads_at(index);
+    let groups_at = heads_at + heads as usize;
+    let own = key_tile(index, groups_at, kv_head, place.number, &span, tile);
     let first_head = kv_head * (heads / kv_heads) as usize;
-    let k_rows = head_rows::<E, N>(k, sequence, kv_head, span.kv_start, LANES);
-    let v_rows = head_rows::<E, N>(v, sequence, kv_head, span.kv_start, LANES);
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain, products);
-    let mut values = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain, products);
+    let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
+    let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, products);
+    let mut values = stage::<E, N>(tile.rows, value_dim, units, fast, products);
     // Two slots: those of this visit and those of the next.
-    let mut queries = stage::<E, N>(
-        comptime!(2 * visited.rows),
-        head_dim,
-        units,
-        fast,
-        ring,
-        brain,
-        products,
-    );
+    let mut queries = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast, products);
     let mut gradients = stage::<E, N>(
         comptime!(2 * visited.rows),
         value_dim,
         units,
         fast,
-        ring,
-        brain,
         products,
     );
-    let own_tokens = key_tokens(&own, index, span.kv_start, rows_end, tile, units);
+    let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
     let group = Group {
         heads: (heads / kv_heads) as i32,
         records: heads_at + first_head,
-        stats: (sequence * heads as usize + first_head) * seq_q as usize,
+        stats: (span.item * heads as usize + first_head) * seq_q as usize,
         head_rows: seq_q as usize,
         all_rows: (batch * heads * seq_q) as usize,
     };
@@ -114,9 +88,9 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     owned.fill(k, &k_rows, &own_tokens, span.kv_end, tile.rows, head_dim);
     values.fill(v, &v_rows, &own_tokens, span.kv_end, tile.rows, value_dim);
     let head = first_head + visits.at.visit.head as usize;
-    let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, head, LANES);
     queries.fill(q, &q_rows, &visits.rows.tokens, end, rows, head_dim);
-    let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
+    let d_out_rows = head_queries::<E, N>(d_out, &span, head, LANES);
     gradients.fill(
         d_out,
         &d_out_rows,
@@ -127,31 +101,21 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     );
 
     let keys = own_rows(&own_tokens, span.kv_end, parts, products);
-    let mut key_sums = sums(
-        head_dim,
-        parts,
-        products,
-        comptime!(if groups { "dk" } else { "" }),
-    );
-    let mut value_sums = sums(
-        value_dim,
-        parts,
-        products,
-        comptime!(if groups { "dv" } else { "" }),
-    );
+    let mut key_sums = zeros(comptime!(parts * key_tiles));
+    let mut value_sums = zeros(comptime!(parts * value_tiles));
     while visits.at.visit.any {
-        arrive(fast, groups);
+        arrive(fast);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
         let head = first_head + visits.at.next.head as usize;
-        let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
+        let q_rows = head_queries::<E, N>(q, &span, head, LANES);
         let tokens = &visits.rows.tokens;
         let moved = queries.begin(q, &q_rows, tokens, next, end, other, rows, head_dim);
         visits.look_ahead(&own, index, stats, infinity);
         let mut weights = scores::<E, N>(&owned, &queries, slot, tiles, head_dim, parts);
         queries.finish(&moved, other, rows);
-        let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
+        let d_out_rows = head_queries::<E, N>(d_out, &span, head, LANES);
         let tokens = &visits.rows.tokens;
         let moved = gradients.begin(
             d_out,
@@ -202,25 +166,39 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         }
         if comptime!(config.values) {
             let weights = rounded::<E>(&weights, comptime!(parts * tiles));
-            value_sums.accumulate::<E, N>(&weights, &gradients, slot, tiles);
+            accumulate::<E, N>(
+                &mut value_sums,
+                &weights,
+                &gradients,
+                slot,
+                tiles,
+                value_dim,
+                parts,
+            );
         }
         if comptime!(config.keys) {
             let d_scores = rounded::<E>(&d_scores, comptime!(parts * tiles));
-            key_sums.accumulate::<E, N>(&d_scores, &queries, slot, tiles);
+            accumulate::<E, N>(
+                &mut key_sums,
+                &d_scores,
+                &queries,
+                slot,
+                tiles,
+                head_dim,
+                parts,
+            );
         }
         gradients.finish(&moved, other, rows);
         visits.turn(index);
     }
     // What is owned has been read, and is written next.
-    arrive(fast, groups);
+    arrive(fast);
 
     if comptime!(config.keys) {
-        let mut key_sums = key_sums.take();
         scale_rows(&mut key_sums, &keys, key_tiles, parts, products, scale);
         owned.put_sums(&key_sums, key_tiles, parts);
     }
     if comptime!(config.values) {
-        let mut value_sums = value_sums.take();
         scale_rows(
             &mut value_sums,
             &keys,
@@ -233,14 +211,14 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     }
     sync_cube();
     if comptime!(config.keys) {
-        let dk_rows = head_rows::<E, N>(&*d_keys, sequence, kv_head, span.kv_start, LANES);
+        let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head, LANES);
         owned.store(d_keys, &dk_rows, &own_tokens, head_dim);
     }
     if comptime!(config.values) {
         let dv_rows = HeadRows {
-            base: dv_at + sequence * dv_sequence + kv_head * dv_head,
+            base: dv_at + span.item * dv_sequence + kv_head * dv_head,
             stride: dv_token,
-            start: span.kv_start,
+            start: span.kv_zero,
         };
         values.store(d_keys, &dv_rows, &own_tokens, value_dim);
     }

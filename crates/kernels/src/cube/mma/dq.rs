@@ -2,16 +2,14 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{rounded, scale_rows, scores};
+use super::fragments::{accumulate, rounded, scale_rows, scores, zeros};
 use super::mask::{attended, keep_attended, own_rows};
-use super::products::Products;
 use super::queries::{own_tokens, visited_keys};
 use super::size::units;
 use super::stage::{LANES, arrive, chunks, stage};
-use super::sums::sums;
 use super::weight::weight;
 use crate::cube::config::Config;
-use crate::cube::rows::head_rows;
+use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::stats::stats_at;
 use crate::cube::walk::{NONE, query_tile};
 
@@ -40,44 +38,27 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         units(config.owned.rows, config.parts)
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
-    let (parts, fast) = comptime!((config.parts, config.instructions));
-    let (products, brain) = comptime!((config.products, config.brain));
-    let groups = comptime!(products == Products::Wgmma);
-    let (group, ring) = comptime!(if groups {
-        (tile.rows, visited.rows)
-    } else {
-        (0, 0)
-    });
+    let (parts, fast, products) = comptime!((config.parts, config.instructions, config.products));
     let (tiles, key_tiles) = comptime!((visited.rows / 8, chunks(head_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
 
-    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let own = query_tile(index, heads, kv_heads, tile);
     let span = own.span;
-    let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
-    let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
-    let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
-    let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+    let d_out_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);
+    let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+    let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
 
-    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, group, brain, products);
-    let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast, group, brain, products);
+    let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, products);
+    let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast, products);
     // Two slots: those of this visit and those of the next.
-    let mut keys = stage::<E, N>(
-        comptime!(2 * visited.rows),
-        head_dim,
-        units,
-        fast,
-        ring,
-        brain,
-        products,
-    );
+    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast, products);
     let mut values = stage::<E, N>(
         comptime!(2 * visited.rows),
         value_dim,
         units,
         fast,
-        ring,
-        brain,
         products,
     );
     let own_tokens = own_tokens(&own, index, tile, units);
@@ -105,22 +86,17 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         lse[row] = f32::new(0.0);
         d[row] = f32::new(0.0);
         if queries[row] != NONE {
-            let at = (own.sequence * heads as usize + own.head) * seq_q as usize
-                + usize::cast_from(queries[row] - span.q_start);
+            let at = (span.item * heads as usize + own.head) * seq_q as usize
+                + usize::cast_from(queries[row] - span.q_zero);
             let of_row = stats_at(stats, at, (batch * heads * seq_q) as usize);
             lse[row] = of_row.lse * log2_e;
             d[row] = of_row.d;
         }
     }
 
-    let mut sums = sums(
-        head_dim,
-        parts,
-        products,
-        comptime!(if groups { "dq" } else { "" }),
-    );
+    let mut sums = zeros(comptime!(parts * key_tiles));
     while visits.at.visit.any {
-        arrive(fast, groups);
+        arrive(fast);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
@@ -169,12 +145,12 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             keep_attended(&mut d_scores, &bits, f32::new(0.0), tiles, parts);
         }
         let d_scores = rounded::<E>(&d_scores, comptime!(parts * tiles));
-        sums.accumulate::<E, N>(&d_scores, &keys, slot, tiles);
+        accumulate::<E, N>(&mut sums, &d_scores, &keys, slot, tiles, head_dim, parts);
         values.finish(&moved, other, rows);
         visits.turn(&own, index);
     }
     // What is owned has been read, and is written next.
-    arrive(fast, groups);
+    arrive(fast);
 
     // Of queries that attend nothing too: keys that others of the tile attend may be infinite, and 0 times that is not 0.
     let mut attending = Array::<i32>::new(own_count);
@@ -182,10 +158,9 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     for row in 0..own_count {
         attending[row] = select(lse[row] < f32::MIN, NONE, queries[row]);
     }
-    let mut sums = sums.take();
     scale_rows(&mut sums, &attending, key_tiles, parts, products, scale);
     owned.put_sums(&sums, key_tiles, parts);
     sync_cube();
-    let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);
+    let dq_rows = head_queries::<E, N>(&*dq, &span, own.head, LANES);
     owned.store(dq, &dq_rows, &own_tokens, head_dim);
 }

@@ -10,7 +10,7 @@ use super::size::units;
 use super::softmax::softmax;
 use super::stage::{LANES, arrive, chunks, stage};
 use crate::cube::config::Config;
-use crate::cube::rows::head_rows;
+use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, QueryTile, query_tile};
 
@@ -30,7 +30,6 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     index: &[i32],
     scale: f32,
     minus_infinity: f32,
-    batch: u32,
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
@@ -43,51 +42,32 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         units(config.owned.rows, config.parts)
     ));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
-    let (parts, fast) = comptime!((config.parts, config.instructions));
-    let (products, brain) = comptime!((config.products, config.brain));
-    let groups = comptime!(products == Products::Wgmma);
-    let (group, ring) = comptime!(if groups {
-        (tile.rows, visited.rows)
-    } else {
-        (0, 0)
-    });
+    let (parts, fast, products) = comptime!((config.parts, config.instructions, config.products));
     let (half, tiles, value_tiles) =
         comptime!((visited.rows / 2, visited.rows / 16, chunks(value_dim)));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = max(scale.abs() * log2_e, f32::new(LEAST_SCALE));
 
-    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let own = query_tile(index, heads, kv_heads, tile);
     let span = own.span;
-    let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
-    let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
-    let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+    let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+    let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
 
     let mut owned = stage::<E, N>(
         tile.rows,
         comptime!(head_dim.max(value_dim)),
         units,
         fast,
-        group,
-        brain,
         products,
     );
     // Two slots: those of this visit and those of the next.
-    let mut keys = stage::<E, N>(
-        comptime!(2 * visited.rows),
-        head_dim,
-        units,
-        fast,
-        ring,
-        brain,
-        products,
-    );
+    let mut keys = stage::<E, N>(comptime!(2 * visited.rows), head_dim, units, fast, products);
     let mut values = stage::<E, N>(
         comptime!(2 * visited.rows),
         value_dim,
         units,
         fast,
-        ring,
-        brain,
         products,
     );
     let own_tokens = own_tokens(&own, index, tile, units);
@@ -101,11 +81,11 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let queries = own_rows(&own_tokens, span.q_end, parts, products);
     let mut softmax = softmax(factor, parts, value_dim, config.rounding, fast, products);
     if scale < 0.0f32 {
-        arrive(fast, groups);
+        arrive(fast);
         owned.negate();
     }
     while visits.at.visit.any {
-        arrive(fast, groups);
+        arrive(fast);
         // The next rows are on their way while these are used, and the tokens of those after them are looked up.
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
@@ -113,100 +93,75 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let moved = keys.begin(k, &k_rows, tokens, next, end, other, rows, head_dim);
         visits.look_ahead(&own, index);
 
-        if comptime!(groups) {
-            let all = comptime!(2 * tiles);
-            let mut weights = scores::<E, N>(&owned, &keys, slot, all, head_dim, parts);
-            let tokens = &visits.tokens;
-            let _ = values.begin(v, &v_rows, tokens, next, end, other, rows, value_dim);
-            mask(
-                &mut weights,
-                &visits,
-                index,
-                &own,
-                &queries,
-                0usize,
-                minus_infinity,
-                all,
-                parts,
-                tile,
-                products,
-            );
-            let mut none = zeros(0usize);
-            softmax.raise(&weights, &mut none, minus_infinity, all, 0usize);
-            softmax.weigh(&mut weights, all);
-            softmax.add::<E, N>(&mut weights, &values, slot, all);
-        } else {
-            // Half of the rows at a time: products of one half are computed while weights of the other are.
-            let mut early = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
-            mask(
-                &mut early,
-                &visits,
-                index,
-                &own,
-                &queries,
-                0usize,
-                minus_infinity,
-                tiles,
-                parts,
-                tile,
-                products,
-            );
-            let mut none = zeros(0usize);
-            softmax.raise(&early, &mut none, minus_infinity, tiles, 0usize);
-            let mut late = scores::<E, N>(&owned, &keys, slot + half, tiles, head_dim, parts);
-            softmax.weigh(&mut early, tiles);
-            keys.finish(&moved, other, rows);
-            let tokens = &visits.tokens;
-            let moved = values.begin(v, &v_rows, tokens, next, end, other, rows, value_dim);
-            mask(
-                &mut late,
-                &visits,
-                index,
-                &own,
-                &queries,
-                half,
-                minus_infinity,
-                tiles,
-                parts,
-                tile,
-                products,
-            );
-            softmax.raise(&late, &mut early, minus_infinity, tiles, tiles);
-            softmax.add::<E, N>(&mut early, &values, slot, tiles);
-            softmax.weigh(&mut late, tiles);
-            softmax.add::<E, N>(&mut late, &values, slot + half, tiles);
-            values.finish(&moved, other, rows);
-        }
+        // Half of the rows at a time: products of one half are computed while weights of the other are.
+        let mut early = scores::<E, N>(&owned, &keys, slot, tiles, head_dim, parts);
+        mask(
+            &mut early,
+            &visits,
+            index,
+            &own,
+            &queries,
+            0usize,
+            minus_infinity,
+            tiles,
+            parts,
+            tile,
+            products,
+        );
+        let mut none = zeros(0usize);
+        softmax.raise(&early, &mut none, minus_infinity, tiles, 0usize);
+        let mut late = scores::<E, N>(&owned, &keys, slot + half, tiles, head_dim, parts);
+        softmax.weigh(&mut early, tiles);
+        keys.finish(&moved, other, rows);
+        let tokens = &visits.tokens;
+        let moved = values.begin(v, &v_rows, tokens, next, end, other, rows, value_dim);
+        mask(
+            &mut late,
+            &visits,
+            index,
+            &own,
+            &queries,
+            half,
+            minus_infinity,
+            tiles,
+            parts,
+            tile,
+            products,
+        );
+        softmax.raise(&late, &mut early, minus_infinity, tiles, tiles);
+        softmax.add::<E, N>(&mut early, &values, slot, tiles);
+        softmax.weigh(&mut late, tiles);
+        softmax.add::<E, N>(&mut late, &values, slot + half, tiles);
+        values.finish(&moved, other, rows);
         visits.turn(&own, index);
     }
     // What is owned has been read, and is written next.
-    arrive(fast, groups);
+    arrive(fast);
 
     let tokens = own_rows(&own_tokens, own.rows.end, parts, products);
-    let mut results = softmax.results();
     #[unroll]
     for row in 0..comptime!(products.rows(parts)) {
-        let of_row = softmax.finish(&mut results, row, queries[row] == NONE, minus_infinity);
+        let of_row = softmax.finish(row, queries[row] == NONE, minus_infinity);
         if tokens[row] != NONE && is_first(products) {
-            let at = (own.sequence * heads as usize + own.head) * seq_q as usize
-                + usize::cast_from(tokens[row] - span.q_start);
+            let at = (span.item * heads as usize + own.head) * seq_q as usize
+                + usize::cast_from(tokens[row] - span.q_zero);
             lse[at] = of_row;
         }
     }
-    let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
-    owned.put_sums(&results, value_tiles, parts);
+    let out_rows = head_queries::<E, N>(&*out, &span, own.head, LANES);
+    owned.put_sums(&softmax.results, value_tiles, parts);
     sync_cube();
     owned.store(out, &out_rows, &own_tokens, value_dim);
     if comptime!(config.rounding) {
         #[unroll]
         for n in 0..comptime!(2 * parts * value_tiles) {
-            let rounded = Vector::<E, Const<2>>::cast_from(results[n]);
-            results[n] -= Vector::cast_from(rounded);
+            let rounded = Vector::<E, Const<2>>::cast_from(softmax.results[n]);
+            softmax.results[n] -= Vector::cast_from(rounded);
         }
         sync_cube();
-        owned.put_sums(&results, value_tiles, parts);
+        owned.put_sums(&softmax.results, value_tiles, parts);
         sync_cube();
-        let rows = head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
+        let rows = head_queries::<E, N>(&*rounding, &span, own.head, LANES);
         owned.store(rounding, &rows, &own_tokens, value_dim);
     }
 }

@@ -8,21 +8,21 @@ use cubecl::prelude::*;
 
 use super::products::Products;
 use super::stage::{Stage, chunks};
-use super::{groups, wmma};
+use super::wmma;
 use crate::cube::walk::NONE;
 
 /// Two neighbouring elements.
-pub(super) type Pair<E> = Vector<E, Const<2>>;
+pub(in crate::cube) type Pair<E> = Vector<E, Const<2>>;
 
 /// The product: `16 x 8` sums over a depth of 16.
 #[cube]
-pub(super) fn definition<E: Float>() -> cmma::MmaDefinition<E, E, f32> {
+pub(in crate::cube) fn definition<E: Float>() -> cmma::MmaDefinition<E, E, f32> {
     cmma::MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize)
 }
 
 /// Sums of `16 x (8 * tiles)`, as [`super::products`] says. Where a plane has two such, the second follows.
 #[cube]
-pub(super) fn zeros(#[comptime] tiles: usize) -> Array<Pair<f32>> {
+pub(in crate::cube) fn zeros(#[comptime] tiles: usize) -> Array<Pair<f32>> {
     let mut sums = Array::<Pair<f32>>::new(comptime!(2 * tiles));
     #[unroll]
     for n in 0..comptime!(2 * tiles) {
@@ -61,7 +61,7 @@ fn multiply<E: Float>(
 
 /// Sums of the `parts` tiles of rows of this plane in `left` with rows `first ..` of `right`, 8 rows a tile.
 #[cube]
-pub(super) fn scores<E: Float, N: Size>(
+pub(in crate::cube) fn scores<E: Float, N: Size>(
     left: &Stage<E, N>,
     right: &Stage<E, N>,
     first: usize,
@@ -69,9 +69,7 @@ pub(super) fn scores<E: Float, N: Size>(
     #[comptime] dim: usize,
     #[comptime] parts: usize,
 ) -> Array<Pair<f32>> {
-    if comptime!(left.group > 0) {
-        groups::scores::<E, N>(left, right, first, tiles, dim)
-    } else if comptime!(left.products == Products::Wmma) {
+    if comptime!(left.products == Products::Wmma) {
         wmma::scores::<E, N>(left, right, first, tiles, dim, parts)
     } else {
         let plane = UNIT_POS as usize / 32usize;
@@ -108,7 +106,7 @@ pub(super) fn scores<E: Float, N: Size>(
 
 /// Sums of a product of `tiles` tiles as a left operand.
 #[cube]
-pub(super) fn rounded<E: Float>(
+pub(in crate::cube) fn rounded<E: Float>(
     sums: &Array<Pair<f32>>,
     #[comptime] tiles: usize,
 ) -> Array<Pair<E>> {
@@ -122,7 +120,7 @@ pub(super) fn rounded<E: Float>(
 
 /// `sums += weights * right`, with `weights` the [`rounded`] sums of a product over rows `first ..` of `right`.
 #[cube]
-pub(super) fn accumulate<E: Float, N: Size>(
+pub(in crate::cube) fn accumulate<E: Float, N: Size>(
     sums: &mut Array<Pair<f32>>,
     weights: &Array<Pair<E>>,
     right: &Stage<E, N>,
@@ -156,7 +154,7 @@ pub(super) fn accumulate<E: Float, N: Size>(
 
 /// `sums += weights * 1`: the sums of rows, a pair of equal ones for each row of a unit.
 #[cube]
-pub(super) fn add_row_sums<E: Float>(
+pub(in crate::cube) fn add_row_sums<E: Float>(
     sums: &mut Array<Pair<f32>>,
     weights: &Array<Pair<E>>,
     #[comptime] tiles: usize,
@@ -186,7 +184,7 @@ pub(super) fn add_row_sums<E: Float>(
 
 /// Multiplies sums by `factor`; rows without a token are zeros.
 #[cube]
-pub(super) fn scale_rows(
+pub(in crate::cube) fn scale_rows(
     sums: &mut Array<Pair<f32>>,
     tokens: &Array<i32>,
     #[comptime] tiles: usize,

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 /// `2^x`. With `approximate` by the instruction of NVIDIA's GPUs (2 ulp, subnormals are 0), which only CubeCL's C++
 /// compiler for CUDA takes.
 #[cube]
-pub(super) fn exp2(x: f32, #[comptime] approximate: bool) -> f32 {
+pub(in crate::cube) fn exp2(x: f32, #[comptime] approximate: bool) -> f32 {
     if comptime!(approximate) {
         exp2_approximate(x)
     } else {
@@ -27,14 +27,14 @@ fn exp2_approximate(x: f32) -> f32 {
 
 /// Waits for the copies of this unit.
 #[cube]
-pub(super) fn copies_done() {
+pub(in crate::cube) fn copies_done() {
     gpu_asm!("cp.async.wait_all;", options(explicit_mem));
 }
 
 /// Begins to copy 16 bytes to an address of shared memory: the first `bytes` from `source`, then zeros. CubeCL's own copy
 /// does not compile where addresses have 64 bits.
 #[cube]
-pub(super) fn copy_chunk<T: CubePrimitive>(source: &[T], address: u32, bytes: u32) {
+pub(in crate::cube) fn copy_chunk<T: CubePrimitive>(source: &[T], address: u32, bytes: u32) {
     let source = source.as_ptr();
     gpu_asm!(
         "cp.async.cg.shared.global [{to}], [{from}], 16, {bytes};",
@@ -47,7 +47,7 @@ pub(super) fn copy_chunk<T: CubePrimitive>(source: &[T], address: u32, bytes: u3
 
 /// The address of an element of shared memory, as instructions take it.
 #[cube]
-pub(super) fn shared_address<T: CubePrimitive>(slice: &[T]) -> u32 {
+pub(in crate::cube) fn shared_address<T: CubePrimitive>(slice: &[T]) -> u32 {
     let address: u32;
     let pointer = slice.as_ptr();
     gpu_asm!(
@@ -61,7 +61,7 @@ pub(super) fn shared_address<T: CubePrimitive>(slice: &[T]) -> u32 {
 
 /// Four matrices of `8 x 8` elements of 2 bytes, `offset` bytes after the row at this unit's address.
 #[cube]
-pub(super) fn load_matrices(
+pub(in crate::cube) fn load_matrices(
     address: u32,
     #[comptime] offset: usize,
     #[comptime] transpose: bool,

@@ -14,7 +14,7 @@ use crate::cube::walk::{
 
 /// The tokens of the rows of a key tile that have a place in the results, keys and padding.
 #[cube]
-pub(super) fn key_tokens(
+pub(in crate::cube) fn key_tokens(
     own: &KeyTile,
     index: &[i32],
     kv_start: i32,
@@ -36,25 +36,25 @@ pub(super) fn key_tokens(
 /// The query heads that share the keys of a tile.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-pub(super) struct Group {
-    pub(super) heads: i32,
+pub(in crate::cube) struct Group {
+    pub(in crate::cube) heads: i32,
     /// Place of the first head's record in the index; those of the others follow.
-    pub(super) records: usize,
+    pub(in crate::cube) records: usize,
     /// Row 0 of the first head, in the stats.
-    pub(super) stats: usize,
+    pub(in crate::cube) stats: usize,
     /// Rows of a head.
-    pub(super) head_rows: usize,
+    pub(in crate::cube) head_rows: usize,
     /// Rows of all heads and sequences.
-    pub(super) all_rows: usize,
+    pub(in crate::cube) all_rows: usize,
 }
 
 /// The queries that a key tile visits.
 #[derive(CubeType)]
-pub(super) struct VisitedQueries {
+pub(in crate::cube) struct VisitedQueries {
     cursor: QueryCursor,
-    pub(super) at: Pipeline,
+    pub(in crate::cube) at: Pipeline,
     /// Of three visits.
-    pub(super) rows: VisitedStats,
+    pub(in crate::cube) rows: VisitedStats,
     group: Group,
     span: Span,
     keys: Reach,
@@ -67,7 +67,7 @@ pub(super) struct VisitedQueries {
 /// The first visits of a key tile. Their tokens and stats are there after the next barrier.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn visited_queries(
+pub(in crate::cube) fn visited_queries(
     own: &KeyTile,
     index: &[i32],
     stats: &[f32],
@@ -105,7 +105,7 @@ pub(super) fn visited_queries(
 #[cube]
 impl VisitedQueries {
     /// Looks up the tokens and stats of the visit after the next.
-    pub(super) fn look_ahead(
+    pub(in crate::cube) fn look_ahead(
         &mut self,
         own: &KeyTile,
         index: &[i32],
@@ -119,14 +119,14 @@ impl VisitedQueries {
     }
 
     /// Goes on to the next visit, after [`VisitedQueries::look_ahead`].
-    pub(super) fn turn(&mut self, index: &[i32]) {
+    pub(in crate::cube) fn turn(&mut self, index: &[i32]) {
         let later = self.describe(index);
         self.at.turn(later);
     }
 
     /// Sets what the queries of the cursor's visit have, from `place` on.
     fn look_up(&mut self, index: &[i32], stats: &[f32], infinity: f32, place: usize) {
-        let head = self.head() as usize;
+        let head = self.cursor.head(&self.group) as usize;
         let group = self.group;
         let rows = self.cursor.rows(&self.span, self.visited);
         self.rows.look_up(
@@ -136,7 +136,7 @@ impl VisitedQueries {
             stats,
             group.stats + head * group.head_rows,
             group.all_rows,
-            self.span.q_start,
+            self.span.q_zero,
             infinity,
             self.visited,
         );
@@ -145,25 +145,15 @@ impl VisitedQueries {
     /// What the cursor's visit attends of the tile.
     fn describe(&self, index: &[i32]) -> Visit {
         let (tile, visited) = comptime!((self.tile, self.visited));
-        let distances = self.cursor.visits.distances;
-        let queries = rows_reach(index, &self.cursor.rows(&self.span, visited), visited);
-        Visit {
-            any: self.cursor.head < self.group.heads,
-            all: all_attend(&distances, &queries, &self.keys, tile),
-            head: self.head(),
-            distances,
-        }
-    }
-
-    /// The head of the cursor's visit, counted in the group; any of them before the first visit and at the end.
-    fn head(&self) -> i32 {
-        max(min(self.cursor.head, self.group.heads - 1), 0)
+        let queries = self.cursor.reach(index, &self.span, visited);
+        self.cursor
+            .describe(&self.group, &queries, &self.keys, tile)
     }
 }
 
 /// A place among the visits of all heads of the group and their intervals.
 #[derive(CubeType)]
-struct QueryCursor {
+pub(in crate::cube) struct QueryCursor {
     /// The head, counted in its group.
     head: i32,
     interval: i32,
@@ -175,7 +165,7 @@ struct QueryCursor {
 
 /// Before the first visit: [`QueryCursor::settle`] goes there.
 #[cube]
-fn query_cursor() -> QueryCursor {
+pub(in crate::cube) fn query_cursor() -> QueryCursor {
     QueryCursor {
         head: (-1i32).runtime(),
         interval: 0i32.runtime(),
@@ -220,8 +210,40 @@ impl QueryCursor {
         }
     }
 
+    /// What the visit, whose rows reach as far as `queries`, attends of the tile, whose rows reach as far as `keys`.
+    pub(in crate::cube) fn describe(
+        &self,
+        group: &Group,
+        queries: &Reach,
+        keys: &Reach,
+        #[comptime] tile: Tile,
+    ) -> Visit {
+        let distances = self.visits.distances;
+        Visit {
+            any: self.head < group.heads,
+            all: all_attend(&distances, queries, keys, tile),
+            head: self.head(group),
+            distances,
+        }
+    }
+
+    /// The head of the visit, counted in the group; any of them before the first visit and at the end.
+    pub(in crate::cube) fn head(&self, group: &Group) -> i32 {
+        max(min(self.head, group.heads - 1), 0)
+    }
+
+    /// The reach of the visit's rows.
+    pub(in crate::cube) fn reach(
+        &self,
+        index: &[i32],
+        span: &Span,
+        #[comptime] visited: Tile,
+    ) -> Reach {
+        rows_reach(index, &self.rows(span, visited), visited)
+    }
+
     /// Goes on by one visit.
-    fn advance(
+    pub(in crate::cube) fn advance(
         &mut self,
         own: &KeyTile,
         index: &[i32],
@@ -235,7 +257,7 @@ impl QueryCursor {
     }
 
     /// The rows of the visit; none at the end.
-    fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
+    pub(in crate::cube) fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
         self.visits
             .blocks
             .rows(self.visit, span.q_start, span.q_end, visited)
@@ -244,8 +266,8 @@ impl QueryCursor {
 
 /// What the visited queries have of their rows.
 #[derive(CubeType)]
-pub(super) struct VisitedStats {
-    pub(super) tokens: Shared<[i32]>,
+pub(in crate::cube) struct VisitedStats {
+    pub(in crate::cube) tokens: Shared<[i32]>,
     /// The lse to base 2 and `D`; an lse of `inf` for rows without a token, whose weights are 0.
     stats: Shared<[Pair<f32>]>,
     /// Of each plane of rows, whether one has no token.
@@ -253,7 +275,7 @@ pub(super) struct VisitedStats {
 }
 
 #[cube]
-fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
+pub(in crate::cube) fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
     VisitedStats {
         tokens: Shared::<[i32]>::new_slice(rows),
         stats: Shared::<[Pair<f32>]>::new_slice(rows),
@@ -267,7 +289,7 @@ impl VisitedStats {
     ///
     /// Queries that attend nothing are left out: theirs and their gradients' rows may hold anything.
     #[allow(clippy::too_many_arguments)]
-    fn look_up(
+    pub(in crate::cube) fn look_up(
         &mut self,
         place: usize,
         rows: &TokenRows,
@@ -275,7 +297,7 @@ impl VisitedStats {
         stats: &[f32],
         first_row: usize,
         all: usize,
-        q_start: i32,
+        q_zero: i32,
         infinity: f32,
         #[comptime] visited: Tile,
     ) {
@@ -284,7 +306,7 @@ impl VisitedStats {
             let mut lse = infinity;
             let mut d = f32::new(0.0);
             if token != NONE {
-                let of_row = stats_at(stats, first_row + usize::cast_from(token - q_start), all);
+                let of_row = stats_at(stats, first_row + usize::cast_from(token - q_zero), all);
                 if of_row.lse < f32::MIN {
                     token = NONE.runtime();
                 } else {
@@ -305,7 +327,7 @@ impl VisitedStats {
     }
 
     /// What element `e` of pair `n` of this unit needs of its visited row, of `tiles` tiles of 8 rows from `place` on.
-    pub(super) fn of_pair(
+    pub(in crate::cube) fn of_pair(
         &self,
         place: usize,
         #[comptime] n: usize,
@@ -318,7 +340,7 @@ impl VisitedStats {
     }
 
     /// Whether one of the rows from `place` on has no token: a row of zeros, and a key may be infinite.
-    pub(super) fn leave_out(&self, place: usize, #[comptime] rows: usize) -> bool {
+    pub(in crate::cube) fn leave_out(&self, place: usize, #[comptime] rows: usize) -> bool {
         let mut any = 0u32.runtime();
         #[unroll]
         for n in 0..comptime!(rows / PLANE) {

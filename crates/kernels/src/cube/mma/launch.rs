@@ -1,32 +1,55 @@
-//! Launches of the engine of tensor cores. No kernel reads or writes beyond its tensors, which are checked.
+//! Launches of the engines of tensor cores. No kernel reads or writes beyond its tensors, which are checked.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
 use super::size::{Pass, dq_pass, forward_pass, key_pass, sums_both, units};
 use super::{LANES, dkdv, dq, forward};
+use crate::AttentionShape;
 use crate::cube::attention::CubeAttention;
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
+use crate::cube::select::Engine;
 use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
 use crate::cube::tile::Tile;
+use crate::cube::wgmma;
+use crate::cube::wgmma::size::{forward_slots, gradient_slots};
 
-fn config(call: &CubeAttention, pass: Pass) -> Config {
+/// What a pass is compiled for: `pass` for products of one plane, a ring with `slots` for those of four.
+fn config(
+    call: &CubeAttention,
+    pass: Pass,
+    slots: fn(usize, &AttentionShape, usize) -> Option<usize>,
+) -> Config {
     let config = call.config();
+    let properties = call.client.properties();
+    let (visited, slots) = if call.choice.engine == Engine::Wgmma {
+        let most = properties.hardware.max_shared_memory_size;
+        let slots = slots(config.owned.rows, call.problem().shape(), most);
+        // What has none is not chosen.
+        (wgmma::size::VISITED, slots.unwrap_or(0))
+    } else {
+        (pass.visited, 0)
+    };
     Config {
         parts: pass.parts,
         visited: Tile {
-            rows: pass.visited,
+            rows: visited,
             ..config.visited
         },
+        slots,
         // Asynchronous copies are a feature of CubeCL's C++ compiler for CUDA alone, which also takes instructions.
-        instructions: call.client.properties().features.copy_async,
+        instructions: properties.features.copy_async,
         ..config
     }
 }
 
 fn cube_dim(config: Config) -> CubeDim {
-    CubeDim::new_1d(units(config.owned.rows, config.parts) as u32)
+    let units = match config.slots {
+        0 => units(config.owned.rows, config.parts),
+        _ => wgmma::size::units(config.owned.rows),
+    };
+    CubeDim::new_1d(units as u32)
 }
 
 /// Launches the forward pass.
@@ -41,18 +64,18 @@ pub(in crate::cube) fn forward(
     let unused = call.unused();
     let rounding = outputs.rounding.as_ref().unwrap_or(&unused);
     let count = call.query_grid()?;
-    let pass = forward_pass(
-        call.owned.rows,
-        shape.head_dim,
-        shape.value_dim,
-        call.choice.products,
-    );
+    let products = call.choice.products;
+    let pass = forward_pass(call.owned.rows, shape.head_dim, shape.value_dim, products);
     let config = Config {
         rounding: outputs.rounding.is_some(),
-        ..config(call, pass)
+        ..config(call, pass, forward_slots)
+    };
+    let kernel = match config.slots {
+        0 => forward::forward::launch_unchecked,
+        _ => wgmma::forward::forward::launch_unchecked,
     };
     unsafe {
-        forward::forward::launch_unchecked(
+        kernel(
             &call.client,
             count,
             cube_dim(config),
@@ -73,7 +96,6 @@ pub(in crate::cube) fn forward(
             call.index_arg(),
             call.problem.scale() as f32,
             f32::NEG_INFINITY,
-            shape.batch as u32,
             shape.num_heads as u32,
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
@@ -106,9 +128,14 @@ pub(in crate::cube) fn dq(
     let config = config(
         call,
         dq_pass(call.owned.rows, shape.head_dim, call.choice.products),
+        gradient_slots,
     );
+    let kernel = match config.slots {
+        0 => dq::dq::launch_unchecked,
+        _ => wgmma::dq::dq::launch_unchecked,
+    };
     unsafe {
-        dq::dq::launch_unchecked(
+        kernel(
             &call.client,
             count,
             cube_dim(config),
@@ -178,20 +205,19 @@ fn dkdv_pass(
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
     let count = call.key_grid()?;
     let (rows, wanted) = (call.owned.rows, (keys, values));
-    let pass = key_pass(
-        rows,
-        shape.head_dim,
-        shape.value_dim,
-        wanted,
-        call.choice.products,
-    );
+    let products = call.choice.products;
+    let pass = key_pass(rows, shape.head_dim, shape.value_dim, wanted, products);
     let config = Config {
         keys,
         values,
-        ..config(call, pass)
+        ..config(call, pass, gradient_slots)
+    };
+    let kernel = match config.slots {
+        0 => dkdv::dkdv::launch_unchecked,
+        _ => wgmma::dkdv::dkdv::launch_unchecked,
     };
     unsafe {
-        dkdv::dkdv::launch_unchecked(
+        kernel(
             &call.client,
             count,
             cube_dim(config),
@@ -214,7 +240,6 @@ fn dkdv_pass(
             shape.num_heads as u32,
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
-            shape.seq_kv as u32,
             config,
             call.dtype,
         );

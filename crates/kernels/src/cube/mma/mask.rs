@@ -11,7 +11,7 @@ use crate::cube::walk::{Distances, NONE};
 /// whether the owned rows are queries.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn attended(
+pub(in crate::cube) fn attended(
     distances: &Distances,
     index: &[i32],
     head_record: usize,
@@ -82,7 +82,7 @@ fn bit(
 
 /// Tokens of this unit's rows: of `tokens`, those before `end`.
 #[cube]
-pub(super) fn own_rows(
+pub(in crate::cube) fn own_rows(
     tokens: &Shared<[i32]>,
     end: i32,
     #[comptime] parts: usize,
@@ -100,7 +100,7 @@ pub(super) fn own_rows(
 
 /// Puts `other` in the place of pairs that do not attend, of sums of `tiles` tiles.
 #[cube]
-pub(super) fn keep_attended(
+pub(in crate::cube) fn keep_attended(
     sums: &mut Array<Pair<f32>>,
     bits: &Array<u32>,
     other: f32,

@@ -15,10 +15,9 @@ use cubecl::prelude::*;
 /// How planes of 32 units multiply tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::cube) enum Products {
-    /// Each its own, `16 x 8` sums over a depth of 16: NVIDIA's GPUs.
+    /// Each its own, `16 x 8` sums over a depth of 16: NVIDIA's GPUs. Those of four planes together, Hopper's, leave the same
+    /// elements in the same units.
     Mma,
-    /// Four together, `64 x n` sums: Hopper's GPUs.
-    Wgmma,
     /// Each its own, `16 x 16` sums over a depth of 16: AMD's GPUs from RDNA3 on.
     Wmma,
 }
@@ -27,7 +26,6 @@ impl fmt::Display for Products {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Products::Mma => "16 x 8 x 16",
-            Products::Wgmma => "64 x n x 16",
             Products::Wmma => "16 x 16 x 16",
         })
     }
@@ -64,7 +62,7 @@ impl Products {
     /// Rows of a unit, where its plane has `parts` tiles of 16.
     pub(super) fn rows(self, parts: usize) -> usize {
         match self {
-            Products::Mma | Products::Wgmma => 2 * parts,
+            Products::Mma => 2 * parts,
             Products::Wmma => parts,
         }
     }
@@ -72,7 +70,7 @@ impl Products {
     /// Pairs of each of them in sums of `tiles` tiles of 8 columns.
     pub(super) fn row_pairs(self, tiles: usize) -> usize {
         match self {
-            Products::Mma | Products::Wgmma => tiles,
+            Products::Mma => tiles,
             Products::Wmma => 2 * tiles,
         }
     }
@@ -80,7 +78,7 @@ impl Products {
     /// Which pair is the `n`-th of row `row`.
     pub(super) fn pair_of(self, row: usize, n: usize, tiles: usize) -> usize {
         match self {
-            Products::Mma | Products::Wgmma => 2 * (row / 2 * tiles + n) + row % 2,
+            Products::Mma => 2 * (row / 2 * tiles + n) + row % 2,
             Products::Wmma => 2 * row * tiles + n,
         }
     }
@@ -88,7 +86,7 @@ impl Products {
     /// The row of a pair.
     pub(super) fn row_of(self, pair: usize, tiles: usize) -> usize {
         match self {
-            Products::Mma | Products::Wgmma => pair / (2 * tiles) * 2 + pair % 2,
+            Products::Mma => pair / (2 * tiles) * 2 + pair % 2,
             Products::Wmma => pair / (2 * tiles),
         }
     }
@@ -97,7 +95,7 @@ impl Products {
     pub(super) fn column_of(self, pair: usize, e: usize, tiles: usize) -> usize {
         let n = pair % (2 * tiles);
         match self {
-            Products::Mma | Products::Wgmma => n / 2 * 8 + e,
+            Products::Mma => n / 2 * 8 + e,
             Products::Wmma => n / 4 * 16 + n % 4 * 2 + e,
         }
     }
@@ -150,7 +148,7 @@ pub(super) fn column(n: u32, #[comptime] products: Products) -> u32 {
 
 /// The largest `x` of the units that share rows.
 #[cube]
-pub(super) fn row_max(x: f32, #[comptime] products: Products) -> f32 {
+pub(in crate::cube) fn row_max(x: f32, #[comptime] products: Products) -> f32 {
     if comptime!(products == Products::Wmma) {
         max(x, plane_shuffle_xor(x, 16u32))
     } else {
@@ -161,7 +159,7 @@ pub(super) fn row_max(x: f32, #[comptime] products: Products) -> f32 {
 
 /// The sum of the `x` of the units that share rows, the same for all of them.
 #[cube]
-pub(super) fn row_sum(x: f32, #[comptime] products: Products) -> f32 {
+pub(in crate::cube) fn row_sum(x: f32, #[comptime] products: Products) -> f32 {
     if comptime!(products == Products::Wmma) {
         x + plane_shuffle_xor(x, 16u32)
     } else {

@@ -11,7 +11,7 @@ use crate::cube::walk::{
 
 /// The tokens of the rows that have a place in the results, queries and padding.
 #[cube]
-pub(super) fn own_tokens(
+pub(in crate::cube) fn own_tokens(
     own: &QueryTile,
     index: &[i32],
     #[comptime] tile: Tile,
@@ -30,11 +30,11 @@ pub(super) fn own_tokens(
 
 /// The keys that a query tile visits.
 #[derive(CubeType)]
-pub(super) struct VisitedKeys {
+pub(in crate::cube) struct VisitedKeys {
     cursor: KeyCursor,
-    pub(super) at: Pipeline,
+    pub(in crate::cube) at: Pipeline,
     /// Of three visits.
-    pub(super) tokens: Shared<[i32]>,
+    pub(in crate::cube) tokens: Shared<[i32]>,
     queries: Reach,
     #[cube(comptime)]
     tile: Tile,
@@ -44,7 +44,7 @@ pub(super) struct VisitedKeys {
 
 /// The first visits of a query tile. Their tokens are there after the next barrier.
 #[cube]
-pub(super) fn visited_keys(
+pub(in crate::cube) fn visited_keys(
     own: &QueryTile,
     index: &[i32],
     #[comptime] tile: Tile,
@@ -74,7 +74,7 @@ pub(super) fn visited_keys(
 #[cube]
 impl VisitedKeys {
     /// Looks up the tokens of the visit after the next.
-    pub(super) fn look_ahead(&mut self, own: &QueryTile, index: &[i32]) {
+    pub(in crate::cube) fn look_ahead(&mut self, own: &QueryTile, index: &[i32]) {
         self.cursor
             .advance(index, &own.walk, &own.span, self.tile, self.visited);
         let place = self.at.later_tokens();
@@ -82,7 +82,7 @@ impl VisitedKeys {
     }
 
     /// Goes on to the next visit, after [`VisitedKeys::look_ahead`].
-    pub(super) fn turn(&mut self, own: &QueryTile, index: &[i32]) {
+    pub(in crate::cube) fn turn(&mut self, own: &QueryTile, index: &[i32]) {
         let later = self.describe(own, index);
         self.at.turn(later);
     }
@@ -92,34 +92,21 @@ impl VisitedKeys {
     fn look_up(&mut self, own: &QueryTile, index: &[i32], place: usize) {
         let visited = comptime!(self.visited);
         if UNIT_POS < comptime!(visited.rows as u32) {
-            let token = self
-                .cursor
-                .rows(&own.span, visited)
-                .token(index, UNIT_POS, visited);
-            let reads = own
-                .walk
-                .reads(index, &self.cursor.visits.distances, token, visited);
-            self.tokens[place + UNIT_POS as usize] = select(reads, token, NONE);
+            let token = self.cursor.token(own, index, UNIT_POS, visited);
+            self.tokens[place + UNIT_POS as usize] = token;
         }
     }
 
     /// What the cursor's visit attends of the tile.
     fn describe(&self, own: &QueryTile, index: &[i32]) -> Visit {
-        let (tile, visited) = comptime!((self.tile, self.visited));
-        let distances = self.cursor.visits.distances;
-        let keys = rows_reach(index, &self.cursor.rows(&own.span, visited), visited);
-        Visit {
-            any: self.cursor.band < own.walk.bands,
-            all: all_attend(&distances, &self.queries, &keys, tile),
-            head: 0i32.runtime(),
-            distances,
-        }
+        self.cursor
+            .describe(own, index, &self.queries, self.tile, self.visited)
     }
 }
 
 /// A place among the visits of all bands and phases.
 #[derive(CubeType)]
-struct KeyCursor {
+pub(in crate::cube) struct KeyCursor {
     band: i32,
     phase: i32,
     phases: i32,
@@ -130,7 +117,7 @@ struct KeyCursor {
 
 /// Before the first visit: [`KeyCursor::settle`] goes there.
 #[cube]
-fn key_cursor() -> KeyCursor {
+pub(in crate::cube) fn key_cursor() -> KeyCursor {
     KeyCursor {
         band: (-1i32).runtime(),
         phase: 0i32.runtime(),
@@ -176,7 +163,7 @@ impl KeyCursor {
     }
 
     /// Goes on by one visit.
-    fn advance(
+    pub(in crate::cube) fn advance(
         &mut self,
         index: &[i32],
         walk: &RowWalk,
@@ -186,6 +173,50 @@ impl KeyCursor {
     ) {
         self.visit += 1;
         self.settle(index, walk, span, tile, visited);
+    }
+
+    /// What the visit attends of the tile, whose rows reach as far as `queries`.
+    pub(in crate::cube) fn describe(
+        &self,
+        own: &QueryTile,
+        index: &[i32],
+        queries: &Reach,
+        #[comptime] tile: Tile,
+        #[comptime] visited: Tile,
+    ) -> Visit {
+        let distances = self.visits.distances;
+        let keys = self.reach(own, index, visited);
+        Visit {
+            any: self.band < own.walk.bands,
+            all: all_attend(&distances, queries, &keys, tile),
+            head: 0i32.runtime(),
+            distances,
+        }
+    }
+
+    /// The reach of the visit's rows.
+    pub(in crate::cube) fn reach(
+        &self,
+        own: &QueryTile,
+        index: &[i32],
+        #[comptime] visited: Tile,
+    ) -> Reach {
+        rows_reach(index, &self.rows(&own.span, visited), visited)
+    }
+
+    /// The token of a row of the visit; [`NONE`] where no query of the tile attends the block.
+    pub(in crate::cube) fn token(
+        &self,
+        own: &QueryTile,
+        index: &[i32],
+        row: u32,
+        #[comptime] visited: Tile,
+    ) -> i32 {
+        let token = self.rows(&own.span, visited).token(index, row, visited);
+        let reads = own
+            .walk
+            .reads(index, &self.visits.distances, token, visited);
+        select(reads, token, NONE)
     }
 
     /// The rows of the visit; none at the end.

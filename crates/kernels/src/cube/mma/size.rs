@@ -20,12 +20,6 @@ pub(in crate::cube) struct Pass {
     pub(in crate::cube) visited: usize,
 }
 
-/// Any pass whose planes multiply in groups of four: their units hold a row each of 16, and have registers for 64 visited rows.
-const GROUPED: Pass = Pass {
-    parts: 1,
-    visited: VISITED,
-};
-
 /// The forward pass of cubes that own `rows` rows.
 pub(in crate::cube) fn forward_pass(
     rows: usize,
@@ -33,9 +27,6 @@ pub(in crate::cube) fn forward_pass(
     value_dim: usize,
     products: Products,
 ) -> Pass {
-    if products == Products::Wgmma {
-        return GROUPED;
-    }
     let widest = head_dim.max(value_dim);
     Pass {
         parts: parts(rows, value_dim, products),
@@ -69,9 +60,6 @@ pub(in crate::cube) fn sums_both(head_dim: usize, value_dim: usize, products: Pr
 
 /// A pass with sums of `dim` elements a row.
 fn gradient_pass(rows: usize, dim: usize, products: Products) -> Pass {
-    if products == Products::Wgmma {
-        return GROUPED;
-    }
     let parts = parts(rows, dim, products);
     Pass {
         parts,
@@ -114,13 +102,5 @@ pub(in crate::cube) fn shared_bytes(
     let dq_visited = dq_pass(rows, head_dim, products).visited;
     let forward = rows * keys.max(values) + 2 * forward_visited * (keys + values);
     let backward = (rows + 2 * dq_visited) * (keys + values);
-    forward.max(backward) * 2
-        + rows * 4
-        + VISITED * 36
-        + VISITED / PLANE * 12
-        + if products == Products::Wgmma {
-            4 * 1024
-        } else {
-            0
-        }
+    forward.max(backward) * 2 + rows * 4 + VISITED * 36 + VISITED / PLANE * 12
 }

@@ -2,11 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{Pair, add_row_sums, rounded, zeros};
+use super::fragments::{Pair, accumulate, add_row_sums, rounded, zeros};
 use super::intrinsics::exp2;
 use super::products::{Products, row_max, row_sum};
 use super::stage::{Stage, chunks};
-use super::sums::{Sums, sums};
 use super::wmma;
 
 /// Where a row's maximum starts.
@@ -21,7 +20,7 @@ pub(super) struct Softmax {
     sums: Array<f32>,
     /// Of the weights as products see them: divided by these, weighted values are an average, never beyond the values.
     rounded_sums: Array<Pair<f32>>,
-    results: Sums,
+    pub(super) results: Array<Pair<f32>>,
     /// From a score to a power of 2; positive.
     factor: f32,
     #[cube(comptime)]
@@ -48,22 +47,17 @@ pub(super) fn softmax(
 ) -> Softmax {
     let rows = comptime!(products.rows(parts));
     let mut maxima = Array::<f32>::new(rows);
-    let mut weights = Array::<f32>::new(rows);
+    let mut sums = Array::<f32>::new(rows);
     #[unroll]
     for row in 0..rows {
         maxima[row] = f32::new(LOWEST);
-        weights[row] = f32::new(0.0);
+        sums[row] = f32::new(0.0);
     }
     Softmax {
         maxima,
-        sums: weights,
+        sums,
         rounded_sums: zeros(parts),
-        results: sums(
-            value_dim,
-            parts,
-            products,
-            comptime!(if products == Products::Wgmma { "o" } else { "" }),
-        ),
+        results: zeros(comptime!(parts * chunks(value_dim))),
         factor,
         parts,
         value_dim,
@@ -87,7 +81,7 @@ impl Softmax {
         #[comptime] tiles: usize,
         #[comptime] pending_tiles: usize,
     ) {
-        let products = comptime!(self.products);
+        let (products, value_tiles) = comptime!((self.products, chunks(self.value_dim)));
         let rows = comptime!(products.rows(self.parts));
         let mut tops = Array::<f32>::new(rows);
         let mut any_higher = false;
@@ -110,7 +104,11 @@ impl Softmax {
                 self.maxima[row] = top;
                 self.sums[row] *= kept;
                 self.rounded_sums[row] *= Vector::new(kept);
-                self.results.scale(row, kept);
+                #[unroll]
+                for n in 0..comptime!(products.row_pairs(value_tiles)) {
+                    self.results[comptime!(products.pair_of(row, n, value_tiles))] *=
+                        Vector::new(kept);
+                }
                 #[unroll]
                 for n in 0..comptime!(products.row_pairs(pending_tiles)) {
                     pending[comptime!(products.pair_of(row, n, pending_tiles))] *=
@@ -149,7 +147,7 @@ impl Softmax {
         first: usize,
         #[comptime] tiles: usize,
     ) {
-        let parts = comptime!(self.parts);
+        let (parts, dim) = comptime!((self.parts, self.value_dim));
         let high = rounded::<E>(&*weights, comptime!(parts * tiles));
         if comptime!(!self.exact) {
             if comptime!(self.products == Products::Wmma) {
@@ -158,31 +156,25 @@ impl Softmax {
                 add_row_sums::<E>(&mut self.rounded_sums, &high, tiles, parts);
             }
         }
-        self.results.accumulate::<E, N>(&high, values, first, tiles);
+        accumulate::<E, N>(&mut self.results, &high, values, first, tiles, dim, parts);
         if comptime!(self.exact) {
             #[unroll]
             for n in 0..comptime!(2 * parts * tiles) {
                 weights[n] -= Vector::cast_from(high[n]);
             }
             let low = rounded::<E>(&*weights, comptime!(parts * tiles));
-            self.results.accumulate::<E, N>(&low, values, first, tiles);
+            accumulate::<E, N>(&mut self.results, &low, values, first, tiles, dim, parts);
         }
-    }
-
-    /// The results, to be divided by [`Softmax::finish`].
-    pub(super) fn results(&self) -> Array<Pair<f32>> {
-        self.results.take()
     }
 
     /// Divides the results of a row, zeros where it is `left_out` or attends nothing, and gives its lse.
     pub(super) fn finish(
-        &self,
-        results: &mut Array<Pair<f32>>,
+        &mut self,
         #[comptime] row: usize,
         left_out: bool,
         minus_infinity: f32,
     ) -> f32 {
-        let (value_tiles, products) = comptime!((chunks(self.value_dim), self.products));
+        let (products, value_tiles) = comptime!((self.products, chunks(self.value_dim)));
         let sum = row_sum(self.sums[row], products);
         // Scores that are not a number leave the maximum alone, but not the sum.
         let empty = sum == 0.0f32 || left_out;
@@ -198,14 +190,14 @@ impl Softmax {
         let part = select(empty, f32::new(0.0), f32::new(1.0) / whole);
         #[unroll]
         for n in 0..comptime!(products.row_pairs(value_tiles)) {
-            let at = comptime!(products.pair_of(row, n, value_tiles));
             // Values that others of the tile attend may be infinite, and 0 times that is not 0.
-            let mut pair = results[at] * Vector::new(part);
+            let mut pair =
+                self.results[comptime!(products.pair_of(row, n, value_tiles))] * Vector::new(part);
             #[unroll]
             for e in 0..2usize {
                 pair.insert(e, select(empty, f32::new(0.0), pair.extract(e)));
             }
-            results[at] = pair;
+            self.results[comptime!(products.pair_of(row, n, value_tiles))] = pair;
         }
         let maximum = self.maxima[row] * self.factor / f32::new(core::f32::consts::LOG2_E);
         select(empty, minus_infinity, maximum + sum.ln())

@@ -5,9 +5,8 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{Pair, definition};
-use super::intrinsics::{copies_done, copy_chunk, load_matrices, shared_address};
-use super::products::{Products, own_row};
+use super::intrinsics::{copies_done, copy_chunk, shared_address};
+use super::products::Products;
 use super::wmma;
 use crate::cube::rows::HeadRows;
 use crate::cube::walk::NONE;
@@ -16,12 +15,12 @@ use crate::cube::walk::NONE;
 pub(in crate::cube) const LANES: usize = 8;
 
 /// Chunks of a row of `dim` elements.
-pub(super) fn chunks(dim: usize) -> usize {
+pub(in crate::cube) fn chunks(dim: usize) -> usize {
     dim.div_ceil(2 * LANES) * 2
 }
 
 /// Elements of a row of `dim`, with padding.
-pub(super) fn padded(dim: usize) -> usize {
+pub(in crate::cube) fn padded(dim: usize) -> usize {
     chunks(dim) * LANES
 }
 
@@ -31,13 +30,13 @@ fn moved(rows: usize, dim: usize, units: usize) -> usize {
 }
 
 /// Neighbouring chunks among which those of a row are swizzled.
-fn swizzled(chunks: usize) -> usize {
+pub(super) fn swizzled(chunks: usize) -> usize {
     1 << chunks.trailing_zeros().min(3)
 }
 
 /// A tile of `rows` rows of `dim` elements, which `units` units move, with asynchronous copies or through registers.
 #[derive(CubeType)]
-pub(super) struct Stage<E: Float, N: Size> {
+pub(in crate::cube) struct Stage<E: Float, N: Size> {
     pub(super) chunks: Shared<[Vector<E, N>]>,
     /// Its address, where copies are asynchronous.
     pub(super) address: u32,
@@ -48,30 +47,21 @@ pub(super) struct Stage<E: Float, N: Size> {
     #[cube(comptime)]
     units: usize,
     #[cube(comptime)]
-    asynchronous: bool,
-    /// Rows of a tile that four planes multiply, as they want it; 0 for tiles of one plane.
-    #[cube(comptime)]
-    pub(super) group: usize,
-    #[cube(comptime)]
-    pub(super) brain: bool,
+    pub(super) asynchronous: bool,
     #[cube(comptime)]
     pub(super) products: Products,
 }
 
 #[cube]
-pub(super) fn stage<E: Float, N: Size>(
+pub(in crate::cube) fn stage<E: Float, N: Size>(
     #[comptime] rows: usize,
     #[comptime] dim: usize,
     #[comptime] units: usize,
     #[comptime] asynchronous: bool,
-    #[comptime] group: usize,
-    #[comptime] brain: bool,
     #[comptime] products: Products,
 ) -> Stage<E, N> {
-    let chunks = Shared::<[Vector<E, N>]>::new_aligned_slice(
-        comptime!(rows * chunks(dim)),
-        comptime!(if group > 0 { 1024usize } else { 128usize }),
-    );
+    let chunks =
+        Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(rows * chunks(dim)), 128usize);
     let mut address = 0u32.runtime();
     if comptime!(asynchronous) {
         address = shared_address(&chunks[0usize..1usize]);
@@ -83,75 +73,29 @@ pub(super) fn stage<E: Float, N: Size>(
         dim,
         units,
         asynchronous,
-        group,
-        brain,
         products,
     }
 }
 
 /// Waits for all that units of the cube have begun.
 #[cube]
-pub(super) fn arrive(#[comptime] asynchronous: bool, #[comptime] groups: bool) {
+pub(super) fn arrive(#[comptime] asynchronous: bool) {
     if comptime!(asynchronous) {
         copies_done();
-    }
-    if comptime!(groups) {
-        sync_async_proxy_shared();
     }
     sync_cube();
 }
 
-/// Where a chunk is. Tiles of four planes have columns of 8 chunks, one after another, each swizzled among its 8.
+/// Where a chunk is.
 #[cube]
-pub(super) fn place(
-    row: usize,
-    chunk: usize,
-    #[comptime] chunks: usize,
-    #[comptime] group: usize,
-) -> usize {
-    if comptime!(group > 0) {
-        (row / group) * comptime!(group * chunks)
-            + (chunk / 8usize) * comptime!(group * 8)
-            + row % group * 8usize
-            + ((chunk % 8usize) ^ (row % 8usize))
-    } else {
-        let among = comptime!(swizzled(chunks));
-        row * chunks + (chunk ^ swizzle(row, among))
-    }
-}
-
-/// Where row `first + row` and chunk `2 * pair + half` are, with `first` a multiple of 8, less [`operand_offset`]: the same
-/// for all tiles, and but for a bit or two for all pairs.
-#[cube]
-fn operand_place(
-    first: usize,
-    row: usize,
-    half: usize,
-    #[comptime] pair: usize,
-    #[comptime] chunks: usize,
-) -> usize {
+pub(super) fn place(row: usize, chunk: usize, #[comptime] chunks: usize) -> usize {
     let among = comptime!(swizzled(chunks));
-    (first + row) * chunks + (swizzle(row, among) ^ half ^ comptime!(2 * pair % among))
-}
-
-/// The rest of the way, to rows `16 * tile` further.
-fn operand_offset(pair: usize, tile: usize, chunks: usize) -> usize {
-    let among = swizzled(chunks);
-    16 * tile * chunks + 2 * pair / among * among
-}
-
-/// The way from chunk 0 or 1 of a row that is a multiple of 8 to chunk `2 * pair` or the next of row `16 * tile + row` after it:
-/// whether the two change places, and the rest.
-fn row_offset(row: usize, pair: usize, tile: usize, chunks: usize) -> (usize, usize) {
-    let among = swizzled(chunks);
-    let swizzle = (row * among / 8 % among) ^ (2 * pair % among);
-    let offset = row * chunks + swizzle / 2 * 2 + operand_offset(pair, tile, chunks);
-    (swizzle % 2, offset)
+    row * chunks + (chunk ^ swizzle(row, among))
 }
 
 /// What the chunks of a row are swizzled by, among `among` neighbours.
 #[cube]
-fn swizzle(row: usize, #[comptime] among: usize) -> usize {
+pub(super) fn swizzle(row: usize, #[comptime] among: usize) -> usize {
     row / comptime!(8 / among) % among
 }
 
@@ -167,12 +111,7 @@ struct Moved {
 
 /// The `n`-th chunk that this unit moves of rows of `dim` elements.
 #[cube]
-fn moved_chunk(
-    #[comptime] n: usize,
-    #[comptime] dim: usize,
-    #[comptime] units: usize,
-    #[comptime] group: usize,
-) -> Moved {
+fn moved_chunk(#[comptime] n: usize, #[comptime] dim: usize, #[comptime] units: usize) -> Moved {
     let width = comptime!(chunks(dim));
     if comptime!(units % (8 * width) == 0) {
         // The same chunk of every so many rows, swizzled alike.
@@ -180,12 +119,7 @@ fn moved_chunk(
         Moved {
             row: row + comptime!(n * units / width),
             chunk,
-            place: place(row, chunk, width, group)
-                + comptime!(if group > 0 {
-                    n * units / width * 8
-                } else {
-                    n * units
-                }),
+            place: place(row, chunk, width) + comptime!(n * units),
         }
     } else {
         let at = UNIT_POS as usize + comptime!(n * units);
@@ -193,7 +127,7 @@ fn moved_chunk(
         Moved {
             row,
             chunk,
-            place: place(row, chunk, width, group),
+            place: place(row, chunk, width),
         }
     }
 }
@@ -219,7 +153,7 @@ impl<E: Float, N: Size> Stage<E, N> {
         let mut values = Array::<Vector<E, N>>::new(count);
         #[unroll]
         for n in 0..count {
-            let moved = moved_chunk(n, width, units, self.group);
+            let moved = moved_chunk(n, width, units);
             let mut value = Vector::<E, N>::cast_from(0.0f32);
             if comptime!(self.products == Products::Wmma && tile_rows * chunks(width) % units == 0)
             {
@@ -244,7 +178,7 @@ impl<E: Float, N: Size> Stage<E, N> {
         let (width, units) = comptime!((self.dim, self.units));
         #[unroll]
         for n in 0..comptime!(moved(rows, width, units)) {
-            let moved = moved_chunk(n, width, units, self.group);
+            let moved = moved_chunk(n, width, units);
             if comptime!((n + 1) * units <= rows * chunks(width)) || moved.row < rows {
                 self.chunks[at * comptime!(chunks(width)) + moved.place] = values[n];
             }
@@ -267,7 +201,7 @@ impl<E: Float, N: Size> Stage<E, N> {
         let (width, units) = comptime!((self.dim, self.units));
         #[unroll]
         for n in 0..comptime!(moved(tile_rows, width, units)) {
-            let moved = moved_chunk(n, width, units, self.group);
+            let moved = moved_chunk(n, width, units);
             if comptime!((n + 1) * units <= tile_rows * chunks(width)) || moved.row < tile_rows {
                 let token = tokens[first + moved.row];
                 let mut there = token != NONE && token < end;
@@ -291,7 +225,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     /// Begins to move `count` rows of `tensor` to the rows from `at` on: those of `tokens` from `first` on, zeros for
     /// [`NONE`], from token `end` on, and beyond `dim`. [`Stage::finish`] ends it.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn begin(
+    pub(in crate::cube) fn begin(
         &mut self,
         tensor: &Tensor<Vector<E, N>>,
         rows: &HeadRows,
@@ -311,7 +245,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// Ends what [`Stage::begin`] began, but for [`arrive`].
-    pub(super) fn finish(
+    pub(in crate::cube) fn finish(
         &mut self,
         values: &Array<Vector<E, N>>,
         at: usize,
@@ -325,7 +259,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     /// Moves the rows of the first `count` of `tokens` to the first rows, as [`Stage::begin`] says. They are there
     /// after [`arrive`].
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn fill(
+    pub(in crate::cube) fn fill(
         &mut self,
         tensor: &Tensor<Vector<E, N>>,
         rows: &HeadRows,
@@ -339,162 +273,19 @@ impl<E: Float, N: Size> Stage<E, N> {
     }
 
     /// Changes the sign of all elements, which have been moved by the units that change them.
-    pub(super) fn negate(&mut self) {
+    pub(in crate::cube) fn negate(&mut self) {
         let (width, units) = comptime!((self.dim, self.units));
         #[unroll]
         for n in 0..comptime!(moved(self.rows, width, units)) {
-            let moved = moved_chunk(n, width, units, self.group);
+            let moved = moved_chunk(n, width, units);
             if moved.row < self.rows {
                 self.chunks[moved.place] *= Vector::cast_from(-1.0f32);
             }
         }
     }
 
-    /// The address of a row that is the first of 8, for products of four planes.
-    pub(super) fn row_address(&self, row: usize) -> u32 {
-        let (rows, width) = comptime!((self.group, chunks(self.dim)));
-        let at = row / rows * comptime!(rows * width) + row % rows * 8usize;
-        self.address + at as u32 * 16u32
-    }
-
-    /// Rows `16 * tile ..` and elements `16 * k ..` as the left operand of a product.
-    pub(super) fn left(&self, tile: usize, #[comptime] k: usize) -> Array<Pair<E>> {
-        let lane = UNIT_POS as usize % 32usize;
-        let width = comptime!(chunks(self.dim));
-        let at = operand_place(tile * 16usize, lane % 16usize, lane / 16usize, k, width);
-        let offset = comptime!(operand_offset(k, 0, width));
-        self.load(at, offset, cmma::MatrixIdent::A, false)
-    }
-
-    /// Rows `first + 16 * n ..` as columns and elements `16 * k ..` as depth: two right operands of a product with this
-    /// transposed.
-    pub(super) fn right_transposed(
-        &self,
-        first: usize,
-        #[comptime] n: usize,
-        #[comptime] k: usize,
-    ) -> Array<Pair<E>> {
-        let lane = UNIT_POS as usize % 32usize;
-        let width = comptime!(chunks(self.dim));
-        let row = lane / 16usize * 8usize + lane % 8usize;
-        let at = operand_place(first, row, lane / 8usize % 2usize, k, width);
-        self.load(
-            at,
-            comptime!(operand_offset(k, n, width)),
-            cmma::MatrixIdent::B,
-            false,
-        )
-    }
-
-    /// Elements `16 * n ..` as columns and rows `first + 16 * k ..` as depth: two right operands of a product with this.
-    pub(super) fn right(
-        &self,
-        first: usize,
-        #[comptime] n: usize,
-        #[comptime] k: usize,
-    ) -> Array<Pair<E>> {
-        let lane = UNIT_POS as usize % 32usize;
-        let width = comptime!(chunks(self.dim));
-        let at = operand_place(first, lane % 16usize, lane / 16usize, n, width);
-        self.load(
-            at,
-            comptime!(operand_offset(n, k, width)),
-            cmma::MatrixIdent::B,
-            true,
-        )
-    }
-
-    /// Four matrices of `8 x 8`, of which this unit's address is that of a row.
-    fn load(
-        &self,
-        at: usize,
-        #[comptime] offset: usize,
-        #[comptime] ident: cmma::MatrixIdent,
-        #[comptime] transpose: bool,
-    ) -> Array<Pair<E>> {
-        if comptime!(self.asynchronous) {
-            let address = self.address + at as u32 * 16u32;
-            let matrices = load_matrices(address, comptime!(16 * offset), transpose);
-            let mut pairs = Array::<Pair<E>>::new(4usize);
-            #[unroll]
-            for r in 0..4usize {
-                pairs[r] = Pair::<E>::reinterpret(matrices.extract(r));
-            }
-            pairs
-        } else {
-            let at = at + offset;
-            definition::<E>().load_matrix::<Vector<E, N>, Const<2>>(
-                &self.chunks[at..at + 1usize],
-                ident,
-                4usize,
-                transpose,
-            )
-        }
-    }
-
-    /// Row `first + 16 * tile + row` of chunk `2 * pair + half`, with `first` a multiple of 8.
-    pub(super) fn chunk(
-        &self,
-        first: usize,
-        row: usize,
-        half: usize,
-        #[comptime] pair: usize,
-        #[comptime] tile: usize,
-    ) -> Vector<E, N> {
-        let width = comptime!(chunks(self.dim));
-        let at = operand_place(first, row, half, pair, width);
-        self.chunks[at + comptime!(operand_offset(pair, tile, width))]
-    }
-
-    /// Element `16 * pair + column` of row `first + 16 * tile + row`, with `first` a multiple of 8.
-    ///
-    /// As [`operand_place`] says, but that rows are known: of the way to an element two places are not.
-    pub(super) fn element(
-        &self,
-        first: usize,
-        #[comptime] row: usize,
-        column: usize,
-        #[comptime] pair: usize,
-        #[comptime] tile: usize,
-    ) -> E {
-        let width = comptime!(chunks(self.dim));
-        let (odd, offset) = comptime!(row_offset(row, pair, tile, width));
-        let elements = self.chunks.as_slice().with_vector_size::<Const<1>>();
-        let at = (first * width + ((column / LANES) ^ odd)) * LANES + column % LANES;
-        elements[at + comptime!(offset * LANES)].extract(0usize)
-    }
-
-    /// Puts the sums of a product, rounded, in the rows of this plane.
-    pub(super) fn put_sums(
-        &mut self,
-        sums: &Array<Pair<f32>>,
-        #[comptime] tiles: usize,
-        #[comptime] parts: usize,
-    ) {
-        let (width, products) = comptime!((chunks(self.dim), self.products));
-        if comptime!(products == Products::Wmma) {
-            wmma::put_sums::<E, N>(self, sums, tiles, parts);
-        } else {
-            let pairs = self
-                .chunks
-                .as_mut_slice()
-                .with_vector_size_mut::<Const<2>>();
-            #[unroll]
-            for row in 0..comptime!(products.rows(parts)) {
-                let at_row = own_row(row, parts, products) as usize;
-                #[unroll]
-                for tile in 0..tiles {
-                    let at = place(at_row, tile, width, self.group) * 4usize
-                        + UNIT_POS as usize % 4usize;
-                    let pair = comptime!(products.pair_of(row, tile, tiles));
-                    pairs[at] = Vector::cast_from(sums[pair]);
-                }
-            }
-        }
-    }
-
     /// Writes rows of `dim` elements to those of `tensor` that have a token.
-    pub(super) fn store(
+    pub(in crate::cube) fn store(
         &self,
         tensor: &mut Tensor<Vector<E, N>>,
         rows: &HeadRows,
@@ -504,7 +295,7 @@ impl<E: Float, N: Size> Stage<E, N> {
         let (width, tile_rows, units) = comptime!((self.dim, self.rows, self.units));
         #[unroll]
         for n in 0..comptime!(moved(tile_rows, width, units)) {
-            let moved = moved_chunk(n, width, units, self.group);
+            let moved = moved_chunk(n, width, units);
             if moved.row < tile_rows && moved.chunk < comptime!(dim / LANES) {
                 let token = tokens[moved.row];
                 if token != NONE {

@@ -9,32 +9,32 @@ use crate::cube::walk::{Distances, no_visits};
 /// A visit, or that there is none.
 #[derive(CubeType, CubeTypeMut, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-pub(super) struct Visit {
+pub(in crate::cube) struct Visit {
     /// Whether there is one.
-    pub(super) any: bool,
+    pub(in crate::cube) any: bool,
     /// Whether all its pairs attend.
-    pub(super) all: bool,
+    pub(in crate::cube) all: bool,
     /// The query head, counted in its group, where queries are visited.
-    pub(super) head: i32,
-    pub(super) distances: Distances,
+    pub(in crate::cube) head: i32,
+    pub(in crate::cube) distances: Distances,
 }
 
 /// The visit at hand, the next, and where their rows are: in one of two slots, their tokens in one of three.
 #[derive(CubeType)]
-pub(super) struct Pipeline {
-    pub(super) visit: Visit,
-    pub(super) next: Visit,
+pub(in crate::cube) struct Pipeline {
+    pub(in crate::cube) visit: Visit,
+    pub(in crate::cube) next: Visit,
     /// The first row of this visit's slot.
-    pub(super) slot: usize,
+    pub(in crate::cube) slot: usize,
     /// The first row of its tokens.
-    pub(super) tokens: usize,
+    pub(in crate::cube) tokens: usize,
     #[cube(comptime)]
     rows: usize,
 }
 
 /// Before the first visit of `rows` rows.
 #[cube]
-pub(super) fn pipeline(#[comptime] rows: usize) -> Pipeline {
+pub(in crate::cube) fn pipeline(#[comptime] rows: usize) -> Pipeline {
     let none = Visit {
         any: false.runtime(),
         all: false.runtime(),
@@ -53,17 +53,17 @@ pub(super) fn pipeline(#[comptime] rows: usize) -> Pipeline {
 #[cube]
 impl Pipeline {
     /// The slot of the next visit.
-    pub(super) fn next_slot(&self) -> usize {
+    pub(in crate::cube) fn next_slot(&self) -> usize {
         self.rows - self.slot
     }
 
     /// The place of the next visit's tokens.
-    pub(super) fn next_tokens(&self) -> usize {
+    pub(in crate::cube) fn next_tokens(&self) -> usize {
         self.after(self.tokens)
     }
 
     /// The place of the tokens of the visit after the next.
-    pub(super) fn later_tokens(&self) -> usize {
+    pub(in crate::cube) fn later_tokens(&self) -> usize {
         self.after(self.next_tokens())
     }
 
@@ -73,7 +73,7 @@ impl Pipeline {
     }
 
     /// Goes on to the next visit, after which comes `later`.
-    pub(super) fn turn(&mut self, later: Visit) {
+    pub(in crate::cube) fn turn(&mut self, later: Visit) {
         self.slot = self.next_slot();
         self.tokens = self.next_tokens();
         self.visit = self.next;

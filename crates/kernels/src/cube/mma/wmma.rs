@@ -305,7 +305,7 @@ pub(super) fn put_sums<E: Float, N: Size>(
                 chunk.insert(comptime!(2 * r), E::cast_from(pair.extract(0usize)));
                 chunk.insert(comptime!(2 * r + 1), E::cast_from(pair.extract(1usize)));
             }
-            let at = place(row, comptime!(2 * n) + upper(), width, 0usize);
+            let at = place(row, comptime!(2 * n) + upper(), width);
             stage.chunks[at] = chunk;
         }
     }

@@ -8,10 +8,14 @@ use super::scratch::scratch;
 use super::size::{CubeSize, LANES};
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
-use crate::cube::rows::{HeadRows, head_rows};
+use crate::cube::index::KEY_TILES;
+use crate::cube::place::place;
+use crate::cube::rows::{HeadRows, head_keys, head_queries};
 use crate::cube::stats::stats_at;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{KeyTile, NONE, Span, all_attend, key_reach, key_tile, rows_reach, span};
+use crate::cube::walk::{
+    KeyTile, NONE, Span, all_attend, heads_at, key_reach, key_tile, rows_reach, span,
+};
 
 /// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
 ///
@@ -36,7 +40,6 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
-    seq_kv: u32,
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
@@ -49,28 +52,25 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
 
     let cube = CUBE_POS as u32;
     let kv_head = (cube % kv_heads) as usize;
-    let sequence = ((cube / kv_heads) % batch) as usize;
-    let tile_index = i32::cast_from(cube / kv_heads / batch);
-    let span = span(index, sequence);
-    let rows_end = span.kv_start + i32::cast_from(seq_kv);
-    let heads_at = (batch * 4u32) as usize;
-    let own = key_tile(
-        index,
-        heads_at + heads as usize,
-        kv_head,
-        tile_index,
-        span.kv_start,
-        rows_end,
-        tile,
-    );
-    let k_rows = head_rows::<E, N>(k, sequence, kv_head, span.kv_start, LANES);
-    let v_rows = head_rows::<E, N>(v, sequence, kv_head, span.kv_start, LANES);
+    let place = place(index, cube / kv_heads, KEY_TILES);
+    let span = span(index, place.sequence);
+    let heads_at = heads_at(index);
+    let groups_at = heads_at + heads as usize;
+    let own = key_tile(index, groups_at, kv_head, place.number, &span, tile);
+    let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
+    let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
 
     let mut tokens = Array::<i32>::new(rows);
     let mut keys = Array::<i32>::new(rows);
     #[unroll]
     for i in 0..rows {
-        let token = own.token(index, owned_row(i, size), span.kv_start, rows_end, tile);
+        let token = own.token(
+            index,
+            owned_row(i, size),
+            span.kv_start,
+            span.kv_rows_end,
+            tile,
+        );
         tokens[i] = token;
         keys[i] = select(token < span.kv_end, token, NONE);
     }
@@ -95,14 +95,14 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     for head_in_group in 0..group {
         let head = kv_head * group + head_in_group;
         let head_record = usize::cast_from(index[heads_at + head]);
-        let q_rows = head_rows::<E, N>(q, sequence, head, span.q_start, LANES);
-        let d_out_rows = head_rows::<E, N>(d_out, sequence, head, span.q_start, LANES);
+        let q_rows = head_queries::<E, N>(q, &span, head, LANES);
+        let d_out_rows = head_queries::<E, N>(d_out, &span, head, LANES);
         for interval in 0..own.intervals(index, head_in_group, tile) {
             let visits = own.visits(index, head_record, head_in_group, interval, &span, tile);
             for visit in 0..visits.blocks.visits(span.q_start, span.q_end, visited) {
                 let query_rows = visits.blocks.rows(visit, span.q_start, span.q_end, visited);
-                let at = (sequence * heads as usize + head) * seq_q as usize;
-                scratch.visit_queries(index, &query_rows, stats, at, span.q_start, visited);
+                let at = (span.item * heads as usize + head) * seq_q as usize;
+                scratch.visit_queries(index, &query_rows, stats, at, span.q_zero, visited);
                 scratch.visit::<E>(0usize, q, &q_rows);
                 scratch.visit::<E>(1usize, d_out, &d_out_rows);
                 scratch.staged();
@@ -116,7 +116,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     lse[j] = f32::new(0.0);
                     d[j] = f32::new(0.0);
                     if queries[j] != NONE {
-                        let row = at + usize::cast_from(queries[j] - span.q_start);
+                        let row = at + usize::cast_from(queries[j] - span.q_zero);
                         let of_row = stats_at(stats, row, (batch * heads * seq_q) as usize);
                         lse[j] = of_row.lse;
                         d[j] = of_row.d;
@@ -172,11 +172,11 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         }
     }
 
-    let dk_rows = head_rows::<E, N>(&*d_keys, sequence, kv_head, span.kv_start, LANES);
+    let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head, LANES);
     let dv_rows = HeadRows {
-        base: dv_at + sequence * dv_sequence + kv_head * dv_head,
+        base: dv_at + span.item * dv_sequence + kv_head * dv_head,
         stride: dv_token,
-        start: span.kv_start,
+        start: span.kv_zero,
     };
     #[unroll]
     for i in 0..rows {

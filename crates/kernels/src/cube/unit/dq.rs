@@ -9,7 +9,7 @@ use super::scratch::scratch;
 use super::size::LANES;
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
-use crate::cube::rows::head_rows;
+use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::stats::stats_at;
 use crate::cube::walk::{NONE, query_reach, query_tile};
 
@@ -38,14 +38,14 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let size = comptime!(config.unit);
     let (rows, columns, held) = comptime!((size.rows(), size.columns(), size.held(head_dim)));
 
-    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let own = query_tile(index, heads, kv_heads, tile);
     let span = own.span;
     let tokens = own_tokens(&own, index, tile, size);
     let queries = queries_of(&tokens, &span, size);
-    let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
-    let d_out_rows = head_rows::<E, N>(d_out, own.sequence, own.head, span.q_start, LANES);
-    let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
-    let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+    let d_out_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);
+    let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+    let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
     let queries_reach = query_reach(&own, tile);
     let query_rows = staged_queries(&own, index, head_dim, tile, size);
     let gradient_rows = staged_queries(&own, index, value_dim, tile, size);
@@ -57,8 +57,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         lse[i] = f32::new(0.0);
         d[i] = f32::new(0.0);
         if queries[i] != NONE {
-            let row = (own.sequence * heads as usize + own.head) * seq_q as usize
-                + usize::cast_from(queries[i] - span.q_start);
+            let row = (span.item * heads as usize + own.head) * seq_q as usize
+                + usize::cast_from(queries[i] - span.q_zero);
             let of_row = stats_at(stats, row, (batch * heads * seq_q) as usize);
             lse[i] = of_row.lse;
             d[i] = of_row.d;
@@ -113,7 +113,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             }
         }
     }
-    let dq_rows = head_rows::<E, N>(&*dq, own.sequence, own.head, span.q_start, LANES);
+    let dq_rows = head_queries::<E, N>(&*dq, &span, own.head, LANES);
     #[unroll]
     for i in 0..rows {
         let empty = queries[i] == NONE || lse[i] < f32::MIN;

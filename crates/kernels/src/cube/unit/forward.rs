@@ -9,7 +9,7 @@ use super::scratch::scratch;
 use super::size::LANES;
 use crate::cube::config::Config;
 use crate::cube::round::rounded;
-use crate::cube::rows::head_rows;
+use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::walk::{NONE, query_reach, query_tile};
 
 /// Where a row's maximum starts.
@@ -28,7 +28,6 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     index: &[i32],
     scale: f32,
     minus_infinity: f32,
-    batch: u32,
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
@@ -41,13 +40,13 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let size = comptime!(config.unit);
     let (rows, columns, held) = comptime!((size.rows(), size.columns(), size.held(value_dim)));
 
-    let own = query_tile(index, batch, heads, kv_heads, seq_q, tile);
+    let own = query_tile(index, heads, kv_heads, tile);
     let span = own.span;
     let tokens = own_tokens(&own, index, tile, size);
     let queries = queries_of(&tokens, &span, size);
-    let q_rows = head_rows::<E, N>(q, own.sequence, own.head, span.q_start, LANES);
-    let k_rows = head_rows::<E, N>(k, own.sequence, own.kv_head, span.kv_start, LANES);
-    let v_rows = head_rows::<E, N>(v, own.sequence, own.kv_head, span.kv_start, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+    let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+    let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
     let queries_reach = query_reach(&own, tile);
     let query_rows = staged_queries(&own, index, head_dim, tile, size);
 
@@ -130,7 +129,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     }
 
     scratch.row_sum(&mut sums);
-    let out_rows = head_rows::<E, N>(&*out, own.sequence, own.head, span.q_start, LANES);
+    let out_rows = head_queries::<E, N>(&*out, &span, own.head, LANES);
     #[unroll]
     for i in 0..rows {
         if tokens[i] != NONE {
@@ -148,8 +147,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     let rounded = rounded::<E, N>(exact, LANES, config.results);
                     values[i * held + u] = exact - Vector::<f32, N>::cast_from(rounded);
                 }
-                let rounding_rows =
-                    head_rows::<E, N>(&*rounding, own.sequence, own.head, span.q_start, LANES);
+                let rounding_rows = head_queries::<E, N>(&*rounding, &span, own.head, LANES);
                 store_row::<E, N>(
                     rounding,
                     &rounding_rows,
@@ -162,8 +160,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 );
             }
             if first_across(size) {
-                let row = (own.sequence * heads as usize + own.head) * seq_q as usize
-                    + usize::cast_from(tokens[i] - span.q_start);
+                let row = (span.item * heads as usize + own.head) * seq_q as usize
+                    + usize::cast_from(tokens[i] - span.q_zero);
                 lse[row] = select(empty, minus_infinity, maxima[i] + sums[i].ln());
             }
         }

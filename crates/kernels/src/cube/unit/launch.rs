@@ -45,7 +45,6 @@ pub(in crate::cube) fn forward(
             call.index_arg(),
             call.problem.scale() as f32,
             f32::NEG_INFINITY,
-            shape.batch as u32,
             shape.num_heads as u32,
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
@@ -149,7 +148,6 @@ pub(in crate::cube) fn dkdv(
             shape.num_heads as u32,
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
-            shape.seq_kv as u32,
             Config {
                 keys: target.dk.is_some(),
                 values: target.dv.is_some(),

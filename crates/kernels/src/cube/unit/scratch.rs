@@ -63,7 +63,7 @@ impl<N: Size> Scratch<N> {
         sync_cube();
     }
 
-    /// Sets the queries that are visited next, of the head whose first row in `stats` is `first_row`.
+    /// Sets the queries that are visited next, of the head whose row 0 is `first_row` in `stats`.
     ///
     /// Queries that attend nothing are left out: theirs and their gradients' rows may hold anything.
     pub(super) fn visit_queries(
@@ -72,7 +72,7 @@ impl<N: Size> Scratch<N> {
         rows: &TokenRows,
         stats: &[f32],
         first_row: usize,
-        q_start: i32,
+        q_zero: i32,
         #[comptime] tile: Tile,
     ) {
         sync_cube();
@@ -80,7 +80,7 @@ impl<N: Size> Scratch<N> {
             let mut token = rows.token(index, UNIT_POS, tile);
             if token != NONE {
                 // Below any lse that is not minus infinity.
-                if stats[first_row + usize::cast_from(token - q_start)] < f32::MIN {
+                if stats[first_row + usize::cast_from(token - q_zero)] < f32::MIN {
                     token = NONE.runtime();
                 }
             }

@@ -30,10 +30,10 @@ pub(in crate::cube) fn key_tile(
     groups_at: usize,
     kv_head: usize,
     tile_index: i32,
-    kv_start: i32,
-    rows_end: i32,
+    span: &Span,
     #[comptime] tile: Tile,
 ) -> KeyTile {
+    let (kv_start, rows_end) = (span.kv_start, span.kv_rows_end);
     let slots = comptime!(tile.slots() as i32);
     let key_first = div(kv_start, tile.block);
     let key_end = div_up(rows_end, tile.block);

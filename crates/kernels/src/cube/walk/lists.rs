@@ -2,20 +2,30 @@
 
 use cubecl::prelude::*;
 
-use crate::cube::index::SPAN_WORDS;
+use crate::cube::index::{HEADER_WORDS, SEQUENCE_WORDS};
 use crate::cube::tile::Tile;
 
 /// No token: a row of a tile that holds nothing.
 pub(in crate::cube) const NONE: i32 = -1;
 
-/// Where the tokens of a sequence stand; ends are exclusive.
+/// Where the tokens of a sequence stand, and where their rows are; ends are exclusive.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(in crate::cube) struct Span {
+    /// Item of the batch.
+    pub(in crate::cube) item: usize,
+    /// The position that row 0 of the queries would have; below 0 where the sequence is not the first of its item.
+    pub(in crate::cube) q_zero: i32,
     pub(in crate::cube) q_start: i32,
     pub(in crate::cube) q_end: i32,
+    /// End of the rows that are its own, which are padding from `q_end` on.
+    pub(in crate::cube) q_rows_end: i32,
+    /// As `q_zero`, of the keys.
+    pub(in crate::cube) kv_zero: i32,
     pub(in crate::cube) kv_start: i32,
     pub(in crate::cube) kv_end: i32,
+    /// As `q_rows_end`, of the keys.
+    pub(in crate::cube) kv_rows_end: i32,
 }
 
 /// Some blocks: `first, first + step, ..`, or `count` entries of the index buffer from `first` on.
@@ -43,13 +53,24 @@ pub(in crate::cube) struct TokenRows {
 
 #[cube]
 pub(in crate::cube) fn span(index: &[i32], sequence: usize) -> Span {
-    let at = sequence * SPAN_WORDS;
+    let at = HEADER_WORDS + sequence * SEQUENCE_WORDS;
     Span {
-        q_start: index[at],
-        q_end: index[at + 1],
-        kv_start: index[at + 2],
-        kv_end: index[at + 3],
+        item: usize::cast_from(index[at]),
+        q_zero: index[at + 1],
+        q_start: index[at + 2],
+        q_end: index[at + 3],
+        q_rows_end: index[at + 4],
+        kv_zero: index[at + 5],
+        kv_start: index[at + 6],
+        kv_end: index[at + 7],
+        kv_rows_end: index[at + 8],
     }
+}
+
+/// Place of the records of the query heads, behind which are those of the groups.
+#[cube]
+pub(in crate::cube) fn heads_at(index: &[i32]) -> usize {
+    HEADER_WORDS + usize::cast_from(index[0]) * SEQUENCE_WORDS
 }
 
 /// `a / b` for `a >= 0`.

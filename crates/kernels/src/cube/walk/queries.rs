@@ -3,13 +3,15 @@
 use cubecl::prelude::*;
 
 use super::distances::{Distances, everything};
-use super::lists::{BlockList, Span, TokenRows, div, div_up, modulo, span};
-use crate::cube::index::{BAND_WORDS, ROW_WORDS};
+use super::lists::{BlockList, Span, TokenRows, div, div_up, heads_at, modulo, span};
+use crate::cube::index::{BAND_WORDS, QUERY_TILES, ROW_WORDS};
+use crate::cube::place::place;
 use crate::cube::tile::Tile;
 
 /// The query tile `tile_index` of a sequence, counted from its last one: with causal patterns the heaviest first.
 #[cube]
-fn query_rows(span: &Span, rows_end: i32, tile_index: i32, #[comptime] tile: Tile) -> TokenRows {
+fn query_rows(span: &Span, tile_index: i32, #[comptime] tile: Tile) -> TokenRows {
+    let rows_end = span.q_rows_end;
     let slots = comptime!(tile.slots() as i32);
     let first = div(div(span.q_start, tile.block), tile.slots()) * slots;
     let blocks = BlockList {
@@ -18,7 +20,7 @@ fn query_rows(span: &Span, rows_end: i32, tile_index: i32, #[comptime] tile: Til
         count: div_up(rows_end, tile.block) - first,
     };
     let visits = blocks.visits(span.q_start, rows_end, comptime!(tile.in_order()));
-    // A sequence with fewer tiles than the longest of the batch: nothing is left to visit.
+    // Beyond the tiles of the sequence nothing is left to visit.
     blocks.rows(
         select(tile_index < visits, visits - 1 - tile_index, visits),
         span.q_start,
@@ -202,12 +204,11 @@ impl RowWalk {
     }
 }
 
-/// The tile of queries of one cube. Grid: query tiles of all sequences and heads, the last tiles first.
+/// The tile of queries of one cube. Grid: query tiles of all sequences and heads, the last tiles of a sequence first.
 #[derive(CubeType)]
 pub(in crate::cube) struct QueryTile {
     pub(in crate::cube) head: usize,
     pub(in crate::cube) kv_head: usize,
-    pub(in crate::cube) sequence: usize,
     pub(in crate::cube) span: Span,
     pub(in crate::cube) rows: TokenRows,
     pub(in crate::cube) walk: RowWalk,
@@ -216,27 +217,19 @@ pub(in crate::cube) struct QueryTile {
 #[cube]
 pub(in crate::cube) fn query_tile(
     index: &[i32],
-    batch: u32,
     heads: u32,
     kv_heads: u32,
-    seq_q: u32,
     #[comptime] tile: Tile,
 ) -> QueryTile {
     let cube = CUBE_POS as u32;
     let head = (cube % heads) as usize;
-    let sequence = ((cube / heads) % batch) as usize;
-    let span = span(index, sequence);
-    let rows = query_rows(
-        &span,
-        span.q_start + i32::cast_from(seq_q),
-        i32::cast_from(cube / heads / batch),
-        tile,
-    );
-    let walk = row_walk(index, (batch * 4u32) as usize, head, &rows, &span, tile);
+    let place = place(index, cube / heads, QUERY_TILES);
+    let span = span(index, place.sequence);
+    let rows = query_rows(&span, place.number, tile);
+    let walk = row_walk(index, heads_at(index), head, &rows, &span, tile);
     QueryTile {
         head,
         kv_head: head / (heads / kv_heads) as usize,
-        sequence,
         span,
         rows,
         walk,

@@ -1,0 +1,108 @@
+//! Kernels of the engine of Hopper's GPUs.
+
+use cubecl::ir::ElemType;
+
+use super::devices::cuda;
+use super::kernels::{WGMMA, launches};
+use super::{BF16, F16, class_name, lowered};
+use crate::AttentionShape;
+use crate::cube::config::Config;
+use crate::cube::mma::products::Products;
+use crate::cube::round::Rounding;
+use crate::cube::tile::Tile;
+use crate::cube::unit::size::SLICES;
+use crate::cube::wgmma::size::{VISITED, forward_slots, gradient_slots, shared_bytes};
+
+/// Bytes of shared memory that a cube of these GPUs may have.
+const MOST: usize = 227 * 1024;
+
+/// Dims of keys and values, block, owned rows, and whether by tables: whole blocks, several and parts of them to a tile, padding,
+/// columns that are not full.
+const CLASSES: [([usize; 2], usize, usize, bool); 7] = [
+    ([128, 128], 64, 128, false),
+    ([128, 128], 64, 64, true),
+    ([64, 64], 16, 128, false),
+    ([80, 40], 128, 128, true),
+    ([16, 16], 200, 64, false),
+    ([40, 128], 72, 128, false),
+    ([96, 64], 48, 128, true),
+];
+
+#[test]
+fn kernels_of_groups_lower_for_cuda() {
+    for class in CLASSES {
+        for dtype in [F16, BF16] {
+            lower_class(class, dtype);
+        }
+    }
+}
+
+fn lower_class((dims, block, rows, table): ([usize; 2], usize, usize, bool), dtype: ElemType) {
+    let device = cuda();
+    let [head_dim, value_dim] = dims;
+    let shape = AttentionShape {
+        batch: 1,
+        num_heads: 1,
+        num_kv_heads: 1,
+        seq_q: 1,
+        seq_kv: 1,
+        head_dim,
+        value_dim,
+    };
+    let owned = Tile { rows, block, table };
+    let all = launches(&WGMMA, |kernel| Config {
+        owned,
+        visited: Tile {
+            rows: VISITED,
+            ..owned
+        },
+        head_dim,
+        value_dim,
+        rounding: table,
+        unit: SLICES,
+        results: Rounding::Conversion,
+        keys: false,
+        values: false,
+        parts: 1,
+        products: Products::Mma,
+        instructions: true,
+        slots: match kernel {
+            "forward" => forward_slots(rows, &shape, MOST),
+            _ => gradient_slots(rows, &shape, MOST),
+        }
+        .expect("a ring fits"),
+        brain: dtype == BF16,
+    });
+    for launch in all {
+        let own = match launch.kernel {
+            "forward" => [head_dim.max(value_dim), 0],
+            _ => dims,
+        };
+        let name = format!(
+            "wgmma-{}-{}",
+            launch.kernel,
+            class_name(launch.config, dtype)
+        );
+        let kernel = (launch.make)(&device, launch.config, dtype);
+        let kernel = lowered(&device, &name, &*kernel, launch.written);
+        let counted = shared_bytes(rows, own, dims, launch.config.slots);
+        assert!(
+            kernel.shared_memory_size <= counted && counted <= MOST,
+            "{name}: {} bytes of shared memory, not {counted}",
+            kernel.shared_memory_size
+        );
+        let dtype = if launch.config.brain { "bf16" } else { "f16" };
+        for part in [
+            &format!("wgmma.mma_async.sync.aligned.m64n{VISITED}k16.f32.{dtype}.{dtype}"),
+            "mbarrier.try_wait",
+            "cp.async.mbarrier.arrive.noinc",
+            "cp.async.cg",
+            "fence.proxy.async",
+        ] {
+            assert!(kernel.source.contains(part), "{name}: no {part}");
+        }
+        // Cubes of one group have registers enough.
+        let changes = kernel.source.contains("setmaxnreg");
+        assert_eq!(changes, rows > 64, "{name}");
+    }
+}

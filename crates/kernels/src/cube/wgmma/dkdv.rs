@@ -1,0 +1,257 @@
+//! dK and dV: a cube owns a tile of keys of one class and visits the queries of all heads of the group.
+
+use cubecl::prelude::*;
+
+use super::instructions::{copies_done, end_copies, set_registers, sync_units};
+use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
+use super::queries::fill;
+use super::ring::{first_turn, ring};
+use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
+use super::tiles::tiles;
+use super::work::{WORKING, first_row, own_tokens_of};
+use crate::cube::config::Config;
+use crate::cube::index::KEY_TILES;
+use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
+use crate::cube::mma::keys::{Group, key_tokens, visited_stats};
+use crate::cube::mma::mask::{attended, keep_attended};
+use crate::cube::mma::products::Products;
+use crate::cube::mma::stage::{LANES, chunks, padded};
+use crate::cube::mma::weight::weight;
+use crate::cube::place::place;
+use crate::cube::rows::{HeadRows, head_keys};
+use crate::cube::walk::{heads_at, key_tile, span};
+
+/// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
+///
+/// `d_keys` has the strides of dK; the rows of dV begin at vector `dv_at` and have the strides `dv_sequence`, `dv_head` and
+/// `dv_token`, in vectors. Grid: key tiles of all sequences and heads, by class.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(in crate::cube) fn dkdv<E: Float, N: Size>(
+    q: &Tensor<Vector<E, N>>,
+    k: &Tensor<Vector<E, N>>,
+    v: &Tensor<Vector<E, N>>,
+    d_out: &Tensor<Vector<E, N>>,
+    stats: &[f32],
+    d_keys: &mut Tensor<Vector<E, N>>,
+    index: &[i32],
+    scale: f32,
+    infinity: f32,
+    dv_at: usize,
+    dv_sequence: usize,
+    dv_head: usize,
+    dv_token: usize,
+    batch: u32,
+    heads: u32,
+    kv_heads: u32,
+    seq_q: u32,
+    #[comptime] config: Config,
+    #[define(E)] _dtype: ElemType,
+) {
+    let (tile, visited) = comptime!((config.owned, config.visited));
+    let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let (units, working) = comptime!((units(tile.rows), consumers(tile.rows)));
+    let (fewer, more) = comptime!(registers(tile.rows, (head_dim + value_dim) / 2));
+    let (columns, brain) = comptime!((visited.rows / 8, config.brain));
+    let factor = scale * f32::new(core::f32::consts::LOG2_E);
+
+    let cube = CUBE_POS as u32;
+    let kv_head = (cube % kv_heads) as usize;
+    let place = place(index, cube / kv_heads, KEY_TILES);
+    let span = span(index, place.sequence);
+    let heads_at = heads_at(index);
+    let groups_at = heads_at + heads as usize;
+    let own = key_tile(index, groups_at, kv_head, place.number, &span, tile);
+    let first_head = kv_head * (heads / kv_heads) as usize;
+    let group = Group {
+        heads: (heads / kv_heads) as i32,
+        records: heads_at + first_head,
+        stats: (span.item * heads as usize + first_head) * seq_q as usize,
+        head_rows: seq_q as usize,
+        all_rows: (batch * heads * seq_q) as usize,
+    };
+    let mut owned = tiles::<E, N>(1usize, tile.rows, head_dim, head_dim);
+    let mut values = tiles::<E, N>(1usize, tile.rows, value_dim, value_dim);
+    let queries = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
+    let gradients = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
+    let mut rows = visited_stats(comptime!(config.slots * visited.rows));
+    let mut ring = ring(config.slots, tile.rows);
+    let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
+    sync_cube();
+    if UNIT_POS < comptime!(PRODUCERS as u32) {
+        if comptime!(tile.rows > 64) {
+            set_registers(fewer, false);
+        }
+        if UNIT_POS < comptime!(FILLERS as u32) {
+            fill::<E, N>(
+                &mut ring, &own, index, &group, &span, first_head, q, &queries, d_out, &gradients,
+                stats, &mut rows, infinity, tile, visited,
+            );
+        }
+    } else {
+        if comptime!(tile.rows > 64) {
+            set_registers(more, true);
+        }
+        let unit = (UNIT_POS - comptime!(PRODUCERS as u32)) as usize;
+        let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
+        let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
+        owned.copy(
+            0u32.runtime(),
+            k,
+            &k_rows,
+            &own_tokens,
+            0usize.runtime(),
+            span.kv_end,
+            unit,
+            working,
+        );
+        values.copy(
+            0u32.runtime(),
+            v,
+            &v_rows,
+            &own_tokens,
+            0usize.runtime(),
+            span.kv_end,
+            unit,
+            working,
+        );
+        end_copies();
+        let row = first_row(unit);
+        let keys = own_tokens_of(&own_tokens, row, span.kv_end);
+        copies_done(0usize);
+        sync_units(WORKING, working);
+
+        let at = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);
+        declare("s", visited.rows);
+        declare("t", visited.rows);
+        declare("dk", comptime!(padded(head_dim)));
+        declare("dv", comptime!(padded(value_dim)));
+        let mut turn = first_turn();
+        let mut more = ring.wait_until_full(&turn);
+        if more {
+            begin_scores::<E, N>("s", &owned, at, &queries, turn.slot, brain);
+            while more {
+                let place = turn.slot as usize * comptime!(visited.rows);
+                let all = ring.all(&turn);
+                // Looked up before there are products in all of a unit's registers.
+                let mut bits = Array::<u32>::new(1usize);
+                bits[0usize] = u32::MAX.runtime();
+                if !all {
+                    let record = usize::cast_from(index[group.records + ring.head(&turn) as usize]);
+                    let of_visit = attended(
+                        &ring.distances(&turn),
+                        index,
+                        record,
+                        &keys,
+                        &rows.tokens,
+                        place,
+                        columns,
+                        1usize,
+                        false,
+                        tile,
+                        Products::Mma,
+                    );
+                    bits[0usize] = of_visit[0usize];
+                }
+                if comptime!(config.keys) {
+                    begin_scores::<E, N>("t", &values, at, &gradients, turn.slot, brain);
+                    products_done(1usize);
+                } else {
+                    products_done(0usize);
+                }
+                let mut weights = take("s", visited.rows);
+                #[unroll]
+                for n in 0..comptime!(2 * columns) {
+                    let mut pair = weights[n];
+                    #[unroll]
+                    for e in 0..2usize {
+                        let of_row = rows.of_pair(place, n, e, columns, Products::Mma);
+                        let power = fma(pair.extract(e), factor, -of_row.extract(0usize));
+                        pair.insert(e, weight(power, true));
+                    }
+                    weights[n] = pair;
+                }
+                if !all {
+                    keep_attended(&mut weights, &bits, f32::new(0.0), columns, 1usize);
+                }
+                let mut d_scores = zeros(columns);
+                if comptime!(config.keys) {
+                    products_done(0usize);
+                    let gradients_of = take("t", visited.rows);
+                    #[unroll]
+                    for n in 0..comptime!(2 * columns) {
+                        let mut pair = gradients_of[n];
+                        #[unroll]
+                        for e in 0..2usize {
+                            let of_row = rows.of_pair(place, n, e, columns, Products::Mma);
+                            let d_score = pair.extract(e) - of_row.extract(1usize);
+                            pair.insert(e, weights[n].extract(e) * d_score);
+                        }
+                        d_scores[n] = pair;
+                    }
+                    if !all {
+                        keep_attended(&mut d_scores, &bits, f32::new(0.0), columns, 1usize);
+                    }
+                }
+                if comptime!(config.values) {
+                    let weights = rounded::<E>(&weights, columns);
+                    begin_values::<E, N>("dv", &weights, &gradients, turn.slot, brain);
+                }
+                if comptime!(config.keys) {
+                    let d_scores = rounded::<E>(&d_scores, columns);
+                    begin_values::<E, N>("dk", &d_scores, &queries, turn.slot, brain);
+                }
+                let before = turn;
+                turn = before.next(ring.slots);
+                more = ring.wait_until_full(&turn);
+                if more {
+                    // The next scores are computed while these weights are multiplied.
+                    begin_scores::<E, N>("s", &owned, at, &queries, turn.slot, brain);
+                    products_done(1usize);
+                    ring.done(&before);
+                }
+            }
+            products_done(0usize);
+        }
+
+        // All have read what is owned, and it is written next.
+        sync_units(WORKING, working);
+        if comptime!(config.keys) {
+            let mut sums = take("dk", comptime!(padded(head_dim)));
+            scale_rows(
+                &mut sums,
+                &keys,
+                comptime!(chunks(head_dim)),
+                1usize,
+                Products::Mma,
+                scale,
+            );
+            owned.put_sums(&sums, row, comptime!(chunks(head_dim)));
+        }
+        if comptime!(config.values) {
+            let mut sums = take("dv", comptime!(padded(value_dim)));
+            scale_rows(
+                &mut sums,
+                &keys,
+                comptime!(chunks(value_dim)),
+                1usize,
+                Products::Mma,
+                f32::new(1.0),
+            );
+            values.put_sums(&sums, row, comptime!(chunks(value_dim)));
+        }
+        sync_units(WORKING, working);
+        if comptime!(config.keys) {
+            let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head, LANES);
+            owned.store(d_keys, &dk_rows, &own_tokens, unit, working, head_dim);
+        }
+        if comptime!(config.values) {
+            let dv_rows = HeadRows {
+                base: dv_at + span.item * dv_sequence + kv_head * dv_head,
+                stride: dv_token,
+                start: span.kv_zero,
+            };
+            values.store(d_keys, &dv_rows, &own_tokens, unit, working, value_dim);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! dQ: a cube owns a tile of queries and visits the keys of their blocks.
+
+use cubecl::prelude::*;
+
+use super::instructions::{copies_done, end_copies, set_registers, sync_units};
+use super::keys::fill;
+use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
+use super::ring::{first_turn, ring};
+use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
+use super::tiles::tiles;
+use super::work::{WORKING, first_row, mask, own_tokens_of};
+use crate::cube::config::Config;
+use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
+use crate::cube::mma::products::Products;
+use crate::cube::mma::queries::own_tokens;
+use crate::cube::mma::stage::{LANES, chunks, padded};
+use crate::cube::mma::weight::weight;
+use crate::cube::rows::{head_keys, head_queries};
+use crate::cube::stats::stats_at;
+use crate::cube::walk::{NONE, query_tile};
+
+/// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(in crate::cube) fn dq<E: Float, N: Size>(
+    q: &Tensor<Vector<E, N>>,
+    k: &Tensor<Vector<E, N>>,
+    v: &Tensor<Vector<E, N>>,
+    d_out: &Tensor<Vector<E, N>>,
+    stats: &[f32],
+    dq: &mut Tensor<Vector<E, N>>,
+    index: &[i32],
+    scale: f32,
+    batch: u32,
+    heads: u32,
+    kv_heads: u32,
+    seq_q: u32,
+    #[comptime] config: Config,
+    #[define(E)] _dtype: ElemType,
+) {
+    let (tile, visited) = comptime!((config.owned, config.visited));
+    let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
+    let (units, working) = comptime!((units(tile.rows), consumers(tile.rows)));
+    let (fewer, more) = comptime!(registers(tile.rows, head_dim / 2));
+    let (columns, brain) = comptime!((visited.rows / 8, config.brain));
+    let log2_e = f32::new(core::f32::consts::LOG2_E);
+    let factor = scale * log2_e;
+
+    let own = query_tile(index, heads, kv_heads, tile);
+    let span = own.span;
+    let mut owned = tiles::<E, N>(1usize, tile.rows, head_dim, head_dim);
+    let gradients = tiles::<E, N>(1usize, tile.rows, value_dim, value_dim);
+    let keys = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
+    let values = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
+    let mut tokens = Shared::<[i32]>::new_slice(comptime!(config.slots * visited.rows));
+    let mut ring = ring(config.slots, tile.rows);
+    let own_tokens = own_tokens(&own, index, tile, units);
+    sync_cube();
+    if UNIT_POS < comptime!(PRODUCERS as u32) {
+        if comptime!(tile.rows > 64) {
+            set_registers(fewer, false);
+        }
+        let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+        let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
+        if UNIT_POS < comptime!(FILLERS as u32) {
+            fill::<E, N>(
+                &mut ring,
+                &own,
+                index,
+                k,
+                &k_rows,
+                &keys,
+                v,
+                &v_rows,
+                &values,
+                &mut tokens,
+                tile,
+                visited,
+            );
+        }
+    } else {
+        if comptime!(tile.rows > 64) {
+            set_registers(more, true);
+        }
+        let unit = (UNIT_POS - comptime!(PRODUCERS as u32)) as usize;
+        let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+        let d_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);
+        owned.copy(
+            0u32.runtime(),
+            q,
+            &q_rows,
+            &own_tokens,
+            0usize.runtime(),
+            span.q_end,
+            unit,
+            working,
+        );
+        gradients.copy(
+            0u32.runtime(),
+            d_out,
+            &d_rows,
+            &own_tokens,
+            0usize.runtime(),
+            span.q_end,
+            unit,
+            working,
+        );
+        end_copies();
+
+        let row = first_row(unit);
+        let queries = own_tokens_of(&own_tokens, row, span.q_end);
+        let mut lse = Array::<f32>::new(2usize);
+        let mut d = Array::<f32>::new(2usize);
+        #[unroll]
+        for half in 0..2usize {
+            lse[half] = f32::new(0.0);
+            d[half] = f32::new(0.0);
+            if queries[half] != NONE {
+                let row = (span.item * heads as usize + own.head) * seq_q as usize
+                    + usize::cast_from(queries[half] - span.q_zero);
+                let of_row = stats_at(stats, row, (batch * heads * seq_q) as usize);
+                lse[half] = of_row.lse * log2_e;
+                d[half] = of_row.d;
+            }
+        }
+        copies_done(0usize);
+        sync_units(WORKING, working);
+
+        let group = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);
+        declare("s", visited.rows);
+        declare("t", visited.rows);
+        declare("dq", comptime!(padded(head_dim)));
+        let mut turn = first_turn();
+        let mut more = ring.wait_until_full(&turn);
+        if more {
+            let mut d_scores = zeros(columns);
+            begin_scores::<E, N>("s", &owned, group, &keys, turn.slot, brain);
+            begin_scores::<E, N>("t", &gradients, group, &values, turn.slot, brain);
+            while more {
+                products_done(1usize);
+                let products = take("s", visited.rows);
+                let mut weights = zeros(columns);
+                #[unroll]
+                for n in 0..comptime!(2 * columns) {
+                    let mut pair = products[n];
+                    #[unroll]
+                    for e in 0..2usize {
+                        let power = fma(pair.extract(e), factor, -lse[comptime!(n % 2)]);
+                        pair.insert(e, weight(power, true));
+                    }
+                    weights[n] = pair;
+                }
+                products_done(0usize);
+                let gradients_of = take("t", visited.rows);
+                #[unroll]
+                for n in 0..comptime!(2 * columns) {
+                    let mut pair = gradients_of[n] - Vector::new(d[comptime!(n % 2)]);
+                    pair *= weights[n];
+                    d_scores[n] = pair;
+                }
+                mask(
+                    &mut d_scores,
+                    &ring,
+                    &turn,
+                    index,
+                    own.walk.record,
+                    &queries,
+                    &tokens,
+                    f32::new(0.0),
+                    true,
+                    tile,
+                    visited,
+                );
+                let rounded = rounded::<E>(&d_scores, columns);
+                begin_values::<E, N>("dq", &rounded, &keys, turn.slot, brain);
+                let before = turn;
+                turn = before.next(ring.slots);
+                more = ring.wait_until_full(&turn);
+                if more {
+                    // The next scores are computed while these weights are multiplied.
+                    begin_scores::<E, N>("s", &owned, group, &keys, turn.slot, brain);
+                    products_done(1usize);
+                    ring.done(&before);
+                    begin_scores::<E, N>("t", &gradients, group, &values, turn.slot, brain);
+                }
+            }
+            products_done(0usize);
+        }
+
+        // Of queries that attend nothing too: keys that others of the tile attend may be infinite, and 0 times that is not 0.
+        let mut attending = Array::<i32>::new(2usize);
+        #[unroll]
+        for half in 0..2usize {
+            attending[half] = select(lse[half] < f32::MIN, NONE, queries[half]);
+        }
+        let mut sums = take("dq", comptime!(padded(head_dim)));
+        scale_rows(
+            &mut sums,
+            &attending,
+            comptime!(chunks(head_dim)),
+            1usize,
+            Products::Mma,
+            scale,
+        );
+        // All have read what is owned, and it is written next.
+        sync_units(WORKING, working);
+        owned.put_sums(&sums, row, comptime!(chunks(head_dim)));
+        sync_units(WORKING, working);
+        let dq_rows = head_queries::<E, N>(&*dq, &span, own.head, LANES);
+        owned.store(dq, &dq_rows, &own_tokens, unit, working, head_dim);
+    }
+}

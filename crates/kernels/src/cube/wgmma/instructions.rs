@@ -1,0 +1,123 @@
+//! Instructions of Hopper's GPUs that CubeCL has no operation for, other than products.
+
+use cubecl::prelude::*;
+
+/// Makes a barrier of shared memory that `count` arrivals complete.
+#[cube]
+pub(super) fn new_barrier(address: u32, #[comptime] count: usize) {
+    gpu_asm!(
+        "mbarrier.init.shared::cta.b64 [{address}], {count};",
+        address = in(_) address,
+        count = const count,
+        options(readonly)
+    );
+}
+
+/// Arrives at a barrier: all that this unit has written is seen by who waits for it.
+#[cube]
+pub(super) fn arrive(address: u32) {
+    gpu_asm!(
+        "mbarrier.arrive.shared::cta.b64 _, [{address}];",
+        address = in(_) address,
+        options(readonly)
+    );
+}
+
+/// Arrives at a barrier once all copies that this unit has begun are done.
+#[cube]
+pub(super) fn arrive_after_copies(address: u32) {
+    gpu_asm!(
+        "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [{address}];",
+        address = in(_) address,
+        options(readonly)
+    );
+}
+
+/// Waits until a phase of a barrier, 0 or 1 by turns, is complete.
+#[cube]
+pub(super) fn wait_for(address: u32, phase: u32) {
+    // Instructions take the address of a variable, and the value of an expression.
+    let phase = phase & 1u32;
+    gpu_asm!(
+        "{{ .reg .pred done; again: mbarrier.try_wait.parity.shared::cta.b64 done, [{address}], {phase}; @!done bra again; }}",
+        address = in(_) address,
+        phase = in(_) phase,
+        options(readonly)
+    );
+}
+
+/// Waits for `count` units, this one among them, that wait at the same `barrier`, 1 to 15.
+#[cube]
+pub(super) fn sync_units(#[comptime] barrier: usize, #[comptime] count: usize) {
+    gpu_asm!(
+        "bar.sync {barrier}, {count};",
+        barrier = const barrier,
+        count = const count,
+        options(readonly)
+    );
+}
+
+/// Ends a batch of this unit's copies.
+#[cube]
+pub(super) fn end_copies() {
+    gpu_asm!("cp.async.commit_group;", options(readonly));
+}
+
+/// Waits for all batches of this unit's copies but the last `but`, and shows what they wrote to products.
+#[cube]
+pub(super) fn copies_done(#[comptime] but: usize) {
+    gpu_asm!(
+        "cp.async.wait_group {but}; fence.proxy.async.shared::cta;",
+        but = const but,
+        options(readonly)
+    );
+}
+
+/// Shows what this unit wrote to shared memory, or has been told of, to products.
+#[cube]
+pub(super) fn writes_done() {
+    gpu_asm!("fence.proxy.async.shared::cta;", options(readonly));
+}
+
+/// Changes the registers that each unit of a group of 128 has: `more` than before, or fewer.
+#[cube]
+pub(super) fn set_registers(#[comptime] count: usize, #[comptime] more: bool) {
+    gpu_asm!(
+        "setmaxnreg.{change}.sync.aligned.u32 {count};",
+        change = const if more { "inc" } else { "dec" },
+        count = const count,
+        options(readonly)
+    );
+}
+
+/// Begins to copy 16 bytes to `offset` bytes after an address of shared memory.
+#[cube]
+pub(super) fn copy_all<T: CubePrimitive>(source: &[T], address: u32, #[comptime] offset: usize) {
+    let source = source.as_ptr();
+    gpu_asm!(
+        "cp.async.cg.shared.global [{to}+{offset}], [{from}], 16;",
+        to = in(_) address,
+        from = mem_in(_) source,
+        offset = const offset,
+        options(explicit_mem)
+    );
+}
+
+/// As [`copy_all`], but of the bytes after the first `bytes` zeros.
+#[cube]
+pub(super) fn copy_some<T: CubePrimitive>(
+    source: &[T],
+    address: u32,
+    bytes: u32,
+    #[comptime] offset: usize,
+) {
+    let source = source.as_ptr();
+    gpu_asm!(
+        "cp.async.cg.shared.global [{to}+{offset}], [{from}], 16, {bytes};",
+        to = in(_) address,
+        from = mem_in(_) source,
+        bytes = in(_) bytes,
+        offset = const offset,
+        options(explicit_mem)
+    );
+}

@@ -1,0 +1,66 @@
+//! How the ring is filled for the kernels that own queries: with the keys and values that they visit.
+
+use cubecl::prelude::*;
+
+use super::instructions::sync_units;
+use super::ring::{Ring, first_turn};
+use super::size::FILLERS;
+use super::tiles::Tiles;
+use crate::cube::mma::queries::key_cursor;
+use crate::cube::rows::HeadRows;
+use crate::cube::tile::Tile;
+use crate::cube::walk::{QueryTile, query_reach};
+
+/// The barrier of the units that fill the ring.
+pub(super) const FILLING: usize = 1;
+
+/// Fills the ring with the rows of keys and values that a query tile visits, and their tokens, one slot after another.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn fill<E: Float, N: Size>(
+    ring: &mut Ring,
+    own: &QueryTile,
+    index: &[i32],
+    k: &Tensor<Vector<E, N>>,
+    k_rows: &HeadRows,
+    keys: &Tiles<E, N>,
+    v: &Tensor<Vector<E, N>>,
+    v_rows: &HeadRows,
+    values: &Tiles<E, N>,
+    tokens: &mut Shared<[i32]>,
+    #[comptime] tile: Tile,
+    #[comptime] visited: Tile,
+) {
+    let (end, unit) = (own.span.kv_end, UNIT_POS as usize);
+    let queries = query_reach(own, tile);
+    let mut cursor = key_cursor();
+    let mut turn = first_turn();
+    let mut more = true;
+    while more {
+        cursor.advance(index, &own.walk, &own.span, tile, visited);
+        let visit = cursor.describe(own, index, &queries, tile, visited);
+        let reach = cursor.reach(own, index, visited);
+        // Tiles of several blocks share their lists of tables and of diagonals, which hold blocks that none of them attends.
+        let whole = comptime!(visited.slots() == 1 && !visited.table).runtime()
+            && reach.complete
+            && visit.distances.stride == 1;
+        let first = turn.slot as usize * comptime!(visited.rows);
+        ring.wait_until_free(&turn);
+        ring.describe(&turn, &visit);
+        more = visit.any;
+        if !(whole && visit.all) && UNIT_POS < comptime!(visited.rows as u32) {
+            tokens[first + unit] = cursor.token(own, index, UNIT_POS, visited);
+        }
+        if whole {
+            keys.copy_whole(turn.slot, k, k_rows, reach.first_token, unit, FILLERS);
+            values.copy_whole(turn.slot, v, v_rows, reach.first_token, unit, FILLERS);
+        } else {
+            // After the last visit too: a tile of zeros, of which nothing attends.
+            sync_units(FILLING, FILLERS);
+            keys.copy(turn.slot, k, k_rows, &*tokens, first, end, unit, FILLERS);
+            values.copy(turn.slot, v, v_rows, &*tokens, first, end, unit, FILLERS);
+        }
+        ring.fill(&turn);
+        turn = turn.next(ring.slots);
+    }
+}

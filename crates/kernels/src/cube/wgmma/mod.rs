@@ -1,0 +1,18 @@
+//! The engine of Hopper's GPUs: products of four planes, by `wgmma`.
+//!
+//! A cube has a group of units that fills a ring of slots in shared memory with the rows that the cube visits, by asynchronous
+//! copies, and one to three groups that own 64 rows each and work on the slots: queries that visit keys (forward, dQ) or keys
+//! that visit queries (dK, dV). There is no barrier of the whole cube: each group waits for the slots it needs.
+
+pub(super) mod dkdv;
+pub(super) mod dq;
+pub(super) mod forward;
+mod instructions;
+mod keys;
+mod products;
+mod queries;
+mod ring;
+pub(super) mod size;
+mod softmax;
+mod tiles;
+mod work;

@@ -1,0 +1,226 @@
+//! Products of four planes together, by `wgmma`: 64 rows of a left operand at a time, while their units do something else.
+//!
+//! Each plane has the sums of 16 of the rows, and its units hold them as they hold those of products of one plane: in registers
+//! that the compiler of the kernel does not know and only the assembler does, so that it cannot move them while they are
+//! written. They have names. No unit reads them, and none changes weights that are multiplied, before it has waited.
+
+use std::fmt::Write;
+
+use cubecl::prelude::*;
+
+use super::size::VISITED;
+use super::tiles::{DESCRIPTOR, EIGHT_ROWS, Tiles, depth};
+use crate::cube::mma::fragments::{Pair, zeros};
+
+/// Units of a group.
+pub(in crate::cube) const GROUP: usize = 128;
+
+/// A chain of products into the registers called `name`, which it sets or `adds` to.
+fn chain(
+    name: &str,
+    adds: bool,
+    columns: usize,
+    dtype: &str,
+    products: impl Iterator<Item = String>,
+) -> String {
+    let sums: Vec<_> = (0..columns / 2).map(|n| format!("{name}{n}")).collect();
+    let sums = sums.join(", ");
+    let mut code = String::from(
+        "{ .reg .pred no, yes; .reg .b32 l; .reg .b64 a, b; setp.ne.b32 no, 0, 0; setp.eq.b32 yes, 0, 0; wgmma.fence.sync.aligned; ",
+    );
+    for (n, product) in products.enumerate() {
+        let (setup, operands) = product.split_once('|').unwrap_or(("", &product));
+        let (before, after) = operands.split_once('#').unwrap_or((operands, ""));
+        let added = if n == 0 && !adds { "no" } else { "yes" };
+        let _ = write!(
+            code,
+            "{setup} wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{dtype}.{dtype} {{{sums}}}, {before}, {added}, 1, 1{after}; "
+        );
+    }
+    code + "wgmma.commit_group.sync.aligned; }"
+}
+
+/// Products of rows with rows, 16 elements at a time: descriptors `$0` and `$1`, of tiles of `left` and `right` rows.
+fn score_chain(
+    name: &str,
+    columns: usize,
+    dim: usize,
+    left: usize,
+    right: usize,
+    dtype: &str,
+) -> String {
+    let product = |k| {
+        let (a, b) = (depth(k, left) / 16, depth(k, right) / 16);
+        format!(
+            "add.s32 l, $0, {a}; mov.b64 a, {{l, {DESCRIPTOR}}}; add.s32 l, $1, {b}; mov.b64 b, {{l, {DESCRIPTOR}}};|a, b#, 0, 0"
+        )
+    };
+    chain(name, false, columns, dtype, (0..dim / 16).map(product))
+}
+
+/// Steps of 16 visited rows.
+const STEPS: usize = VISITED / 16;
+
+/// Products of weights, `$0` and the next, with rows, 16 of them at a time: the descriptor after the weights.
+fn value_chain(name: &str, dim: usize, dtype: &str) -> String {
+    let product = |k: usize| {
+        let rows = 2 * k * EIGHT_ROWS / 16;
+        format!("add.s32 l, ${STEPS}, {rows}; mov.b64 b, {{l, {DESCRIPTOR}}};|${k}, b#, 1")
+    };
+    chain(name, true, dim, dtype, (0..STEPS).map(product))
+}
+
+fn type_name(brain: bool) -> &'static str {
+    if brain { "bf16" } else { "f16" }
+}
+
+fn declaration(name: &str, count: usize) -> String {
+    let mut code = format!(".reg .f32 {name}<{count}>;");
+    for n in 0..count {
+        let _ = write!(code, " mov.f32 {name}{n}, 0f00000000;");
+    }
+    code
+}
+
+/// Registers for sums with `columns` columns, zeros.
+#[cube]
+pub(super) fn declare(#[comptime] name: &'static str, #[comptime] columns: usize) {
+    gpu_asm!(
+        "{code}",
+        code = const declaration(name, columns / 2),
+        options(readonly)
+    );
+}
+
+/// Begins to multiply the 64 rows from `own` on of tile 0 of `left` with all rows of tile `at` of `right`: sums of rows called
+/// `name`.
+#[cube]
+pub(super) fn begin_scores<E: Float, N: Size>(
+    #[comptime] name: &'static str,
+    left: &Tiles<E, N>,
+    own: u32,
+    right: &Tiles<E, N>,
+    at: u32,
+    #[comptime] brain: bool,
+) {
+    let (rows, visited, dim) = comptime!((left.rows, right.rows, left.depth));
+    let a = left.rows_at(0u32.runtime(), own);
+    let b = right.rows_at(at, 0u32.runtime());
+    gpu_asm!(
+        "{code} /* {a} {b} */",
+        code = const score_chain(name, visited, dim, rows, visited, type_name(brain)),
+        a = in(_) a,
+        b = in(_) b,
+        options(readonly)
+    );
+}
+
+/// Begins to add `weights * right` to the sums called `name`: `weights` of all rows of tile `at`.
+#[cube]
+pub(super) fn begin_values<E: Float, N: Size>(
+    #[comptime] name: &'static str,
+    weights: &Array<Pair<E>>,
+    right: &Tiles<E, N>,
+    at: u32,
+    #[comptime] brain: bool,
+) {
+    let dim = comptime!(right.depth);
+    let rows = right.columns_at(at);
+    let left = left_weights(weights);
+    let w0 = left[0usize];
+    let w1 = left[1usize];
+    let w2 = left[2usize];
+    let w3 = left[3usize];
+    gpu_asm!(
+        "{code} /* {w0} {w1} {w2} {w3} {rows} */",
+        code = const value_chain(name, dim, type_name(brain)),
+        w0 = in(_) w0,
+        w1 = in(_) w1,
+        w2 = in(_) w2,
+        w3 = in(_) w3,
+        rows = in(_) rows,
+        options(readonly)
+    );
+}
+
+/// Waits for all chains but the last `but`.
+#[cube]
+pub(super) fn products_done(#[comptime] but: usize) {
+    gpu_asm!(
+        "wgmma.wait_group.sync.aligned {but};",
+        but = const but,
+        options(readonly)
+    );
+}
+
+/// Weights of 16 visited rows a step. Instructions take what is read from an array as registers.
+#[cube]
+fn left_weights<E: Float>(weights: &Array<Pair<E>>) -> Array<Vector<u32, Const<4>>> {
+    let mut left = Array::<Vector<u32, Const<4>>>::new(STEPS);
+    #[unroll]
+    for step in 0..STEPS {
+        let mut of_step = Vector::<u32, Const<4>>::empty();
+        #[unroll]
+        for r in 0..4usize {
+            of_step.insert(r, u32::reinterpret(weights[comptime!(4 * step + r)]));
+        }
+        left[step] = of_step;
+    }
+    left
+}
+
+fn scaling(name: &str, columns: usize, half: usize) -> String {
+    let mut code = String::new();
+    for n in (0..columns / 2).filter(|n| n % 4 / 2 == half) {
+        let _ = write!(code, "mul.f32 {name}{n}, {name}{n}, $0; ");
+    }
+    code
+}
+
+/// Multiplies the sums of the rows of `half`.
+#[cube]
+pub(super) fn scale(
+    #[comptime] name: &'static str,
+    #[comptime] columns: usize,
+    #[comptime] half: usize,
+    factor: f32,
+) {
+    // Instructions take the address of a variable, and the value of an expression.
+    let factor = factor + f32::new(0.0);
+    gpu_asm!(
+        "{code} /* {factor} */",
+        code = const scaling(name, columns, half),
+        factor = in(_) factor,
+        options(readonly)
+    );
+}
+
+/// The sums.
+#[cube]
+pub(super) fn take(#[comptime] name: &'static str, #[comptime] columns: usize) -> Array<Pair<f32>> {
+    let mut pairs = zeros(comptime!(columns / 8));
+    #[unroll]
+    for n in 0..comptime!(columns / 4) {
+        let mut pair = pairs[n];
+        #[unroll]
+        for e in 0..2usize {
+            pair.insert(e, read(name, comptime!(2 * n + e)));
+        }
+        pairs[n] = pair;
+    }
+    pairs
+}
+
+/// Sum `n` of this unit.
+#[cube]
+fn read(#[comptime] name: &'static str, #[comptime] n: usize) -> f32 {
+    let sum: f32;
+    gpu_asm!(
+        "mov.f32 {sum}, {name}{n};",
+        sum = out(_) sum,
+        name = const name,
+        n = const n,
+        options(readonly)
+    );
+    sum
+}

@@ -1,0 +1,90 @@
+//! How the ring is filled for the kernel that owns keys: with the queries that it visits, and the gradients of their results.
+
+use cubecl::prelude::*;
+
+use super::instructions::sync_units;
+use super::keys::FILLING;
+use super::ring::{Ring, first_turn};
+use super::size::FILLERS;
+use super::tiles::Tiles;
+use crate::cube::mma::keys::{Group, VisitedStats, query_cursor};
+use crate::cube::mma::stage::LANES;
+use crate::cube::mma::visit::Visit;
+use crate::cube::rows::head_queries;
+use crate::cube::tile::Tile;
+use crate::cube::walk::{KeyTile, Span, key_reach};
+
+/// Fills the ring with the rows of queries and gradients that a key tile visits, their tokens and stats, one slot after another.
+/// `first_head` is the first of the group.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn fill<E: Float, N: Size>(
+    ring: &mut Ring,
+    own: &KeyTile,
+    index: &[i32],
+    group: &Group,
+    span: &Span,
+    first_head: usize,
+    q: &Tensor<Vector<E, N>>,
+    queries: &Tiles<E, N>,
+    d_out: &Tensor<Vector<E, N>>,
+    gradients: &Tiles<E, N>,
+    stats: &[f32],
+    rows: &mut VisitedStats,
+    infinity: f32,
+    #[comptime] tile: Tile,
+    #[comptime] visited: Tile,
+) {
+    let (end, unit) = (span.q_end, UNIT_POS as usize);
+    let keys = key_reach(own, index, tile);
+    let mut cursor = query_cursor();
+    let mut turn = first_turn();
+    let mut more = true;
+    while more {
+        cursor.advance(own, index, group, span, tile, visited);
+        let reach = cursor.reach(index, span, visited);
+        let visit = cursor.describe(group, &reach, &keys, tile);
+        let (first, head) = (
+            turn.slot as usize * comptime!(visited.rows),
+            cursor.head(group) as usize,
+        );
+        ring.wait_until_free(&turn);
+        rows.look_up(
+            first,
+            &cursor.rows(span, visited),
+            index,
+            stats,
+            group.stats + head * group.head_rows,
+            group.all_rows,
+            span.q_zero,
+            infinity,
+            visited,
+        );
+        sync_units(FILLING, FILLERS);
+        let incomplete = rows.leave_out(first, visited.rows);
+        ring.describe(
+            &turn,
+            &Visit {
+                any: visit.any,
+                all: visit.all && !incomplete,
+                head: visit.head,
+                distances: visit.distances,
+            },
+        );
+        more = visit.any;
+        if more {
+            let q_rows = head_queries::<E, N>(q, span, first_head + head, LANES);
+            let d_rows = head_queries::<E, N>(d_out, span, first_head + head, LANES);
+            if comptime!(visited.slots() == 1 && !visited.table) && reach.complete && !incomplete {
+                queries.copy_whole(turn.slot, q, &q_rows, reach.first_token, unit, FILLERS);
+                gradients.copy_whole(turn.slot, d_out, &d_rows, reach.first_token, unit, FILLERS);
+            } else {
+                let tokens = &rows.tokens;
+                queries.copy(turn.slot, q, &q_rows, tokens, first, end, unit, FILLERS);
+                gradients.copy(turn.slot, d_out, &d_rows, tokens, first, end, unit, FILLERS);
+            }
+        }
+        ring.fill(&turn);
+        turn = turn.next(ring.slots);
+    }
+}

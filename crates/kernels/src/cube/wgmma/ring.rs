@@ -1,0 +1,166 @@
+//! The ring of visits: a few units fill its slots, and all others work on them, each group when its slot is there.
+
+use cubecl::prelude::*;
+
+use super::instructions::{arrive, arrive_after_copies, new_barrier, wait_for, writes_done};
+use super::size::{FILLERS, consumers};
+use crate::cube::mma::intrinsics::shared_address;
+use crate::cube::mma::visit::Visit;
+use crate::cube::walk::Distances;
+
+/// Words that describe a visit: bits, the head, and of visits of which not all attends its distances.
+pub(super) const RECORD: usize = 6;
+const ANY: u32 = 1;
+const ALL: u32 = 2;
+const CAUSAL: u32 = 4;
+const EXACT: u32 = 8;
+
+#[cube]
+fn bit(on: bool, #[comptime] bit: u32) -> u32 {
+    select(on, bit, 0u32)
+}
+
+/// A place in the ring, and how often it has been reached: 0 or 1 by turns.
+#[derive(CubeType, CubeTypeMut, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct Turn {
+    pub(super) slot: u32,
+    phase: u32,
+}
+
+/// The first slot.
+#[cube]
+pub(super) fn first_turn() -> Turn {
+    Turn {
+        slot: 0u32.runtime(),
+        phase: 0u32.runtime(),
+    }
+}
+
+#[cube]
+impl Turn {
+    /// The turn after this.
+    pub(super) fn next(&self, #[comptime] slots: usize) -> Turn {
+        let last = self.slot == comptime!(slots as u32 - 1);
+        Turn {
+            slot: select(last, 0u32, self.slot + 1u32),
+            phase: select(last, self.phase ^ 1u32, self.phase),
+        }
+    }
+}
+
+/// What is known of the visits in the slots, and barriers that say whether these are full or free.
+#[derive(CubeType)]
+pub(super) struct Ring {
+    records: Shared<[u32]>,
+    barriers: u32,
+    #[cube(comptime)]
+    pub(super) slots: usize,
+}
+
+/// An empty ring, which units may use after the next barrier of the cube. It has as many consumers as a cube of `rows` rows.
+#[cube]
+pub(super) fn ring(#[comptime] slots: usize, #[comptime] rows: usize) -> Ring {
+    let barriers = Shared::<[u64]>::new_slice(comptime!(2 * slots));
+    let barriers = shared_address(&barriers[0usize..1usize]);
+    if UNIT_POS == 0u32 {
+        #[unroll]
+        for slot in 0..slots {
+            new_barrier(
+                barriers + comptime!(8 * slot as u32),
+                comptime!(2 * FILLERS),
+            );
+            // One unit of a plane says that all of it are done.
+            new_barrier(
+                barriers + comptime!(8 * (slots + slot) as u32),
+                comptime!(consumers(rows) / 32),
+            );
+        }
+    }
+    Ring {
+        records: Shared::<[u32]>::new_slice(comptime!(slots * RECORD)),
+        barriers,
+        slots,
+    }
+}
+
+#[cube]
+impl Ring {
+    fn full(&self, turn: &Turn) -> u32 {
+        self.barriers + turn.slot * 8u32
+    }
+
+    fn free(&self, turn: &Turn) -> u32 {
+        self.full(turn) + comptime!(8 * self.slots as u32)
+    }
+
+    /// Waits until nobody uses the slot any longer.
+    pub(super) fn wait_until_free(&self, turn: &Turn) {
+        wait_for(self.free(turn), turn.phase ^ 1u32);
+    }
+
+    /// Describes the visit of a slot.
+    pub(super) fn describe(&mut self, turn: &Turn, visit: &Visit) {
+        if UNIT_POS == 0u32 {
+            let (at, distances) = (turn.slot as usize * RECORD, visit.distances);
+            self.records[at] = bit(visit.any, ANY)
+                | bit(visit.all, ALL)
+                | bit(distances.causal, CAUSAL)
+                | bit(distances.exact, EXACT);
+            self.records[at + 1usize] = u32::cast_from(visit.head);
+            if !visit.all {
+                self.records[at + 2usize] = u32::cast_from(distances.min);
+                self.records[at + 3usize] = u32::cast_from(distances.max);
+                self.records[at + 4usize] = u32::cast_from(distances.stride);
+                self.records[at + 5usize] = u32::cast_from(distances.residue);
+            }
+        }
+    }
+
+    /// Says that a slot is full, as far as this unit fills it, once all of its copies are there.
+    pub(super) fn fill(&self, turn: &Turn) {
+        arrive_after_copies(self.full(turn));
+        arrive(self.full(turn));
+    }
+
+    fn has(&self, turn: &Turn, #[comptime] bit: u32) -> bool {
+        self.records[turn.slot as usize * RECORD] & bit != 0u32
+    }
+
+    /// Waits until a slot is full. Whether there is a visit in it, or none is left.
+    pub(super) fn wait_until_full(&self, turn: &Turn) -> bool {
+        wait_for(self.full(turn), turn.phase);
+        writes_done();
+        self.has(turn, ANY)
+    }
+
+    /// Says that this plane no longer uses a slot.
+    pub(super) fn done(&self, turn: &Turn) {
+        if UNIT_POS % 32u32 == 0u32 {
+            arrive(self.free(turn));
+        }
+    }
+
+    /// Whether all pairs of a visit attend.
+    pub(super) fn all(&self, turn: &Turn) -> bool {
+        self.has(turn, ALL)
+    }
+
+    /// The query head of a visit, counted in its group.
+    pub(super) fn head(&self, turn: &Turn) -> i32 {
+        i32::cast_from(self.records[turn.slot as usize * RECORD + 1])
+    }
+
+    /// The distances that a visit covers.
+    pub(super) fn distances(&self, turn: &Turn) -> Distances {
+        let at = turn.slot as usize * RECORD;
+        Distances {
+            min: i32::cast_from(self.records[at + 2usize]),
+            max: i32::cast_from(self.records[at + 3usize]),
+            stride: i32::cast_from(self.records[at + 4usize]),
+            residue: i32::cast_from(self.records[at + 5usize]),
+            causal: self.has(turn, CAUSAL),
+            exact: self.has(turn, EXACT),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The softmax of rows whose scores come a few at a time.
+
+use cubecl::prelude::*;
+
+use crate::cube::mma::fragments::Pair;
+use crate::cube::mma::intrinsics::exp2;
+use crate::cube::mma::products::{Products, row_max, row_sum};
+
+/// Where a row's maximum starts.
+const LOWEST: f32 = f32::MIN;
+/// How far, in powers of 2, a maximum may be behind.
+const LAZY: f32 = 8.0;
+
+/// Powers of 2 up to which f32 keeps 13 binary digits after the point.
+const LARGE: f32 = 1024.0;
+
+/// The two rows of a unit: maxima and sums of weights.
+#[derive(CubeType)]
+pub(super) struct Softmax {
+    maxima: Array<f32>,
+    /// The maxima as powers of 2.
+    powers: Array<f32>,
+    /// Whether those lose so little by rounding, for all rows of the plane, that the largest weights are still about 1.
+    exact: bool,
+    sums: Array<f32>,
+    /// From a score to a power of 2; positive.
+    factor: f32,
+}
+
+/// What maxima that were raised leave of what has been summed.
+#[derive(CubeType)]
+pub(super) struct Raised {
+    pub(super) any: bool,
+    pub(super) kept: Array<f32>,
+}
+
+#[cube]
+pub(super) fn softmax(factor: f32) -> Softmax {
+    let mut maxima = Array::<f32>::new(2usize);
+    let mut powers = Array::<f32>::new(2usize);
+    let mut sums = Array::<f32>::new(2usize);
+    #[unroll]
+    for half in 0..2usize {
+        maxima[half] = f32::new(LOWEST);
+        powers[half] = f32::new(LOWEST);
+        sums[half] = f32::new(0.0);
+    }
+    Softmax {
+        maxima,
+        powers,
+        exact: true.runtime(),
+        sums,
+        factor,
+    }
+}
+
+#[cube]
+impl Softmax {
+    /// Raises the maxima to those of scores of `tiles` tiles where they are far behind.
+    ///
+    /// Weights may grow to 2^8 before that: most scores bring no maximum so much higher.
+    pub(super) fn raise(
+        &mut self,
+        scores: &Array<Pair<f32>>,
+        minus_infinity: f32,
+        #[comptime] tiles: usize,
+    ) -> Raised {
+        let mut tops = Array::<f32>::new(2usize);
+        let mut kept = Array::<f32>::new(2usize);
+        let mut any_higher = false;
+        #[unroll]
+        for half in 0..2usize {
+            let mut top = minus_infinity;
+            #[unroll]
+            for n in 0..tiles {
+                let pair = scores[comptime!(2 * n + half)];
+                top = max(top, max(pair.extract(0usize), pair.extract(1usize)));
+            }
+            tops[half] = row_max(top, Products::Mma);
+            kept[half] = f32::new(1.0);
+            any_higher = any_higher || self.is_behind(half, tops[half]);
+        }
+        let any = plane_any(any_higher);
+        if any {
+            let mut before = Array::<f32>::new(2usize);
+            let mut exact = true;
+            #[unroll]
+            for half in 0..2usize {
+                let top = select(
+                    self.is_behind(half, tops[half]),
+                    tops[half],
+                    self.maxima[half],
+                );
+                kept[half] = (self.maxima[half] - top) * self.factor;
+                before[half] = self.powers[half];
+                self.maxima[half] = top;
+                // Nothing has been summed below the lowest.
+                self.powers[half] = max(top * self.factor, f32::new(LOWEST));
+                exact = exact && self.powers[half].abs() <= f32::new(LARGE);
+            }
+            self.exact = plane_all(exact);
+            #[unroll]
+            for half in 0..2usize {
+                if self.exact {
+                    kept[half] = before[half] - self.powers[half];
+                }
+                kept[half] = exp2(kept[half], true);
+                self.sums[half] *= kept[half];
+            }
+        }
+        Raised { any, kept }
+    }
+
+    fn is_behind(&self, #[comptime] half: usize, top: f32) -> bool {
+        (top - self.maxima[half]) * self.factor > f32::new(LAZY)
+    }
+
+    /// Makes scores of `tiles` tiles weights.
+    pub(super) fn weigh(&mut self, scores: &mut Array<Pair<f32>>, #[comptime] tiles: usize) {
+        if self.exact {
+            #[unroll]
+            for n in 0..comptime!(2 * tiles) {
+                let mut pair = scores[n];
+                #[unroll]
+                for e in 0..2usize {
+                    let power = fma(pair.extract(e), self.factor, -self.powers[comptime!(n % 2)]);
+                    pair.insert(e, power);
+                }
+                scores[n] = pair;
+            }
+        } else {
+            #[unroll]
+            for n in 0..comptime!(2 * tiles) {
+                let mut pair = scores[n];
+                #[unroll]
+                for e in 0..2usize {
+                    let power = (pair.extract(e) - self.maxima[comptime!(n % 2)]) * self.factor;
+                    pair.insert(e, power);
+                }
+                scores[n] = pair;
+            }
+        }
+        #[unroll]
+        for n in 0..comptime!(2 * tiles) {
+            let mut pair = scores[n];
+            #[unroll]
+            for e in 0..2usize {
+                pair.insert(e, exp2(pair.extract(e), true));
+            }
+            self.sums[comptime!(n % 2)] += pair.extract(0usize) + pair.extract(1usize);
+            scores[n] = pair;
+        }
+    }
+
+    /// Divides the weighted values of a row, zeros where it is `left_out` or attends nothing, and gives its lse.
+    pub(super) fn finish(
+        &self,
+        results: &mut Array<Pair<f32>>,
+        #[comptime] half: usize,
+        left_out: bool,
+        minus_infinity: f32,
+        #[comptime] tiles: usize,
+    ) -> f32 {
+        let sum = row_sum(self.sums[half], Products::Mma);
+        // Scores that are not a number leave the maximum alone, but not the sum.
+        let empty = sum == 0.0f32 || left_out;
+        let part = select(empty, f32::new(0.0), f32::new(1.0) / sum);
+        #[unroll]
+        for n in 0..tiles {
+            // Values that others of the tile attend may be infinite, and 0 times that is not 0.
+            let mut pair = results[comptime!(2 * n + half)] * Vector::new(part);
+            #[unroll]
+            for e in 0..2usize {
+                pair.insert(e, select(empty, f32::new(0.0), pair.extract(e)));
+            }
+            results[comptime!(2 * n + half)] = pair;
+        }
+        let mut power = self.maxima[half] * self.factor;
+        if self.exact {
+            power = self.powers[half];
+        }
+        let maximum = power / f32::new(core::f32::consts::LOG2_E);
+        select(empty, minus_infinity, maximum + sum.ln())
+    }
+}

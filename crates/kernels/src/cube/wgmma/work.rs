@@ -1,0 +1,67 @@
+//! What the groups share that work on visits: their rows, and which pairs attend.
+
+use cubecl::prelude::*;
+
+use super::ring::{Ring, Turn};
+use crate::cube::mma::fragments::Pair;
+use crate::cube::mma::mask::{attended, keep_attended};
+use crate::cube::mma::products::Products;
+use crate::cube::tile::Tile;
+use crate::cube::walk::NONE;
+
+/// The barrier of the units that work on visits.
+pub(super) const WORKING: usize = 2;
+
+/// The first of the two rows of a unit. The other is the eighth after it.
+#[cube]
+pub(super) fn first_row(unit: usize) -> usize {
+    unit / 32usize * 16usize + unit % 32usize / 4usize
+}
+
+/// The tokens of this unit's rows: of `tokens`, those before `end`.
+#[cube]
+pub(super) fn own_tokens_of(tokens: &Shared<[i32]>, first_row: usize, end: i32) -> Array<i32> {
+    let mut own = Array::<i32>::new(2usize);
+    #[unroll]
+    for half in 0..2usize {
+        let token = tokens[first_row + comptime!(8 * half)];
+        own[half] = select(token < end, token, NONE);
+    }
+    own
+}
+
+/// Puts `other` in the place of the pairs of a visit that do not attend. `queries` says whether the owned rows, of `tokens`, are
+/// queries.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn mask(
+    sums: &mut Array<Pair<f32>>,
+    ring: &Ring,
+    turn: &Turn,
+    index: &[i32],
+    head_record: usize,
+    tokens: &Array<i32>,
+    visited_tokens: &Shared<[i32]>,
+    other: f32,
+    #[comptime] queries: bool,
+    #[comptime] tile: Tile,
+    #[comptime] visited: Tile,
+) {
+    if !ring.all(turn) {
+        let tiles = comptime!(visited.rows / 8);
+        let bits = attended(
+            &ring.distances(turn),
+            index,
+            head_record,
+            tokens,
+            visited_tokens,
+            turn.slot as usize * comptime!(visited.rows),
+            tiles,
+            1usize,
+            queries,
+            tile,
+            Products::Mma,
+        );
+        keep_attended(sums, &bits, other, tiles, 1usize);
+    }
+}
