@@ -12,11 +12,13 @@ use s2_bench::summary::{
 
 use super::series::{Series, family, pattern, series, sparse, widest};
 
-/// Shown side by side.
-const PASSES: [(Pass, &str); 2] = [
+/// Shown side by side: the first two of those that were timed.
+const PASSES: [(Pass, &str); 3] = [
     (Pass::Forward, "forward"),
     (Pass::ForwardBackward, "forward + backward"),
+    (Pass::Backward, "backward"),
 ];
+const PANELS: usize = 2;
 
 /// Distinguishable for the colour-blind (Okabe and Ito).
 const COLOURS: [RGBColor; 8] = [
@@ -135,8 +137,16 @@ fn draw(
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, (960, 400)).into_drawing_area();
     area.fill(&WHITE).map_err(drawing)?;
-    for (area, (pass, title)) in area.split_evenly((1, PASSES.len())).iter().zip(PASSES) {
-        draw_panel(area, title, labels, legend.clone(), &curves(pass)?)?;
+    let mut panels = Vec::new();
+    for (pass, title) in PASSES {
+        let curves = curves(pass)?;
+        if !curves.is_empty() && panels.len() < PANELS {
+            panels.push((title, curves));
+        }
+    }
+    ensure!(!panels.is_empty(), "nothing to draw: lines take two points");
+    for (area, (title, curves)) in area.split_evenly((1, panels.len())).iter().zip(&panels) {
+        draw_panel(area, title, labels, legend.clone(), curves)?;
     }
     area.present().map_err(drawing)?;
     drop(area);
