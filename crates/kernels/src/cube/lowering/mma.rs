@@ -125,6 +125,7 @@ fn kernels_of_tensor_cores_lower_for_hip() {
 fn kernels_of_tensor_cores_lower_for_cuda() {
     let device = cuda();
     for (turn, dtype) in [F16, BF16].into_iter().enumerate() {
+        assert_eq!(Products::of(&device.properties, dtype), Ok(Products::Mma));
         for (at, class) in CLASSES.into_iter().enumerate() {
             lower_class(&device, class, (at + turn) % 2 == 1, dtype);
         }

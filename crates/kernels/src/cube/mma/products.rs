@@ -38,24 +38,26 @@ impl Products {
         dtype: ElemType,
     ) -> Result<Self, String> {
         let matmul = &properties.features.matmul;
-        let product = |n| MmaConfig {
-            a_type: dtype,
-            b_type: dtype,
-            cd_type: ElemType::Float(FloatKind::F32),
-            m: 16,
-            n,
-            k: 16,
+        let has = |n| {
+            matmul.mma.contains(&MmaConfig {
+                a_type: dtype,
+                b_type: dtype,
+                cd_type: ElemType::Float(FloatKind::F32),
+                m: 16,
+                n,
+                k: 16,
+            })
         };
-        if matmul.mma.contains(&product(16)) {
+        if has(8) && matmul.ldmatrix.contains(&dtype) {
+            Ok(Products::Mma)
+        } else if has(8) {
+            Err(format!("no matrix loads of {dtype:?} from shared memory"))
+        } else if has(16) {
             Ok(Products::Wmma)
-        } else if !matmul.mma.contains(&product(8)) {
+        } else {
             Err(format!(
                 "no 16 x 8 x 16 or 16 x 16 x 16 product of {dtype:?} in hardware"
             ))
-        } else if !matmul.ldmatrix.contains(&dtype) {
-            Err(format!("no matrix loads of {dtype:?} from shared memory"))
-        } else {
-            Ok(Products::Mma)
         }
     }
 
