@@ -74,7 +74,7 @@ pub(super) fn class_launches(
 /// as calls have it.
 #[test]
 fn kernels_of_tensor_cores_lower_for_hip() {
-    for device in hip() {
+    for (which, device) in hip().into_iter().enumerate() {
         let gfx = device.name;
         let builtin = match gfx {
             "gfx1100" => "_w32(",
@@ -87,7 +87,10 @@ fn kernels_of_tensor_cores_lower_for_hip() {
         let mut wide = 0;
         for (turn, dtype) in [F16, BF16].into_iter().enumerate() {
             assert_eq!(Products::of(&device.properties, dtype), Ok(Products::Wmma));
-            for (at, (dims, block, rows)) in CLASSES.into_iter().enumerate() {
+            // Each class in one type, the other for the next device.
+            let classes = CLASSES.into_iter().enumerate();
+            for (at, (dims, block, rows)) in classes.filter(|(at, _)| (at + turn + which) % 2 == 0)
+            {
                 let bytes = |rows| shared_bytes(rows, &shape(dims), Products::Wmma);
                 let shared = device.properties.hardware.max_shared_memory_size;
                 let fitting = [rows, 64, 32]
@@ -97,8 +100,7 @@ fn kernels_of_tensor_cores_lower_for_hip() {
                     wide += 1;
                     continue;
                 };
-                let table = (at + turn) % 2 == 1;
-                for launch in class_launches((dims, block, rows), table, Products::Wmma) {
+                for launch in class_launches((dims, block, rows), at % 2 == 1, Products::Wmma) {
                     let class = class_name(launch.config, dtype);
                     let name = format!("wmma-{}-{class}", launch.kernel);
                     let kernel = (launch.make)(&device, launch.config, dtype);
@@ -117,7 +119,7 @@ fn kernels_of_tensor_cores_lower_for_hip() {
                 }
             }
         }
-        assert_eq!(wide, 2, "classes that are left out");
+        assert_eq!(wide, 1, "classes that are left out");
     }
 }
 
