@@ -7,11 +7,12 @@ use super::kernels::{WGMMA, launches};
 use super::{BF16, F16, class_name, lowered};
 use crate::AttentionShape;
 use crate::cube::config::Config;
+use crate::cube::mma::LANES;
 use crate::cube::mma::products::Products;
 use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::SLICES;
-use crate::cube::wgmma::size::{VISITED, forward_slots, gradient_slots, shared_bytes};
+use crate::cube::wgmma::size::{FILLERS, VISITED, forward_slots, gradient_slots, shared_bytes};
 
 /// Bytes of shared memory that a cube of these GPUs may have.
 const MOST: usize = 227 * 1024;
@@ -101,6 +102,12 @@ fn lower_class((dims, block, rows, table): ([usize; 2], usize, usize, bool), dty
         ] {
             assert!(kernel.source.contains(part), "{name}: no {part}");
         }
+        // Rows that end before their padding are not followed by zeros: no chunk of them is copied unasked.
+        let whole: usize = (dims.iter().filter(|dim| **dim % 16 == 0))
+            .map(|dim| (VISITED * dim / LANES).div_ceil(FILLERS))
+            .sum();
+        let copies = kernel.source.matches("], 16;").count();
+        assert!(copies <= whole, "{name}: {copies} copies of all bytes");
         // Cubes of one group have registers enough.
         let changes = kernel.source.contains("setmaxnreg");
         assert_eq!(changes, rows > 64, "{name}");

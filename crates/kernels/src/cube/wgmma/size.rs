@@ -11,7 +11,7 @@ const ROWS: usize = 64;
 /// Rows that a cube visits at a time.
 pub(in crate::cube) const VISITED: usize = 64;
 /// Units that fill the ring: of a group, whose others have nothing to do.
-pub(super) const FILLERS: usize = 128;
+pub(in crate::cube) const FILLERS: usize = 128;
 /// Units before those that work on visits.
 pub(super) const PRODUCERS: usize = GROUP;
 /// Most slots of a ring: a group works on two of them.

@@ -96,6 +96,17 @@ fn moved(
     }
 }
 
+/// A chunk of a row of `dim` elements: the last one where it is padding, of which no byte is read.
+#[cube]
+fn within(chunk: usize, #[comptime] dim: usize) -> usize {
+    let last = comptime!(dim / LANES - 1);
+    if comptime!(chunks(dim) == last + 1) {
+        chunk
+    } else {
+        min(chunk, last)
+    }
+}
+
 /// How many of the chunks that a unit moves are swizzled each in a way of its own: those after them are as many whole eights of
 /// rows further.
 fn ways(units: usize, width: usize, count: usize) -> usize {
@@ -171,13 +182,11 @@ impl<E: Float, N: Size> Tiles<E, N> {
             if comptime!((n + 1) * units <= count * width) || row < count {
                 let token = tokens[first + row];
                 let mut there = token != NONE && token < end;
-                let mut from = chunk;
                 if comptime!(width * LANES != dim) {
                     there = there && chunk < comptime!(dim / LANES);
-                    from = min(chunk, comptime!(dim / LANES - 1));
                 }
                 // Where nothing is to be copied the first row stands for it, of which no byte is read.
-                let from = rows.at(max(token, rows.start)) + from;
+                let from = rows.at(max(token, rows.start)) + within(chunk, dim);
                 copy_some(
                     &tensor[from..from + 1usize],
                     to[comptime!(n % ways)],
@@ -198,25 +207,33 @@ impl<E: Float, N: Size> Tiles<E, N> {
         unit: usize,
         #[comptime] units: usize,
     ) {
-        let (count, width) = comptime!((self.rows, chunks(self.dim)));
+        let (count, dim, width) = comptime!((self.rows, self.dim, chunks(self.dim)));
         let moves = comptime!((count * width).div_ceil(units));
         let ways = comptime!(ways(units, width, moves));
         let to = addresses(self.tile_address(tile), unit, ways, units, width, count);
         let (row, chunk) = moved(unit, 0usize, units, width);
-        let mut from = rows.at(first) + row * rows.stride + chunk;
+        let mut from = rows.at(first) + row * rows.stride + within(chunk, dim);
         #[unroll]
         for n in 0..moves {
+            let (row, chunk) = moved(unit, n, units, width);
             if comptime!(units % width != 0) {
-                let (row, chunk) = moved(unit, n, units, width);
-                from = rows.at(first) + row * rows.stride + chunk;
+                from = rows.at(first) + row * rows.stride + within(chunk, dim);
             }
-            if comptime!((n + 1) * units <= count * width) || moved(unit, n, units, width).0 < count
-            {
-                copy_all(
-                    &tensor[from..from + 1usize],
-                    to[comptime!(n % ways)],
-                    comptime!(further(n, ways, units, width)),
-                );
+            if comptime!((n + 1) * units <= count * width) || row < count {
+                let to = to[comptime!(n % ways)];
+                let further = comptime!(further(n, ways, units, width));
+                if comptime!(width * LANES == dim) {
+                    copy_all(&tensor[from..from + 1usize], to, further);
+                } else {
+                    // What follows the row may be anything, or beyond the tensor.
+                    let there = chunk < comptime!(dim / LANES);
+                    copy_some(
+                        &tensor[from..from + 1usize],
+                        to,
+                        select(there, 16u32, 0u32),
+                        further,
+                    );
+                }
             }
             from += comptime!(units / width) * rows.stride;
         }
