@@ -216,7 +216,7 @@ fn mma_rows(
 }
 
 /// Rows that a cube may own where four planes multiply together, the better first; or why there can be none.
-fn wgmma_rows(
+pub(super) fn wgmma_rows(
     properties: &DeviceProperties,
     problem: &AttentionProblem,
 ) -> Result<Vec<usize>, String> {
@@ -246,7 +246,13 @@ fn wgmma_rows(
     } else {
         [64, 128]
     };
-    Ok(rows.into_iter().filter(fits).collect())
+    let rows: Vec<usize> = rows.into_iter().filter(fits).collect();
+    if rows.is_empty() {
+        return Err(format!(
+            "{most} bytes of shared memory are too few for a ring of heads of {dims:?}"
+        ));
+    }
+    Ok(rows)
 }
 
 /// Whether cubes that own 128 rows are enough for the whole device.

@@ -1,18 +1,20 @@
 //! Kernels of the engine of Hopper's GPUs.
 
-use cubecl::ir::ElemType;
+use cubecl::ir::{DeviceProperties, ElemType};
+use s2_attention_pattern::PatternConfig;
 
 use super::devices::cuda;
 use super::kernels::{WGMMA, launches};
 use super::{BF16, F16, class_name, lowered};
-use crate::AttentionShape;
 use crate::cube::config::Config;
 use crate::cube::mma::LANES;
 use crate::cube::mma::products::Products;
 use crate::cube::round::Rounding;
+use crate::cube::select::wgmma_rows;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::SLICES;
 use crate::cube::wgmma::size::{FILLERS, VISITED, forward_slots, gradient_slots, shared_bytes};
+use crate::{AttentionProblem, AttentionShape};
 
 /// Bytes of shared memory that a cube of these GPUs may have.
 const MOST: usize = 227 * 1024;
@@ -36,6 +38,35 @@ fn kernels_of_groups_lower_for_cuda() {
             lower_class(class, dtype);
         }
     }
+}
+
+/// A device that has the instructions, but no shared memory for a ring of three slots.
+#[test]
+fn rings_that_do_not_fit_are_refused() {
+    let [head_dim, value_dim] = [128, 128];
+    let shape = AttentionShape {
+        batch: 1,
+        num_heads: 1,
+        num_kv_heads: 1,
+        seq_q: 64,
+        seq_kv: 64,
+        head_dim,
+        value_dim,
+    };
+    let pattern = PatternConfig::dense(64, 1).build().unwrap();
+    let problem = AttentionProblem::new(shape, &pattern, None, None).unwrap();
+    let mut properties = DeviceProperties::clone(&cuda().properties);
+    "ptx_sm90".clone_into(&mut properties.identity.fingerprint);
+    let both = wgmma_rows(&properties, &problem);
+    assert_eq!(both.map(|rows| rows.len()), Ok(2));
+    properties.hardware.max_shared_memory_size = 140 << 10;
+    assert_eq!(wgmma_rows(&properties, &problem), Ok(vec![64]));
+    properties.hardware.max_shared_memory_size = 99 << 10;
+    let why = wgmma_rows(&properties, &problem).unwrap_err();
+    assert!(
+        why.contains("101376 bytes of shared memory are too few"),
+        "{why}"
+    );
 }
 
 fn lower_class((dims, block, rows, table): ([usize; 2], usize, usize, bool), dtype: ElemType) {
