@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`problem`] | [`AttentionProblem`]: shapes, pattern, scale and sequences of one call, checked once |
 //! | [`packed`] | [`PackedSequences`]: documents of different lengths, one after the other |
+//! | [`cache`] | keys and values of decoding: pages of one block |
 //! | [`sequence`] | positions of tokens, and the rows that hold them |
 //! | [`mod@reference`] | the f64 host oracle of every pass, from the written rule of the pattern alone |
 //! | `cpu` (feature `cpu`) | the multi-threaded CPU engine: forward and backward over kept blocks only |
 //!
 //! The crate knows nothing of Burn: engines take slices and strides, so that any host can call them.
 
+pub mod cache;
 #[cfg(feature = "cpu")]
 pub mod cpu;
 #[cfg(feature = "cubecl")]
