@@ -126,8 +126,12 @@ impl CubeAttention {
 
     /// The cubes of a kernel that owns queries.
     pub(super) fn query_grid(&self) -> Result<CubeCount, CubeError> {
-        let shape = self.problem.shape();
-        self.grid(self.tiles.rows * shape.num_heads)
+        self.grid(self.query_tiles())
+    }
+
+    /// Tiles of queries of all sequences and heads.
+    pub(super) fn query_tiles(&self) -> usize {
+        self.tiles.rows * self.problem.shape().num_heads
     }
 
     /// The cubes of a kernel that owns keys.

@@ -141,7 +141,7 @@ pub(super) const WGMMA: Engine = Engine {
     forward: |device, config, dtype| {
         kernel!(
             wgmma::forward::forward::Forward, device, wgmma::size::units(config.owned.rows),
-            [T T T T T B B S S S S S],
+            [T T T T T B B S S S S S S],
             mma::LANES, config, dtype
         )
     },

@@ -107,7 +107,7 @@ fn lower_class((dims, block, rows, table): ([usize; 2], usize, usize, bool), dty
     });
     for launch in all {
         let own = match launch.kernel {
-            "forward" => [head_dim.max(value_dim), 0],
+            "forward" => [head_dim.max(value_dim); 2],
             _ => dims,
         };
         let name = format!(

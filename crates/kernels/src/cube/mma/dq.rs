@@ -43,7 +43,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
 
-    let own = query_tile(index, heads, kv_heads, tile);
+    let own = query_tile(index, CUBE_POS as u32, heads, kv_heads, tile);
     let span = own.span;
     let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
     let d_out_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);

@@ -48,7 +48,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = max(scale.abs() * log2_e, f32::new(LEAST_SCALE));
 
-    let own = query_tile(index, heads, kv_heads, tile);
+    let own = query_tile(index, CUBE_POS as u32, heads, kv_heads, tile);
     let span = own.span;
     let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
     let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);

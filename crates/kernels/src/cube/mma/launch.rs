@@ -52,6 +52,17 @@ fn cube_dim(config: Config) -> CubeDim {
     CubeDim::new_1d(units as u32)
 }
 
+/// As many cubes as there are processors, which take tile after tile: at most one for each of `tiles`.
+fn staying(call: &CubeAttention, tiles: usize) -> CubeCount {
+    let processors = call
+        .client
+        .properties()
+        .hardware
+        .num_streaming_multiprocessors;
+    let cubes = processors.map_or(tiles, |processors| tiles.min(processors as usize));
+    CubeCount::Static(cubes.max(1) as u32, 1, 1)
+}
+
 /// Launches the forward pass.
 pub(in crate::cube) fn forward(
     call: &CubeAttention,
@@ -70,37 +81,48 @@ pub(in crate::cube) fn forward(
         rounding: outputs.rounding.is_some(),
         ..config(call, pass, forward_slots)
     };
-    let kernel = match config.slots {
-        0 => forward::forward::launch_unchecked,
-        _ => wgmma::forward::forward::launch_unchecked,
-    };
-    unsafe {
-        kernel(
-            &call.client,
-            count,
-            cube_dim(config),
-            call.address_type(&[
-                &q.handle,
-                &k.handle,
-                &v.handle,
-                &outputs.out.handle,
-                &rounding.handle,
-            ]),
-            LANES,
-            call.arg(q, shape.q_sizes()),
-            call.arg(k, shape.k_sizes()),
-            call.arg(v, shape.v_sizes()),
-            call.arg(&outputs.out, shape.out_sizes()),
-            call.arg(rounding, shape.out_sizes()),
-            call.floats(&outputs.lse),
-            call.index_arg(),
-            call.problem.scale() as f32,
-            f32::NEG_INFINITY,
-            shape.num_heads as u32,
-            shape.num_kv_heads as u32,
-            shape.seq_q as u32,
-            config,
-            call.dtype,
+    macro_rules! launch {
+        ($kernel:path, $count:expr $(, $tiles:expr)?) => {
+            unsafe {
+                $kernel(
+                    &call.client,
+                    $count,
+                    cube_dim(config),
+                    call.address_type(&[
+                        &q.handle,
+                        &k.handle,
+                        &v.handle,
+                        &outputs.out.handle,
+                        &rounding.handle,
+                    ]),
+                    LANES,
+                    call.arg(q, shape.q_sizes()),
+                    call.arg(k, shape.k_sizes()),
+                    call.arg(v, shape.v_sizes()),
+                    call.arg(&outputs.out, shape.out_sizes()),
+                    call.arg(rounding, shape.out_sizes()),
+                    call.floats(&outputs.lse),
+                    call.index_arg(),
+                    call.problem.scale() as f32,
+                    f32::NEG_INFINITY,
+                    shape.num_heads as u32,
+                    shape.num_kv_heads as u32,
+                    shape.seq_q as u32,
+                    $($tiles,)?
+                    config,
+                    call.dtype,
+                )
+            }
+        };
+    }
+    if config.slots == 0 {
+        launch!(forward::forward::launch_unchecked, count);
+    } else {
+        let tiles = call.query_tiles();
+        launch!(
+            wgmma::forward::forward::launch_unchecked,
+            staying(call, tiles),
+            tiles as u32
         );
     }
     Ok(())

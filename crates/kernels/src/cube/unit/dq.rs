@@ -38,7 +38,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let size = comptime!(config.unit);
     let (rows, columns, held) = comptime!((size.rows(), size.columns(), size.held(head_dim)));
 
-    let own = query_tile(index, heads, kv_heads, tile);
+    let own = query_tile(index, CUBE_POS as u32, heads, kv_heads, tile);
     let span = own.span;
     let tokens = own_tokens(&own, index, tile, size);
     let queries = queries_of(&tokens, &span, size);

@@ -204,7 +204,7 @@ impl RowWalk {
     }
 }
 
-/// The tile of queries of one cube. Grid: query tiles of all sequences and heads, the last tiles of a sequence first.
+/// A tile of queries: of those of all sequences and heads, the last tiles of a sequence first.
 #[derive(CubeType)]
 pub(in crate::cube) struct QueryTile {
     pub(in crate::cube) head: usize,
@@ -217,13 +217,13 @@ pub(in crate::cube) struct QueryTile {
 #[cube]
 pub(in crate::cube) fn query_tile(
     index: &[i32],
+    number: u32,
     heads: u32,
     kv_heads: u32,
     #[comptime] tile: Tile,
 ) -> QueryTile {
-    let cube = CUBE_POS as u32;
-    let head = (cube % heads) as usize;
-    let place = place(index, cube / heads, QUERY_TILES);
+    let head = (number % heads) as usize;
+    let place = place(index, number / heads, QUERY_TILES);
     let span = span(index, place.sequence);
     let rows = query_rows(&span, place.number, tile);
     let walk = row_walk(index, heads_at(index), head, &rows, &span, tile);

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::instructions::{copies_done, end_copies, set_registers, sync_units};
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
 use super::queries::fill;
-use super::ring::{first_turn, ring};
+use super::ring::{VISIT, first_turn, ring};
 use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
 use super::tiles::tiles;
 use super::work::{WORKING, first_row, own_tokens_of};
@@ -75,7 +75,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let queries = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
     let gradients = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
     let mut rows = visited_stats(comptime!(config.slots * visited.rows));
-    let mut ring = ring(config.slots, tile.rows);
+    let mut ring = ring(config.slots, VISIT, tile.rows);
     let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
     sync_cube();
     if UNIT_POS < comptime!(PRODUCERS as u32) {
@@ -129,7 +129,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         let mut turn = first_turn();
         let mut more = ring.wait_until_full(&turn);
         if more {
-            begin_scores::<E, N>("s", &owned, at, &queries, turn.slot, brain);
+            begin_scores::<E, N>("s", &owned, 0u32.runtime(), at, &queries, turn.slot, brain);
             while more {
                 let place = turn.slot as usize * comptime!(visited.rows);
                 let all = ring.all(&turn);
@@ -154,7 +154,15 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     bits[0usize] = of_visit[0usize];
                 }
                 if comptime!(config.keys) {
-                    begin_scores::<E, N>("t", &values, at, &gradients, turn.slot, brain);
+                    begin_scores::<E, N>(
+                        "t",
+                        &values,
+                        0u32.runtime(),
+                        at,
+                        &gradients,
+                        turn.slot,
+                        brain,
+                    );
                     products_done(1usize);
                 } else {
                     products_done(0usize);
@@ -206,7 +214,15 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 more = ring.wait_until_full(&turn);
                 if more {
                     // The next scores are computed while these weights are multiplied.
-                    begin_scores::<E, N>("s", &owned, at, &queries, turn.slot, brain);
+                    begin_scores::<E, N>(
+                        "s",
+                        &owned,
+                        0u32.runtime(),
+                        at,
+                        &queries,
+                        turn.slot,
+                        brain,
+                    );
                     products_done(1usize);
                     ring.done(&before);
                 }
@@ -226,7 +242,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 Products::Mma,
                 scale,
             );
-            owned.put_sums(&sums, row, comptime!(chunks(head_dim)));
+            owned.put_sums(0u32.runtime(), &sums, row, comptime!(chunks(head_dim)));
         }
         if comptime!(config.values) {
             let mut sums = take("dv", comptime!(padded(value_dim)));
@@ -238,12 +254,23 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 Products::Mma,
                 f32::new(1.0),
             );
-            values.put_sums(&sums, row, comptime!(chunks(value_dim)));
+            values.put_sums(0u32.runtime(), &sums, row, comptime!(chunks(value_dim)));
         }
         sync_units(WORKING, working);
         if comptime!(config.keys) {
             let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head, LANES);
-            owned.store(d_keys, &dk_rows, &own_tokens, unit, working, head_dim);
+            owned.store(
+                0u32.runtime(),
+                d_keys,
+                &dk_rows,
+                &own_tokens,
+                0usize.runtime(),
+                0usize.runtime(),
+                unit,
+                working,
+                tile.rows,
+                head_dim,
+            );
         }
         if comptime!(config.values) {
             let dv_rows = HeadRows {
@@ -251,7 +278,18 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 stride: dv_token,
                 start: span.kv_zero,
             };
-            values.store(d_keys, &dv_rows, &own_tokens, unit, working, value_dim);
+            values.store(
+                0u32.runtime(),
+                d_keys,
+                &dv_rows,
+                &own_tokens,
+                0usize.runtime(),
+                0usize.runtime(),
+                unit,
+                working,
+                tile.rows,
+                value_dim,
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::instructions::{copies_done, end_copies, set_registers, sync_units};
 use super::keys::fill;
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
-use super::ring::{first_turn, ring};
+use super::ring::{VISIT, first_turn, ring};
 use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
 use super::tiles::tiles;
 use super::work::{WORKING, first_row, mask, own_tokens_of};
@@ -46,14 +46,14 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
 
-    let own = query_tile(index, heads, kv_heads, tile);
+    let own = query_tile(index, CUBE_POS as u32, heads, kv_heads, tile);
     let span = own.span;
     let mut owned = tiles::<E, N>(1usize, tile.rows, head_dim, head_dim);
     let gradients = tiles::<E, N>(1usize, tile.rows, value_dim, value_dim);
     let keys = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
     let values = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
     let mut tokens = Shared::<[i32]>::new_slice(comptime!(config.slots * visited.rows));
-    let mut ring = ring(config.slots, tile.rows);
+    let mut ring = ring(config.slots, VISIT, tile.rows);
     let own_tokens = own_tokens(&own, index, tile, units);
     sync_cube();
     if UNIT_POS < comptime!(PRODUCERS as u32) {
@@ -63,7 +63,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
         let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
         if UNIT_POS < comptime!(FILLERS as u32) {
-            fill::<E, N>(
+            let _ = fill::<E, N>(
                 &mut ring,
                 &own,
                 index,
@@ -74,6 +74,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 &v_rows,
                 &values,
                 &mut tokens,
+                first_turn(),
                 tile,
                 visited,
             );
@@ -134,8 +135,16 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         let mut more = ring.wait_until_full(&turn);
         if more {
             let mut d_scores = zeros(columns);
-            begin_scores::<E, N>("s", &owned, group, &keys, turn.slot, brain);
-            begin_scores::<E, N>("t", &gradients, group, &values, turn.slot, brain);
+            begin_scores::<E, N>("s", &owned, 0u32.runtime(), group, &keys, turn.slot, brain);
+            begin_scores::<E, N>(
+                "t",
+                &gradients,
+                0u32.runtime(),
+                group,
+                &values,
+                turn.slot,
+                brain,
+            );
             while more {
                 products_done(1usize);
                 let products = take("s", visited.rows);
@@ -178,10 +187,26 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 more = ring.wait_until_full(&turn);
                 if more {
                     // The next scores are computed while these weights are multiplied.
-                    begin_scores::<E, N>("s", &owned, group, &keys, turn.slot, brain);
+                    begin_scores::<E, N>(
+                        "s",
+                        &owned,
+                        0u32.runtime(),
+                        group,
+                        &keys,
+                        turn.slot,
+                        brain,
+                    );
                     products_done(1usize);
                     ring.done(&before);
-                    begin_scores::<E, N>("t", &gradients, group, &values, turn.slot, brain);
+                    begin_scores::<E, N>(
+                        "t",
+                        &gradients,
+                        0u32.runtime(),
+                        group,
+                        &values,
+                        turn.slot,
+                        brain,
+                    );
                 }
             }
             products_done(0usize);
@@ -204,9 +229,20 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         );
         // All have read what is owned, and it is written next.
         sync_units(WORKING, working);
-        owned.put_sums(&sums, row, comptime!(chunks(head_dim)));
+        owned.put_sums(0u32.runtime(), &sums, row, comptime!(chunks(head_dim)));
         sync_units(WORKING, working);
         let dq_rows = head_queries::<E, N>(&*dq, &span, own.head, LANES);
-        owned.store(dq, &dq_rows, &own_tokens, unit, working, head_dim);
+        owned.store(
+            0u32.runtime(),
+            dq,
+            &dq_rows,
+            &own_tokens,
+            0usize.runtime(),
+            0usize.runtime(),
+            unit,
+            working,
+            tile.rows,
+            head_dim,
+        );
     }
 }

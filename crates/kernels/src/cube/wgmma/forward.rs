@@ -2,25 +2,27 @@
 
 use cubecl::prelude::*;
 
-use super::instructions::{copies_done, end_copies, set_registers, sync_units, writes_done};
+use super::instructions::{set_registers, sync_group, writes_done};
 use super::keys::fill;
-use super::products::{GROUP, begin_scores, begin_values, declare, products_done, scale, take};
-use super::ring::{first_turn, ring};
-use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
+use super::own::{OWN_SLOTS, fill_own, own_ring, own_tile};
+use super::products::{
+    GROUP, begin_scores, begin_values, clear, declare, products_done, scale, take,
+};
+use super::ring::{VISIT, first_turn, ring};
+use super::size::{FILLERS, PRODUCERS, registers};
 use super::softmax::softmax;
 use super::tiles::{Tiles, tiles};
 use super::work::{WORKING, first_row, mask, own_tokens_of};
 use crate::cube::config::Config;
 use crate::cube::mma::fragments::{Pair, rounded};
-use crate::cube::mma::queries::own_tokens;
 use crate::cube::mma::stage::{LANES, chunks, padded};
-use crate::cube::rows::{head_keys, head_queries};
+use crate::cube::rows::{head_keys, head_queries, head_rows};
 use crate::cube::walk::{NONE, query_tile};
 
 /// A scale of 0, where `-inf` is still what does not attend: no score below 1e28 sees the difference.
 const LEAST_SCALE: f32 = 1e-30;
 
-/// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
+/// `out` and `lse` of every query, of `tiles_of_all` tiles that the cubes of a grid of any size take by turns; and what `out` loses by rounding where `config.rounding`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn forward<E: Float, N: Size>(
@@ -36,121 +38,108 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
+    tiles_of_all: u32,
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
     let (tile, visited) = comptime!((config.owned, config.visited));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
-    let (widest, units, working) = comptime!((
-        head_dim.max(value_dim),
-        units(tile.rows),
-        consumers(tile.rows)
-    ));
+    let widest = comptime!(head_dim.max(value_dim));
     let (fewer, more) = comptime!(registers(tile.rows, value_dim / 2));
     let (columns, value_tiles, brain) =
         comptime!((visited.rows / 8, chunks(value_dim), config.brain));
     let lost_columns = comptime!(if config.rounding { columns } else { 0 });
 
-    let own = query_tile(index, heads, kv_heads, tile);
-    let span = own.span;
-    let mut owned = tiles::<E, N>(1usize, tile.rows, head_dim, widest);
+    // Two slots: the queries of this tile, whose results go there, and those of the next.
+    let mut owned = tiles::<E, N>(OWN_SLOTS, tile.rows, head_dim, widest);
     let keys = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
     let values = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
     let mut tokens = Shared::<[i32]>::new_slice(comptime!(config.slots * visited.rows));
-    let mut ring = ring(config.slots, tile.rows);
-    let own_tokens = own_tokens(&own, index, tile, units);
+    let mut own_tokens = Shared::<[i32]>::new_slice(comptime!(OWN_SLOTS * tile.rows));
+    let mut ring = ring(config.slots, VISIT, tile.rows);
+    let mut own_ring = own_ring(tile.rows);
+    let mut turn = first_turn();
+    let mut own_turn = first_turn();
+    let mut number = CUBE_POS as u32;
     sync_cube();
     if UNIT_POS < comptime!(PRODUCERS as u32) {
         if comptime!(tile.rows > 64) {
             set_registers(fewer, false);
         }
-        let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
-        let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
         if UNIT_POS < comptime!(FILLERS as u32) {
-            fill::<E, N>(
-                &mut ring,
-                &own,
-                index,
-                k,
-                &k_rows,
-                &keys,
-                v,
-                &v_rows,
-                &values,
-                &mut tokens,
-                tile,
-                visited,
-            );
+            while number < tiles_of_all {
+                let own = query_tile(index, number, heads, kv_heads, tile);
+                let span = own.span;
+                let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+                fill_own::<E, N>(
+                    &mut own_ring,
+                    &own_turn,
+                    &own,
+                    index,
+                    q,
+                    &q_rows,
+                    &owned,
+                    &mut own_tokens,
+                    tile,
+                );
+                let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+                let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
+                turn = fill::<E, N>(
+                    &mut ring,
+                    &own,
+                    index,
+                    k,
+                    &k_rows,
+                    &keys,
+                    v,
+                    &v_rows,
+                    &values,
+                    &mut tokens,
+                    turn,
+                    tile,
+                    visited,
+                );
+                own_turn = own_turn.next(OWN_SLOTS);
+                number += CUBE_COUNT as u32;
+            }
         }
     } else {
         if comptime!(tile.rows > 64) {
             set_registers(more, true);
         }
         let unit = (UNIT_POS - comptime!(PRODUCERS as u32)) as usize;
-        let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
-        owned.copy(
-            0u32.runtime(),
-            q,
-            &q_rows,
-            &own_tokens,
-            0usize.runtime(),
-            span.q_end,
-            unit,
-            working,
-        );
-        end_copies();
-        copies_done(0usize);
-        if scale < 0.0f32 {
-            owned.negate(unit, working);
-            writes_done();
-        }
-        sync_units(WORKING, working);
-
-        let first_row = first_row(unit);
-        let queries = own_tokens_of(&own_tokens, first_row, span.q_end);
+        let in_group = unit % GROUP;
         // The same for all units of a plane, which the compiler does not see otherwise.
-        let group = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);
+        let group = plane_broadcast((unit / GROUP) as u32, 0u32);
+        let group_rows = group * 64u32;
+        let barrier = group + comptime!(WORKING as u32);
+        let first_row = first_row(unit);
         let log2_e = f32::new(core::f32::consts::LOG2_E);
-        let mut softmax = softmax(max(scale.abs() * log2_e, f32::new(LEAST_SCALE)));
         declare(SCORES, visited.rows);
         declare(RESULTS, comptime!(padded(value_dim)));
-        let mut turn = first_turn();
-        if ring.wait_until_full(&turn) {
-            begin_scores::<E, N>(SCORES, &owned, group, &keys, turn.slot, brain);
-            products_done(0usize);
-            let mut weights = take(SCORES, visited.rows);
-            mask(
-                &mut weights,
-                &ring,
-                &turn,
-                index,
-                own.walk.record,
-                &queries,
-                &tokens,
-                minus_infinity,
-                true,
-                tile,
-                visited,
-            );
-            let _ = softmax.raise(&weights, minus_infinity, columns);
-            softmax.weigh(&mut weights, columns);
-            let mut high = rounded::<E>(&weights, columns);
-            let mut low = lost::<E>(&weights, &high, lost_columns);
-            let mut before = turn;
-            turn = before.next(ring.slots);
-            let mut more = ring.wait_until_full(&turn);
-            while more {
-                // Values are weighted while the next weights are computed.
-                begin_scores::<E, N>(SCORES, &owned, group, &keys, turn.slot, brain);
-                add::<E, N>(&high, &low, &values, before.slot, config);
-                products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
+        while number < tiles_of_all {
+            own_ring.wait(&own_turn);
+            let of = own_tile(&own_ring, &own_turn);
+            let slot = own_turn.slot;
+            let tokens_at = slot as usize * comptime!(tile.rows);
+            if scale < 0.0f32 {
+                owned.negate(slot, group_rows as usize, in_group, GROUP, 64usize);
+                writes_done();
+                sync_group(barrier);
+            }
+            let queries = own_tokens_of(&own_tokens, tokens_at + first_row, of.end);
+            let mut softmax = softmax(max(scale.abs() * log2_e, f32::new(LEAST_SCALE)));
+            clear(RESULTS, comptime!(padded(value_dim)));
+            if ring.wait_until_full(&turn) {
+                begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
+                products_done(0usize);
                 let mut weights = take(SCORES, visited.rows);
                 mask(
                     &mut weights,
                     &ring,
                     &turn,
                     index,
-                    own.walk.record,
+                    of.record,
                     &queries,
                     &tokens,
                     minus_infinity,
@@ -158,63 +147,119 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     tile,
                     visited,
                 );
-                let raised = softmax.raise(&weights, minus_infinity, columns);
+                let _ = softmax.raise(&weights, minus_infinity, columns);
                 softmax.weigh(&mut weights, columns);
+                let mut high = rounded::<E>(&weights, columns);
+                let mut low = lost::<E>(&weights, &high, lost_columns);
+                let mut before = turn;
+                turn = before.next(ring.slots);
+                let mut more = ring.wait_until_full(&turn);
+                while more {
+                    // Values are weighted while the next weights are computed.
+                    begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
+                    add::<E, N>(&high, &low, &values, before.slot, config);
+                    products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
+                    let mut weights = take(SCORES, visited.rows);
+                    mask(
+                        &mut weights,
+                        &ring,
+                        &turn,
+                        index,
+                        of.record,
+                        &queries,
+                        &tokens,
+                        minus_infinity,
+                        true,
+                        tile,
+                        visited,
+                    );
+                    let raised = softmax.raise(&weights, minus_infinity, columns);
+                    softmax.weigh(&mut weights, columns);
+                    products_done(0usize);
+                    ring.done(&before);
+                    let of_turn = rounded::<E>(&weights, columns);
+                    let lost_of_turn = lost::<E>(&weights, &of_turn, lost_columns);
+                    #[unroll]
+                    for n in 0..comptime!(2 * columns) {
+                        high[n] = of_turn[n];
+                    }
+                    #[unroll]
+                    for n in 0..comptime!(2 * lost_columns) {
+                        low[n] = lost_of_turn[n];
+                    }
+                    if raised.any {
+                        #[unroll]
+                        for half in 0..2usize {
+                            scale_results(half, raised.kept[half], comptime!(padded(value_dim)));
+                        }
+                    }
+                    before = turn;
+                    turn = before.next(ring.slots);
+                    more = ring.wait_until_full(&turn);
+                }
+                add::<E, N>(&high, &low, &values, before.slot, config);
                 products_done(0usize);
                 ring.done(&before);
-                let of_turn = rounded::<E>(&weights, columns);
-                let lost_of_turn = lost::<E>(&weights, &of_turn, lost_columns);
-                #[unroll]
-                for n in 0..comptime!(2 * columns) {
-                    high[n] = of_turn[n];
-                }
-                #[unroll]
-                for n in 0..comptime!(2 * lost_columns) {
-                    low[n] = lost_of_turn[n];
-                }
-                if raised.any {
-                    #[unroll]
-                    for half in 0..2usize {
-                        scale_results(half, raised.kept[half], comptime!(padded(value_dim)));
-                    }
-                }
-                before = turn;
-                turn = before.next(ring.slots);
-                more = ring.wait_until_full(&turn);
             }
-            add::<E, N>(&high, &low, &values, before.slot, config);
-            products_done(0usize);
-        }
+            // The slot that said that no visit is left.
+            ring.done(&turn);
+            turn = turn.next(ring.slots);
 
-        let mut results = take(RESULTS, comptime!(padded(value_dim)));
-        #[unroll]
-        for half in 0..2usize {
-            let empty = queries[half] == NONE;
-            let of_row = softmax.finish(&mut results, half, empty, minus_infinity, value_tiles);
-            let token = own_tokens[first_row + comptime!(8 * half)];
-            if token < own.rows.end && token != NONE && UNIT_POS % 4u32 == 0u32 {
-                let row = (span.item * heads as usize + own.head) * seq_q as usize
-                    + usize::cast_from(token - span.q_zero);
-                lse[row] = of_row;
-            }
-        }
-        // All have read what is owned, and it is written next.
-        sync_units(WORKING, working);
-        owned.put_sums(&results, first_row, value_tiles);
-        sync_units(WORKING, working);
-        let out_rows = head_queries::<E, N>(&*out, &span, own.head, LANES);
-        owned.store(out, &out_rows, &own_tokens, unit, working, value_dim);
-        if comptime!(config.rounding) {
+            let mut results = take(RESULTS, comptime!(padded(value_dim)));
             #[unroll]
-            for n in 0..comptime!(2 * value_tiles) {
-                let rounded = Vector::<E, Const<2>>::cast_from(results[n]);
-                results[n] -= Vector::cast_from(rounded);
+            for half in 0..2usize {
+                let empty = queries[half] == NONE;
+                let of_row = softmax.finish(&mut results, half, empty, minus_infinity, value_tiles);
+                let token = own_tokens[tokens_at + first_row + comptime!(8 * half)];
+                if token < of.rows_end && token != NONE && UNIT_POS % 4u32 == 0u32 {
+                    let row = (of.item * heads as usize + of.head) * seq_q as usize
+                        + usize::cast_from(token - of.zero);
+                    lse[row] = of_row;
+                }
             }
-            sync_units(WORKING, working);
-            owned.put_sums(&results, first_row, value_tiles);
-            sync_units(WORKING, working);
-            let rows = head_queries::<E, N>(&*rounding, &span, own.head, LANES);
-            owned.store(rounding, &rows, &own_tokens, unit, working, value_dim);
+            // All of the group have read what is owned, and it is written next.
+            sync_group(barrier);
+            owned.put_sums(slot, &results, first_row, value_tiles);
+            sync_group(barrier);
+            let out_rows = head_rows::<E, N>(&*out, of.item, of.head, of.zero, LANES);
+            owned.store(
+                slot,
+                out,
+                &out_rows,
+                &own_tokens,
+                tokens_at,
+                group_rows as usize,
+                in_group,
+                GROUP,
+                64usize,
+                value_dim,
+            );
+            if comptime!(config.rounding) {
+                #[unroll]
+                for n in 0..comptime!(2 * value_tiles) {
+                    let rounded = Vector::<E, Const<2>>::cast_from(results[n]);
+                    results[n] -= Vector::cast_from(rounded);
+                }
+                sync_group(barrier);
+                owned.put_sums(slot, &results, first_row, value_tiles);
+                sync_group(barrier);
+                let rows = head_rows::<E, N>(&*rounding, of.item, of.head, of.zero, LANES);
+                owned.store(
+                    slot,
+                    rounding,
+                    &rows,
+                    &own_tokens,
+                    tokens_at,
+                    group_rows as usize,
+                    in_group,
+                    GROUP,
+                    64usize,
+                    value_dim,
+                );
+            }
+            own_ring.done(&own_turn);
+            own_turn = own_turn.next(OWN_SLOTS);
+            number += CUBE_COUNT as u32;
         }
     }
 }

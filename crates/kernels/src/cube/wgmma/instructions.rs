@@ -57,6 +57,17 @@ pub(super) fn sync_units(#[comptime] barrier: usize, #[comptime] count: usize) {
     );
 }
 
+/// As [`sync_units`], for a group of 128 and a barrier that only the device knows.
+#[cube]
+pub(super) fn sync_group(barrier: u32) {
+    let barrier = barrier & 15u32;
+    gpu_asm!(
+        "bar.sync {barrier}, 128;",
+        barrier = in(_) barrier,
+        options(readonly)
+    );
+}
+
 /// Ends a batch of this unit's copies.
 #[cube]
 pub(super) fn end_copies() {

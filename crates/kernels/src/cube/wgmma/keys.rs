@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::instructions::sync_units;
-use super::ring::{Ring, first_turn};
+use super::ring::{Ring, Turn};
 use super::size::FILLERS;
 use super::tiles::Tiles;
 use crate::cube::mma::queries::key_cursor;
@@ -14,7 +14,8 @@ use crate::cube::walk::{QueryTile, query_reach};
 /// The barrier of the units that fill the ring.
 pub(super) const FILLING: usize = 1;
 
-/// Fills the ring with the rows of keys and values that a query tile visits, and their tokens, one slot after another.
+/// Fills the ring with the rows of keys and values that a query tile visits, and their tokens, one slot after another from that
+/// of `turn` on. The slot after the last visit says that none is left; the turn after it comes back.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn fill<E: Float, N: Size>(
@@ -28,13 +29,14 @@ pub(super) fn fill<E: Float, N: Size>(
     v_rows: &HeadRows,
     values: &Tiles<E, N>,
     tokens: &mut Shared<[i32]>,
+    turn: Turn,
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
-) {
+) -> Turn {
     let (end, unit) = (own.span.kv_end, UNIT_POS as usize);
     let queries = query_reach(own, tile);
     let mut cursor = key_cursor();
-    let mut turn = first_turn();
+    let mut turn = turn;
     let mut more = true;
     while more {
         cursor.advance(index, &own.walk, &own.span, tile, visited);
@@ -48,14 +50,13 @@ pub(super) fn fill<E: Float, N: Size>(
         ring.wait_until_free(&turn);
         ring.describe(&turn, &visit);
         more = visit.any;
-        if !(whole && visit.all) && UNIT_POS < comptime!(visited.rows as u32) {
+        if more && !(whole && visit.all) && UNIT_POS < comptime!(visited.rows as u32) {
             tokens[first + unit] = cursor.token(own, index, UNIT_POS, visited);
         }
         if whole {
             keys.copy_whole(turn.slot, k, k_rows, reach.first_token, unit, FILLERS);
             values.copy_whole(turn.slot, v, v_rows, reach.first_token, unit, FILLERS);
-        } else {
-            // After the last visit too: a tile of zeros, of which nothing attends.
+        } else if more {
             sync_units(FILLING, FILLERS);
             keys.copy(turn.slot, k, k_rows, &*tokens, first, end, unit, FILLERS);
             values.copy(turn.slot, v, v_rows, &*tokens, first, end, unit, FILLERS);
@@ -63,4 +64,5 @@ pub(super) fn fill<E: Float, N: Size>(
         ring.fill(&turn);
         turn = turn.next(ring.slots);
     }
+    turn
 }

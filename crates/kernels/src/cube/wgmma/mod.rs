@@ -9,6 +9,7 @@ pub(super) mod dq;
 pub(super) mod forward;
 mod instructions;
 mod keys;
+mod own;
 mod products;
 mod queries;
 mod ring;

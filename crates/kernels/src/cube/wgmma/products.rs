@@ -74,12 +74,16 @@ fn type_name(brain: bool) -> &'static str {
     if brain { "bf16" } else { "f16" }
 }
 
-fn declaration(name: &str, count: usize) -> String {
-    let mut code = format!(".reg .f32 {name}<{count}>;");
+fn zeroing(name: &str, count: usize) -> String {
+    let mut code = String::new();
     for n in 0..count {
         let _ = write!(code, " mov.f32 {name}{n}, 0f00000000;");
     }
     code
+}
+
+fn declaration(name: &str, count: usize) -> String {
+    format!(".reg .f32 {name}<{count}>;{}", zeroing(name, count))
 }
 
 /// Registers for sums with `columns` columns, zeros.
@@ -92,19 +96,30 @@ pub(super) fn declare(#[comptime] name: &'static str, #[comptime] columns: usize
     );
 }
 
-/// Begins to multiply the 64 rows from `own` on of tile 0 of `left` with all rows of tile `at` of `right`: sums of rows called
+/// Makes sums zeros.
+#[cube]
+pub(super) fn clear(#[comptime] name: &'static str, #[comptime] columns: usize) {
+    gpu_asm!(
+        "{code}",
+        code = const zeroing(name, columns / 2),
+        options(readonly)
+    );
+}
+
+/// Begins to multiply the 64 rows from `own` on of tile `of` of `left` with all rows of tile `at` of `right`: sums of rows called
 /// `name`.
 #[cube]
 pub(super) fn begin_scores<E: Float, N: Size>(
     #[comptime] name: &'static str,
     left: &Tiles<E, N>,
+    of: u32,
     own: u32,
     right: &Tiles<E, N>,
     at: u32,
     #[comptime] brain: bool,
 ) {
     let (rows, visited, dim) = comptime!((left.rows, right.rows, left.depth));
-    let a = left.rows_at(0u32.runtime(), own);
+    let a = left.rows_at(of, own);
     let b = right.rows_at(at, 0u32.runtime());
     gpu_asm!(
         "{code} /* {a} {b} */",

@@ -1,4 +1,4 @@
-//! The ring of visits: a few units fill its slots, and all others work on them, each group when its slot is there.
+//! Rings of slots: a few units fill them, and all others work on them, each group when its slot is there.
 
 use cubecl::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::cube::mma::visit::Visit;
 use crate::cube::walk::Distances;
 
 /// Words that describe a visit: bits, the head, and of visits of which not all attends its distances.
-pub(super) const RECORD: usize = 6;
+pub(super) const VISIT: usize = 6;
 const ANY: u32 = 1;
 const ALL: u32 = 2;
 const CAUSAL: u32 = 4;
@@ -49,18 +49,25 @@ impl Turn {
     }
 }
 
-/// What is known of the visits in the slots, and barriers that say whether these are full or free.
+/// Words that say what is in the slots, and barriers that say whether these are full or free.
 #[derive(CubeType)]
 pub(super) struct Ring {
-    records: Shared<[u32]>,
+    words: Shared<[u32]>,
     barriers: u32,
+    /// Words of a slot.
+    #[cube(comptime)]
+    size: usize,
     #[cube(comptime)]
     pub(super) slots: usize,
 }
 
 /// An empty ring, which units may use after the next barrier of the cube. It has as many consumers as a cube of `rows` rows.
 #[cube]
-pub(super) fn ring(#[comptime] slots: usize, #[comptime] rows: usize) -> Ring {
+pub(super) fn ring(
+    #[comptime] slots: usize,
+    #[comptime] size: usize,
+    #[comptime] rows: usize,
+) -> Ring {
     let barriers = Shared::<[u64]>::new_slice(comptime!(2 * slots));
     let barriers = shared_address(&barriers[0usize..1usize]);
     if UNIT_POS == 0u32 {
@@ -78,8 +85,9 @@ pub(super) fn ring(#[comptime] slots: usize, #[comptime] rows: usize) -> Ring {
         }
     }
     Ring {
-        records: Shared::<[u32]>::new_slice(comptime!(slots * RECORD)),
+        words: Shared::<[u32]>::new_slice(comptime!(slots * size)),
         barriers,
+        size,
         slots,
     }
 }
@@ -94,6 +102,16 @@ impl Ring {
         self.full(turn) + comptime!(8 * self.slots as u32)
     }
 
+    /// Sets a word of a slot.
+    pub(super) fn put(&mut self, turn: &Turn, #[comptime] word: usize, value: i32) {
+        self.words[turn.slot as usize * self.size + word] = u32::cast_from(value);
+    }
+
+    /// A word of a slot.
+    pub(super) fn word(&self, turn: &Turn, #[comptime] word: usize) -> i32 {
+        i32::cast_from(self.words[turn.slot as usize * self.size + word])
+    }
+
     /// Waits until nobody uses the slot any longer.
     pub(super) fn wait_until_free(&self, turn: &Turn) {
         wait_for(self.free(turn), turn.phase ^ 1u32);
@@ -102,17 +120,18 @@ impl Ring {
     /// Describes the visit of a slot.
     pub(super) fn describe(&mut self, turn: &Turn, visit: &Visit) {
         if UNIT_POS == 0u32 {
-            let (at, distances) = (turn.slot as usize * RECORD, visit.distances);
-            self.records[at] = bit(visit.any, ANY)
+            let distances = visit.distances;
+            let bits = bit(visit.any, ANY)
                 | bit(visit.all, ALL)
                 | bit(distances.causal, CAUSAL)
                 | bit(distances.exact, EXACT);
-            self.records[at + 1usize] = u32::cast_from(visit.head);
+            self.put(turn, 0usize, i32::cast_from(bits));
+            self.put(turn, 1usize, visit.head);
             if !visit.all {
-                self.records[at + 2usize] = u32::cast_from(distances.min);
-                self.records[at + 3usize] = u32::cast_from(distances.max);
-                self.records[at + 4usize] = u32::cast_from(distances.stride);
-                self.records[at + 5usize] = u32::cast_from(distances.residue);
+                self.put(turn, 2usize, distances.min);
+                self.put(turn, 3usize, distances.max);
+                self.put(turn, 4usize, distances.stride);
+                self.put(turn, 5usize, distances.residue);
             }
         }
     }
@@ -124,13 +143,18 @@ impl Ring {
     }
 
     fn has(&self, turn: &Turn, #[comptime] bit: u32) -> bool {
-        self.records[turn.slot as usize * RECORD] & bit != 0u32
+        self.words[turn.slot as usize * self.size] & bit != 0u32
+    }
+
+    /// Waits until a slot is full.
+    pub(super) fn wait(&self, turn: &Turn) {
+        wait_for(self.full(turn), turn.phase);
+        writes_done();
     }
 
     /// Waits until a slot is full. Whether there is a visit in it, or none is left.
     pub(super) fn wait_until_full(&self, turn: &Turn) -> bool {
-        wait_for(self.full(turn), turn.phase);
-        writes_done();
+        self.wait(turn);
         self.has(turn, ANY)
     }
 
@@ -148,17 +172,16 @@ impl Ring {
 
     /// The query head of a visit, counted in its group.
     pub(super) fn head(&self, turn: &Turn) -> i32 {
-        i32::cast_from(self.records[turn.slot as usize * RECORD + 1])
+        self.word(turn, 1usize)
     }
 
     /// The distances that a visit covers.
     pub(super) fn distances(&self, turn: &Turn) -> Distances {
-        let at = turn.slot as usize * RECORD;
         Distances {
-            min: i32::cast_from(self.records[at + 2usize]),
-            max: i32::cast_from(self.records[at + 3usize]),
-            stride: i32::cast_from(self.records[at + 4usize]),
-            residue: i32::cast_from(self.records[at + 5usize]),
+            min: self.word(turn, 2usize),
+            max: self.word(turn, 3usize),
+            stride: self.word(turn, 4usize),
+            residue: self.word(turn, 5usize),
             causal: self.has(turn, CAUSAL),
             exact: self.has(turn, EXACT),
         }

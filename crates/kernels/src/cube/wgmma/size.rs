@@ -1,7 +1,7 @@
 //! The sizes of cubes.
 
 use super::products::GROUP;
-use super::ring::RECORD;
+use super::ring::VISIT;
 use super::tiles::row_chunks;
 use crate::AttentionShape;
 use crate::cube::mma::stage::LANES;
@@ -46,8 +46,8 @@ pub(in crate::cube) fn shared_bytes(
 ) -> usize {
     let row = |dims: [usize; 2]| (row_chunks(dims[0]) + row_chunks(dims[1])) * LANES * 2;
     // Tokens, and of visited rows two numbers more and one for 32 of them.
-    let numbers = rows * 4 + slots * (VISITED * 12 + VISITED / 32 * 4);
-    rows * row(own) + slots * (VISITED * row(visited) + RECORD * 4 + 16) + numbers + 2048
+    let numbers = rows * 8 + slots * (VISITED * 12 + VISITED / 32 * 4);
+    rows * row(own) + slots * (VISITED * row(visited) + VISIT * 4 + 16) + numbers + 2048
 }
 
 /// Slots of the ring of a pass, as many as `most` bytes of shared memory hold; fewer than three are too few.
@@ -57,14 +57,14 @@ fn slots(rows: usize, own: [usize; 2], visited: [usize; 2], most: usize) -> Opti
         .find(|slots| shared_bytes(rows, own, visited, *slots) <= most)
 }
 
-/// Slots of the ring of the forward pass.
+/// Slots of the ring of the forward pass, which has place for the tiles that it owns now and next.
 pub(in crate::cube) fn forward_slots(
     rows: usize,
     shape: &AttentionShape,
     most: usize,
 ) -> Option<usize> {
     let (keys, values) = (shape.head_dim, shape.value_dim);
-    slots(rows, [keys.max(values), 0], [keys, values], most)
+    slots(rows, [keys.max(values); 2], [keys, values], most)
 }
 
 /// Slots of the ring of dQ, and of dK and dV.

@@ -239,26 +239,41 @@ impl<E: Float, N: Size> Tiles<E, N> {
         }
     }
 
-    /// Changes the sign of all elements of tile 0 that [`Self::copy`] has moved.
-    pub(super) fn negate(&mut self, unit: usize, #[comptime] units: usize) {
-        let (count, width) = comptime!((self.rows, chunks(self.dim)));
+    /// The first chunk of a tile.
+    fn first_chunk(&self, tile: u32) -> usize {
+        tile as usize * comptime!(self.size)
+    }
+
+    /// Changes the sign of all elements of `count` rows of a tile, from `first` on.
+    pub(super) fn negate(
+        &mut self,
+        tile: u32,
+        first: usize,
+        unit: usize,
+        #[comptime] units: usize,
+        #[comptime] count: usize,
+    ) {
+        let (rows, width) = comptime!((self.rows, chunks(self.dim)));
+        let at = self.first_chunk(tile);
         #[unroll]
         for n in 0..comptime!((count * width).div_ceil(units)) {
             let (row, chunk) = moved(unit, n, units, width);
             if row < count {
-                self.chunks[place(row, chunk, count)] *= Vector::cast_from(-1.0f32);
+                self.chunks[at + place(first + row, chunk, rows)] *= Vector::cast_from(-1.0f32);
             }
         }
     }
 
-    /// Puts the sums of a product of `tiles` tiles of 8 columns, rounded, in two rows of tile 0: `row` and the eighth after it.
+    /// Puts the sums of a product of `tiles` tiles of 8 columns, rounded, in two rows of a tile: `row` and the eighth after it.
     pub(super) fn put_sums(
         &mut self,
+        tile: u32,
         sums: &Array<Pair<f32>>,
         row: usize,
         #[comptime] tiles: usize,
     ) {
         let count = comptime!(self.rows);
+        let first = self.first_chunk(tile);
         let pairs = self
             .chunks
             .as_mut_slice()
@@ -266,30 +281,37 @@ impl<E: Float, N: Size> Tiles<E, N> {
         #[unroll]
         for n in 0..comptime!(2 * tiles) {
             let row = row + comptime!(n % 2 * 8);
-            let at = place(row, comptime!(n / 2), count) * 4usize + UNIT_POS as usize % 4usize;
-            pairs[at] = Vector::cast_from(sums[n]);
+            let at = first + place(row, comptime!(n / 2), count);
+            pairs[at * 4usize + UNIT_POS as usize % 4usize] = Vector::cast_from(sums[n]);
         }
     }
 
-    /// Writes rows of `dim` elements of tile 0 to those of `tensor` that have a token.
+    /// Writes `count` rows of a tile, of `dim` elements from row `first` on, to those of `tensor` that have a token: of `tokens`
+    /// from `tokens_at` on, those of the tile.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn store(
         &self,
+        tile: u32,
         tensor: &mut Tensor<Vector<E, N>>,
         rows: &HeadRows,
         tokens: &Shared<[i32]>,
+        tokens_at: usize,
+        first: usize,
         unit: usize,
         #[comptime] units: usize,
+        #[comptime] count: usize,
         #[comptime] dim: usize,
     ) {
-        let (count, width) = comptime!((self.rows, chunks(dim)));
+        let (tile_rows, width) = comptime!((self.rows, chunks(dim)));
+        let at = self.first_chunk(tile);
         #[unroll]
         for n in 0..comptime!((count * width).div_ceil(units)) {
             let (row, chunk) = moved(unit, n, units, width);
             if row < count && chunk < comptime!(dim / LANES) {
-                let token = tokens[row];
+                let token = tokens[tokens_at + first + row];
                 if token != NONE {
-                    tensor[rows.at(token) + chunk] = self.chunks[place(row, chunk, count)];
+                    tensor[rows.at(token) + chunk] =
+                        self.chunks[at + place(first + row, chunk, tile_rows)];
                 }
             }
         }
