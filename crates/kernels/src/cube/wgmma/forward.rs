@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::instructions::{set_registers, sync_group, writes_done};
 use super::keys::fill;
-use super::own::{OWN_SLOTS, fill_own, own_ring, own_tile};
+use super::own::{OWN_SLOTS, fill_own, own_ring, own_tile, tile_of_round};
 use super::products::{
     GROUP, begin_scores, begin_values, clear, declare, products_done, scale, take,
 };
@@ -60,7 +60,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let mut own_ring = own_ring(tile.rows);
     let mut turn = first_turn();
     let mut own_turn = first_turn();
-    let mut number = CUBE_POS as u32;
+    let mut round = 0u32.runtime();
+    let mut number = tile_of_round(round);
     sync_cube();
     if UNIT_POS < comptime!(PRODUCERS as u32) {
         if comptime!(tile.rows > 64) {
@@ -100,7 +101,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     visited,
                 );
                 own_turn = own_turn.next(OWN_SLOTS);
-                number += CUBE_COUNT as u32;
+                round += 1u32;
+                number = tile_of_round(round);
             }
         }
     } else {
@@ -118,6 +120,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         declare(SCORES, visited.rows);
         declare(RESULTS, comptime!(padded(value_dim)));
         while number < tiles_of_all {
+            // The same for all units of a plane.
+            turn = turn.of_plane();
+            own_turn = own_turn.of_plane();
             own_ring.wait(&own_turn);
             let of = own_tile(&own_ring, &own_turn);
             let slot = own_turn.slot;
@@ -259,7 +264,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             }
             own_ring.done(&own_turn);
             own_turn = own_turn.next(OWN_SLOTS);
-            number += CUBE_COUNT as u32;
+            round += 1u32;
+                number = tile_of_round(round);
         }
     }
 }

@@ -87,3 +87,11 @@ pub(super) fn own_tile(ring: &Ring, turn: &Turn) -> OwnTile {
         record: usize::cast_from(ring.word(turn, 5usize)),
     }
 }
+
+/// The tile that this cube has in a round. Rounds go to and fro among cubes, since each tile is at most as heavy as the one before.
+#[cube]
+pub(super) fn tile_of_round(round: u32) -> u32 {
+    let (cube, cubes) = (CUBE_POS as u32, CUBE_COUNT as u32);
+    let forth = round & 1u32 == 0u32;
+    select(forth, round * cubes + cube, (round + 1u32) * cubes - (cube + 1u32))
+}

@@ -47,6 +47,14 @@ impl Turn {
             phase: select(last, self.phase ^ 1u32, self.phase),
         }
     }
+
+    /// The turn, which all units of a plane have in common: the compiler does not see that after a loop.
+    pub(super) fn of_plane(&self) -> Turn {
+        Turn {
+            slot: plane_broadcast(self.slot, 0u32),
+            phase: plane_broadcast(self.phase, 0u32),
+        }
+    }
 }
 
 /// Words that say what is in the slots, and barriers that say whether these are full or free.
