@@ -4,18 +4,13 @@ use std::sync::Arc;
 
 use cubecl::client::Client;
 use cubecl::ir::ElemType;
-use cubecl::prelude::*;
-use cubecl::server::Handle;
 
-use super::checks::{check_dtype, check_problem, max_index_words};
-use super::columns::FAR;
+use super::checks::{check_dtype, check_problem};
 use super::config::Config;
 use super::error::CubeError;
-use super::index::{Index, Tiles, TooManyWords};
+use super::indexed::Indexed;
 use super::select::{Choice, Engine, candidates, explain, is_on};
-use super::table::takes_tables;
 use super::tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
-use super::tile::Tile;
 use super::tune::fastest;
 use super::{mma, unit};
 use crate::AttentionProblem;
@@ -31,10 +26,8 @@ pub struct CubeAttention {
     pub(super) problem: Arc<AttentionProblem>,
     pub(super) dtype: ElemType,
     pub(super) choice: Choice,
-    pub(super) owned: Tile,
-    pub(super) tiles: Tiles,
-    pub(super) index: Handle,
-    pub(super) index_len: usize,
+    pub(super) inference: Indexed,
+    pub(super) training: Indexed,
 }
 
 impl CubeAttention {
@@ -147,32 +140,19 @@ impl CubeAttention {
         dtype: ElemType,
         choice: Choice,
     ) -> Result<Self, CubeError> {
-        let pattern = problem.pattern();
-        let owned = Tile {
-            rows: choice.owned_rows,
-            // No position is beyond: the tokens of a block that is larger are those of one of this size.
-            block: pattern.block_size().min(FAR as usize),
-            table: takes_tables(pattern),
+        let inference = Indexed::new(client, &problem, choice.inference_rows)?;
+        let training = if choice.training_rows == choice.inference_rows {
+            inference.clone()
+        } else {
+            Indexed::new(client, &problem, choice.training_rows)?
         };
-        let most = max_index_words(client);
-        let index = Index::new(&problem, owned, most).map_err(|TooManyWords(words)| {
-            let [seen, accepted] = [words, most].map(|words| words * size_of::<i32>());
-            let device = client.name().to_owned();
-            CubeError::Index {
-                device,
-                seen,
-                accepted,
-            }
-        })?;
         Ok(Self {
             client: client.clone(),
             problem,
             dtype,
             choice,
-            owned,
-            tiles: index.tiles,
-            index: client.create_from_slice(i32::as_bytes(&index.words)),
-            index_len: index.words.len(),
+            inference,
+            training,
         })
     }
 
@@ -188,7 +168,8 @@ impl CubeAttention {
 
     /// Bytes that it holds on the device.
     pub fn index_bytes(&self) -> usize {
-        self.index_len * size_of::<i32>()
+        let shared = self.choice.inference_rows == self.choice.training_rows;
+        self.inference.bytes() + if shared { 0 } else { self.training.bytes() }
     }
 
     /// What runs it, and why.
@@ -219,16 +200,25 @@ impl CubeAttention {
             self.check_output("rounding", rounding, shape.out_sizes())?;
         }
         self.check_rows("lse", &outputs.lse)?;
-        self.check_resources("forward", 7, 1)?;
+        let of = self.of_forward(outputs);
+        self.check_resources("forward", of, 7, 1)?;
         match self.choice.engine {
             Engine::Unit => unit::launch::forward(self, q, k, v, outputs)?,
             Engine::Mma | Engine::Wgmma => mma::launch::forward(self, q, k, v, outputs)?,
         }
         let config = Config {
             rounding: outputs.rounding.is_some(),
-            ..self.config()
+            ..self.config(of)
         };
         self.launched("forward", config, &outputs.out.handle)
+    }
+
+    /// The tiles of a forward pass.
+    pub(super) fn of_forward(&self, outputs: &ForwardOutputs) -> &Indexed {
+        match outputs.rounding {
+            Some(_) => &self.training,
+            None => &self.inference,
+        }
     }
 
     /// Launches the backward passes for the gradients that have a place.
@@ -269,12 +259,12 @@ impl CubeAttention {
         if let Some(keys) = keys {
             self.check_keys(keys)?;
         }
-        self.check_resources("backward", 7, 2)?;
+        self.check_resources("backward", &self.training, 7, 2)?;
 
         let stats = self.prepass(saved)?;
         let config = Config {
             rounding: forward.rounding.is_some(),
-            ..self.config()
+            ..self.config(&self.training)
         };
         self.launched("prepass", config, &stats)?;
         if let Some(target) = dq {
@@ -284,7 +274,7 @@ impl CubeAttention {
                     mma::launch::dq(self, q, k, v, &saved.d_out, &stats, target)?
                 }
             }
-            self.launched("dq", self.config(), &target.handle)?;
+            self.launched("dq", self.config(&self.training), &target.handle)?;
         }
         if let Some(target) = keys {
             match self.choice.engine {
@@ -296,7 +286,7 @@ impl CubeAttention {
             let config = Config {
                 keys: target.dk.is_some(),
                 values: target.dv.is_some(),
-                ..self.config()
+                ..self.config(&self.training)
             };
             self.launched("dkdv", config, &target.handle)?;
         }

@@ -7,6 +7,7 @@ use cubecl::server::Handle;
 use super::attention::CubeAttention;
 use super::columns::FAR;
 use super::error::CubeError;
+use super::indexed::Indexed;
 use super::mma;
 use super::select::Engine;
 use super::tensors::{DeviceTensor, KeyGradients};
@@ -18,6 +19,7 @@ impl CubeAttention {
     pub(super) fn check_resources(
         &self,
         kernel: &'static str,
+        of: &Indexed,
         bindings: usize,
         owns: usize,
     ) -> Result<(), CubeError> {
@@ -30,11 +32,11 @@ impl CubeAttention {
                 (size.shared_bytes(dims, owns), size.units)
             }
             Engine::Mma => (
-                mma::size::shared_bytes(self.owned.rows, shape, self.choice.products),
-                mma::size::units(self.owned.rows, 1),
+                mma::size::shared_bytes(of.owned.rows, shape, self.choice.products),
+                mma::size::units(of.owned.rows, 1),
             ),
             // Rings have as many slots as there is shared memory for.
-            Engine::Wgmma => (0, wgmma::size::units(self.owned.rows)),
+            Engine::Wgmma => (0, wgmma::size::units(of.owned.rows)),
         };
         let needs = [
             ("buffers", bindings, hardware.max_bindings as usize),

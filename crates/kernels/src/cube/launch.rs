@@ -8,6 +8,7 @@ use cubecl::zspace::{Shape, Strides};
 use super::attention::CubeAttention;
 use super::config::Config;
 use super::error::CubeError;
+use super::indexed::Indexed;
 use super::round::Rounding;
 use super::stats;
 use super::tensors::{DeviceTensor, SavedOutputs};
@@ -57,13 +58,14 @@ impl CubeAttention {
         Ok(stats)
     }
 
-    pub(super) fn config(&self) -> Config {
+    /// What kernels of the pass of `of` have in common.
+    pub(super) fn config(&self, of: &Indexed) -> Config {
         let shape = self.problem.shape();
         Config {
-            owned: self.owned,
+            owned: of.owned,
             visited: Tile {
                 rows: self.choice.visited_rows,
-                ..self.owned
+                ..of.owned
             },
             unit: self.choice.unit,
             head_dim: shape.head_dim,
@@ -113,10 +115,6 @@ impl CubeAttention {
         unsafe { BufferArg::from_raw_parts(stats.clone(), 2 * self.rows()) }
     }
 
-    pub(super) fn index_arg(&self) -> BufferArg {
-        unsafe { BufferArg::from_raw_parts(self.index.clone(), self.index_len) }
-    }
-
     pub(super) fn address_type(&self, handles: &[&Handle]) -> AddressType {
         address_type(
             handles.iter().map(|handle| handle.size()),
@@ -124,20 +122,20 @@ impl CubeAttention {
         )
     }
 
-    /// The cubes of a kernel that owns queries.
-    pub(super) fn query_grid(&self) -> Result<CubeCount, CubeError> {
-        self.grid(self.query_tiles())
+    /// The cubes of a kernel that owns queries, one for each tile.
+    pub(super) fn query_grid(&self, of: &Indexed) -> Result<CubeCount, CubeError> {
+        self.grid(self.query_tiles(of))
     }
 
     /// Tiles of queries of all sequences and heads.
-    pub(super) fn query_tiles(&self) -> usize {
-        self.tiles.rows * self.problem.shape().num_heads
+    pub(super) fn query_tiles(&self, of: &Indexed) -> usize {
+        of.tiles.rows * self.problem.shape().num_heads
     }
 
     /// The cubes of a kernel that owns keys.
     pub(super) fn key_grid(&self) -> Result<CubeCount, CubeError> {
         let shape = self.problem.shape();
-        self.grid(self.tiles.columns * shape.num_kv_heads)
+        self.grid(self.training.tiles.columns * shape.num_kv_heads)
     }
 
     /// A grid of at least `cubes`; what is beyond finds nothing to do.

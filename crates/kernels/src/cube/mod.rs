@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod first_launch;
 mod index;
+mod indexed;
 mod launch;
 #[cfg(all(test, feature = "lowering"))]
 mod lowering;

@@ -43,8 +43,10 @@ impl fmt::Display for Engine {
 pub struct Choice {
     /// The kernels.
     pub engine: Engine,
-    /// Rows that a cube owns.
-    pub owned_rows: usize,
+    /// Rows that a cube owns in a forward pass that keeps nothing for gradients.
+    pub inference_rows: usize,
+    /// Rows that a cube owns in all other passes.
+    pub training_rows: usize,
     /// Most rows that it visits at a time.
     pub visited_rows: usize,
     /// How units share rows, for the unit engine.
@@ -56,14 +58,21 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// The sizes of its tiles: `128 x 64 rows`, those that a cube owns and those that it visits.
+    /// The sizes of its tiles: `128 x 64 rows`, those that a cube owns and those that it visits; `192 and 128 x 64 rows` where a
+    /// cube owns more rows in a forward pass that keeps nothing for gradients than in others.
     pub fn tiles(&self) -> String {
         let rows = match (self.engine, self.unit.whole) {
             (Engine::Mma | Engine::Wgmma, _) => "",
             (Engine::Unit, true) => " whole",
             (Engine::Unit, false) => " sliced",
         };
-        format!("{} x {}{rows} rows", self.owned_rows, self.visited_rows)
+        let (inference, training) = (self.inference_rows, self.training_rows);
+        let owned = if inference == training {
+            training.to_string()
+        } else {
+            format!("{inference} and {training}")
+        };
+        format!("{owned} x {}{rows} rows", self.visited_rows)
     }
 }
 
@@ -100,9 +109,10 @@ pub(super) fn candidates(
         .and_then(|_| wgmma_rows(client.properties(), problem));
     if forced == Some(Engine::Wgmma) || (forced.is_none() && groups.is_ok()) {
         let rows = groups;
-        let choice = |rows| Choice {
+        let choice = |[inference_rows, training_rows]: [usize; 2]| Choice {
             engine: Engine::Wgmma,
-            owned_rows: rows,
+            inference_rows,
+            training_rows,
             visited_rows: mma::size::VISITED,
             unit: SLICES,
             products: Products::Mma,
@@ -128,7 +138,8 @@ pub(super) fn candidates(
             };
             let choice = |rows| Choice {
                 engine: Engine::Mma,
-                owned_rows: rows,
+                inference_rows: rows,
+                training_rows: rows,
                 visited_rows: mma::size::VISITED,
                 unit: SLICES,
                 products,
@@ -150,7 +161,8 @@ pub(super) fn candidates(
             };
             let choice = |unit: CubeSize| Choice {
                 engine: Engine::Unit,
-                owned_rows: unit.owned,
+                inference_rows: unit.owned,
+                training_rows: unit.owned,
                 visited_rows: unit.visited,
                 unit,
                 products: Products::Mma,
@@ -215,11 +227,12 @@ fn mma_rows(
     Ok((products, tiles))
 }
 
-/// Rows that a cube may own where four planes multiply together, the better first; or why there can be none.
+/// Rows that a cube may own where four planes multiply together, for inference and for training, the better first; or why
+/// there can be none.
 pub(super) fn wgmma_rows(
     properties: &DeviceProperties,
     problem: &AttentionProblem,
-) -> Result<Vec<usize>, String> {
+) -> Result<Vec<[usize; 2]>, String> {
     let shape = problem.shape();
     let dims = [shape.head_dim, shape.value_dim];
     if properties.identity.fingerprint != "ptx_sm90" || !properties.features.copy_async {
@@ -232,21 +245,26 @@ pub(super) fn wgmma_rows(
         return Err(format!("heads of {dims:?}; at most 128 are accepted"));
     }
     let most = properties.hardware.max_shared_memory_size;
-    let fits = |rows: &usize| {
-        [wgmma::size::forward_slots, wgmma::size::gradient_slots]
-            .iter()
-            .all(|slots| slots(*rows, shape, most).is_some())
+    let fits = |[inference, training]: &[usize; 2]| {
+        wgmma::size::forward_slots(*inference, shape, most).is_some()
+            && wgmma::size::gradient_slots(*training, shape, most).is_some()
     };
     let processors = properties
         .hardware
         .num_streaming_multiprocessors
         .unwrap_or(0) as usize;
-    let rows = if enough_cubes(problem, processors) {
-        [128, 64]
-    } else {
-        [64, 128]
-    };
-    let rows: Vec<usize> = rows.into_iter().filter(fits).collect();
+    // Three groups hide more of what each waits for, and read keys and values less often. Gradients, and what
+    // rounding loses, leave registers for two.
+    let block = problem.pattern().block_size();
+    let whole = 192usize.is_multiple_of(block) || block.is_multiple_of(192);
+    let mut rows = vec![[192, 128], [128, 128], [64, 64]];
+    if !enough_cubes(problem, 128, processors) {
+        rows.reverse();
+    } else if !enough_cubes(problem, 192, processors) {
+        rows.swap(0, 1);
+    }
+    rows.retain(|[inference, _]| whole || *inference != 192);
+    let rows: Vec<[usize; 2]> = rows.into_iter().filter(fits).collect();
     if rows.is_empty() {
         return Err(format!(
             "{most} bytes of shared memory are too few for a ring of heads of {dims:?}"
@@ -255,10 +273,10 @@ pub(super) fn wgmma_rows(
     Ok(rows)
 }
 
-/// Whether cubes that own 128 rows are enough for the whole device.
-fn enough_cubes(problem: &AttentionProblem, processors: usize) -> bool {
+/// Whether cubes that own `rows` rows are enough for the whole device.
+fn enough_cubes(problem: &AttentionProblem, rows: usize, processors: usize) -> bool {
     let shape = problem.shape();
-    shape.batch * shape.num_heads * shape.seq_q.div_ceil(128) >= processors
+    shape.batch * shape.num_heads * shape.seq_q.div_ceil(rows) >= processors
 }
 
 /// Rows that a cube may own, the better first.
@@ -267,7 +285,7 @@ fn enough_cubes(problem: &AttentionProblem, processors: usize) -> bool {
 /// where there are cubes enough for the whole device.
 fn mma_tiles(problem: &AttentionProblem, processors: usize) -> [usize; 3] {
     let shape = problem.shape();
-    if shape.head_dim.max(shape.value_dim) > 64 && enough_cubes(problem, processors) {
+    if shape.head_dim.max(shape.value_dim) > 64 && enough_cubes(problem, 128, processors) {
         [128, 64, 32]
     } else {
         [64, 32, 128]

@@ -37,7 +37,8 @@ fn the_faster_tile_is_chosen_and_kept() {
     let problem = problem(&Pattern::dense(16, 2).unwrap(), 1, 512);
     let candidate = |visited_rows| Choice {
         engine: Engine::Unit,
-        owned_rows: 64,
+        inference_rows: 64,
+        training_rows: 64,
         visited_rows,
         unit: SLICES,
         products: Products::Mma,

@@ -19,16 +19,17 @@ use crate::{AttentionProblem, AttentionShape};
 /// Bytes of shared memory that a cube of these GPUs may have.
 const MOST: usize = 227 * 1024;
 
-/// Dims of keys and values, block, owned rows, and whether by tables: whole blocks, several and parts of them to a tile, padding,
-/// columns that are not full.
-const CLASSES: [([usize; 2], usize, usize, bool); 7] = [
-    ([128, 128], 64, 128, false),
-    ([128, 128], 64, 64, true),
-    ([64, 64], 16, 128, false),
-    ([80, 40], 128, 128, true),
-    ([16, 16], 200, 64, false),
-    ([40, 128], 72, 128, false),
-    ([96, 64], 48, 128, true),
+/// Dims of keys and values, block, rows that cubes own for inference and for training, and whether by tables: whole blocks,
+/// several and parts of them to a tile, padding, columns that are not full.
+const CLASSES: [([usize; 2], usize, [usize; 2], bool); 8] = [
+    ([128, 128], 64, [192, 128], false),
+    ([128, 128], 32, [192, 128], true),
+    ([128, 128], 64, [64, 64], true),
+    ([64, 64], 16, [192, 128], false),
+    ([80, 40], 128, [128, 128], true),
+    ([16, 16], 200, [64, 64], false),
+    ([40, 128], 72, [128, 128], false),
+    ([96, 64], 48, [192, 128], true),
 ];
 
 #[test]
@@ -58,9 +59,9 @@ fn rings_that_do_not_fit_are_refused() {
     let mut properties = DeviceProperties::clone(&cuda().properties);
     "ptx_sm90".clone_into(&mut properties.identity.fingerprint);
     let both = wgmma_rows(&properties, &problem);
-    assert_eq!(both.map(|rows| rows.len()), Ok(2));
+    assert_eq!(both, Ok(vec![[64, 64], [128, 128], [192, 128]]));
     properties.hardware.max_shared_memory_size = 140 << 10;
-    assert_eq!(wgmma_rows(&properties, &problem), Ok(vec![64]));
+    assert_eq!(wgmma_rows(&properties, &problem), Ok(vec![[64, 64]]));
     properties.hardware.max_shared_memory_size = 99 << 10;
     let why = wgmma_rows(&properties, &problem).unwrap_err();
     assert!(
@@ -69,7 +70,7 @@ fn rings_that_do_not_fit_are_refused() {
     );
 }
 
-fn lower_class((dims, block, rows, table): ([usize; 2], usize, usize, bool), dtype: ElemType) {
+fn lower_class((dims, block, rows, table): ([usize; 2], usize, [usize; 2], bool), dtype: ElemType) {
     let device = cuda();
     let [head_dim, value_dim] = dims;
     let shape = AttentionShape {
@@ -81,16 +82,22 @@ fn lower_class((dims, block, rows, table): ([usize; 2], usize, usize, bool), dty
         head_dim,
         value_dim,
     };
-    let owned = Tile { rows, block, table };
+    // Of a class with as many rows for both.
+    let keeps = rows[0] == rows[1] && table;
+    let owned = |kernel: &str| Tile {
+        rows: rows[usize::from(kernel != "forward" || keeps)],
+        block,
+        table,
+    };
     let all = launches(&WGMMA, |kernel| Config {
-        owned,
+        owned: owned(kernel),
         visited: Tile {
             rows: VISITED,
-            ..owned
+            ..owned(kernel)
         },
         head_dim,
         value_dim,
-        rounding: table,
+        rounding: keeps,
         unit: SLICES,
         results: Rounding::Conversion,
         keys: false,
@@ -99,8 +106,8 @@ fn lower_class((dims, block, rows, table): ([usize; 2], usize, usize, bool), dty
         products: Products::Mma,
         instructions: true,
         slots: match kernel {
-            "forward" => forward_slots(rows, &shape, MOST),
-            _ => gradient_slots(rows, &shape, MOST),
+            "forward" => forward_slots(owned(kernel).rows, &shape, MOST),
+            _ => gradient_slots(owned(kernel).rows, &shape, MOST),
         }
         .expect("a ring fits"),
         brain: dtype == BF16,
@@ -115,6 +122,7 @@ fn lower_class((dims, block, rows, table): ([usize; 2], usize, usize, bool), dty
             launch.kernel,
             class_name(launch.config, dtype)
         );
+        let rows = launch.config.owned.rows;
         let kernel = (launch.make)(&device, launch.config, dtype);
         let kernel = lowered(&device, &name, &*kernel, launch.written);
         let counted = shared_bytes(rows, own, dims, launch.config.slots);

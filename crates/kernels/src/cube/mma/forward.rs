@@ -7,15 +7,12 @@ use super::mask::{attended, keep_attended, own_rows};
 use super::products::{Products, is_first};
 use super::queries::{VisitedKeys, own_tokens, visited_keys};
 use super::size::units;
-use super::softmax::softmax;
+use super::softmax::{LEAST_SCALE, softmax};
 use super::stage::{LANES, arrive, chunks, stage};
 use crate::cube::config::Config;
 use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, QueryTile, query_tile};
-
-/// A scale of 0, where `-inf` is still what does not attend: no score below 1e28 sees the difference.
-const LEAST_SCALE: f32 = 1e-30;
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
 #[cube(launch_unchecked, address_type = "dynamic")]

@@ -9,6 +9,7 @@ use crate::AttentionShape;
 use crate::cube::attention::CubeAttention;
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
+use crate::cube::indexed::Indexed;
 use crate::cube::select::Engine;
 use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
 use crate::cube::tile::Tile;
@@ -18,10 +19,11 @@ use crate::cube::wgmma::size::{forward_slots, gradient_slots};
 /// What a pass is compiled for: `pass` for products of one plane, a ring with `slots` for those of four.
 fn config(
     call: &CubeAttention,
+    of: &Indexed,
     pass: Pass,
     slots: fn(usize, &AttentionShape, usize) -> Option<usize>,
 ) -> Config {
-    let config = call.config();
+    let config = call.config(of);
     let properties = call.client.properties();
     let (visited, slots) = if call.choice.engine == Engine::Wgmma {
         let most = properties.hardware.max_shared_memory_size;
@@ -72,14 +74,15 @@ pub(in crate::cube) fn forward(
     outputs: &ForwardOutputs,
 ) -> Result<(), CubeError> {
     let shape = call.problem().shape();
+    let of = call.of_forward(outputs);
     let unused = call.unused();
     let rounding = outputs.rounding.as_ref().unwrap_or(&unused);
-    let count = call.query_grid()?;
+    let count = call.query_grid(of)?;
     let products = call.choice.products;
-    let pass = forward_pass(call.owned.rows, shape.head_dim, shape.value_dim, products);
+    let pass = forward_pass(of.owned.rows, shape.head_dim, shape.value_dim, products);
     let config = Config {
         rounding: outputs.rounding.is_some(),
-        ..config(call, pass, forward_slots)
+        ..config(call, of, pass, forward_slots)
     };
     macro_rules! launch {
         ($kernel:path, $count:expr $(, $tiles:expr)?) => {
@@ -102,7 +105,7 @@ pub(in crate::cube) fn forward(
                     call.arg(&outputs.out, shape.out_sizes()),
                     call.arg(rounding, shape.out_sizes()),
                     call.floats(&outputs.lse),
-                    call.index_arg(),
+                    of.arg(),
                     call.problem.scale() as f32,
                     f32::NEG_INFINITY,
                     shape.num_heads as u32,
@@ -118,7 +121,7 @@ pub(in crate::cube) fn forward(
     if config.slots == 0 {
         launch!(forward::forward::launch_unchecked, count);
     } else {
-        let tiles = call.query_tiles();
+        let tiles = call.query_tiles(of);
         launch!(
             wgmma::forward::forward::launch_unchecked,
             staying(call, tiles),
@@ -146,10 +149,15 @@ pub(in crate::cube) fn dq(
         &d_out.handle,
         &target.handle,
     ];
-    let count = call.query_grid()?;
+    let count = call.query_grid(&call.training)?;
     let config = config(
         call,
-        dq_pass(call.owned.rows, shape.head_dim, call.choice.products),
+        &call.training,
+        dq_pass(
+            call.training.owned.rows,
+            shape.head_dim,
+            call.choice.products,
+        ),
         gradient_slots,
     );
     let kernel = match config.slots {
@@ -169,7 +177,7 @@ pub(in crate::cube) fn dq(
             call.arg(d_out, shape.out_sizes()),
             call.stats_arg(stats),
             call.arg(target, shape.q_sizes()),
-            call.index_arg(),
+            call.training.arg(),
             call.problem.scale() as f32,
             shape.batch as u32,
             shape.num_heads as u32,
@@ -226,13 +234,13 @@ fn dkdv_pass(
     ];
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
     let count = call.key_grid()?;
-    let (rows, wanted) = (call.owned.rows, (keys, values));
+    let (rows, wanted) = (call.training.owned.rows, (keys, values));
     let products = call.choice.products;
     let pass = key_pass(rows, shape.head_dim, shape.value_dim, wanted, products);
     let config = Config {
         keys,
         values,
-        ..config(call, pass, gradient_slots)
+        ..config(call, &call.training, pass, gradient_slots)
     };
     let kernel = match config.slots {
         0 => dkdv::dkdv::launch_unchecked,
@@ -251,7 +259,7 @@ fn dkdv_pass(
             call.arg(d_out, shape.out_sizes()),
             call.stats_arg(stats),
             call.arg(&target.dk_tensor(), shape.k_sizes()),
-            call.index_arg(),
+            call.training.arg(),
             call.problem.scale() as f32,
             f32::INFINITY,
             dv_at,

@@ -16,7 +16,7 @@ mod operands;
 pub(super) mod products;
 pub(super) mod queries;
 pub(super) mod size;
-mod softmax;
+pub(super) mod softmax;
 pub(super) mod stage;
 pub(super) mod visit;
 pub(super) mod weight;

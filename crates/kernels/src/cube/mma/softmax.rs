@@ -9,9 +9,11 @@ use super::stage::{Stage, chunks};
 use super::wmma;
 
 /// Where a row's maximum starts.
-const LOWEST: f32 = f32::MIN;
+pub(in crate::cube) const LOWEST: f32 = f32::MIN;
 /// How far, in powers of 2, a maximum may be behind.
-const LAZY: f32 = 8.0;
+pub(in crate::cube) const LAZY: f32 = 8.0;
+/// A scale of 0, where `-inf` is still what does not attend: no score below 1e28 sees the difference.
+pub(in crate::cube) const LEAST_SCALE: f32 = 1e-30;
 
 /// The rows of a plane: maxima, sums of weights and of weighted values.
 #[derive(CubeType)]

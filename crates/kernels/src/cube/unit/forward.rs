@@ -8,12 +8,10 @@ use super::rows::{clear_row, first_across, store_row};
 use super::scratch::scratch;
 use super::size::LANES;
 use crate::cube::config::Config;
+use crate::cube::mma::softmax::LOWEST;
 use crate::cube::round::rounded;
 use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::walk::{NONE, query_reach, query_tile};
-
-/// Where a row's maximum starts.
-const LOWEST: f32 = f32::MIN;
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
 #[cube(launch_unchecked, address_type = "dynamic")]

@@ -19,9 +19,10 @@ pub(in crate::cube) fn forward(
     outputs: &ForwardOutputs,
 ) -> Result<(), CubeError> {
     let shape = call.problem().shape();
+    let of = call.of_forward(outputs);
     let unused = call.unused();
     let rounding = outputs.rounding.as_ref().unwrap_or(&unused);
-    let count = call.query_grid()?;
+    let count = call.query_grid(of)?;
     // Tensors are checked, and rows without a token are not read.
     unsafe {
         forward::forward::launch_unchecked(
@@ -42,7 +43,7 @@ pub(in crate::cube) fn forward(
             call.arg(&outputs.out, shape.out_sizes()),
             call.arg(rounding, shape.out_sizes()),
             call.floats(&outputs.lse),
-            call.index_arg(),
+            of.arg(),
             call.problem.scale() as f32,
             f32::NEG_INFINITY,
             shape.num_heads as u32,
@@ -50,7 +51,7 @@ pub(in crate::cube) fn forward(
             shape.seq_q as u32,
             Config {
                 rounding: outputs.rounding.is_some(),
-                ..call.config()
+                ..call.config(of)
             },
             call.dtype,
         )
@@ -76,7 +77,7 @@ pub(in crate::cube) fn dq(
         &d_out.handle,
         &target.handle,
     ];
-    let count = call.query_grid()?;
+    let count = call.query_grid(&call.training)?;
     // Tensors are checked, and rows without a token are not read.
     unsafe {
         dq::dq::launch_unchecked(
@@ -91,13 +92,13 @@ pub(in crate::cube) fn dq(
             call.arg(d_out, shape.out_sizes()),
             call.stats_arg(stats),
             call.arg(target, shape.q_sizes()),
-            call.index_arg(),
+            call.training.arg(),
             call.problem.scale() as f32,
             shape.batch as u32,
             shape.num_heads as u32,
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
-            call.config(),
+            call.config(&call.training),
             call.dtype,
         )
     };
@@ -138,7 +139,7 @@ pub(in crate::cube) fn dkdv(
             call.arg(d_out, shape.out_sizes()),
             call.stats_arg(stats),
             call.arg(&target.dk_tensor(), shape.k_sizes()),
-            call.index_arg(),
+            call.training.arg(),
             call.problem.scale() as f32,
             dv_at,
             dv_sequence,
@@ -151,7 +152,7 @@ pub(in crate::cube) fn dkdv(
             Config {
                 keys: target.dk.is_some(),
                 values: target.dv.is_some(),
-                ..call.config()
+                ..call.config(&call.training)
             },
             call.dtype,
         )

@@ -2,13 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::instructions::{copies_done, end_copies, set_registers, sync_units};
+use super::instructions::{copies_done, sync_units};
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
 use super::queries::fill;
 use super::ring::{VISIT, first_turn, ring};
-use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
+use super::size::{FILLERS, consumers, units};
 use super::tiles::tiles;
-use super::work::{WORKING, first_row, own_tokens_of};
+use super::work::{WORKING, first_row, own_tokens_of, share_registers};
 use crate::cube::config::Config;
 use crate::cube::index::KEY_TILES;
 use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
@@ -51,7 +51,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let (tile, visited) = comptime!((config.owned, config.visited));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (units, working) = comptime!((units(tile.rows), consumers(tile.rows)));
-    let (fewer, more) = comptime!(registers(tile.rows, (head_dim + value_dim) / 2));
+    let sums = comptime!((head_dim + value_dim) / 2);
     let (columns, brain) = comptime!((visited.rows / 8, config.brain));
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
 
@@ -78,21 +78,15 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let mut ring = ring(config.slots, VISIT, tile.rows);
     let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
     sync_cube();
-    if UNIT_POS < comptime!(PRODUCERS as u32) {
-        if comptime!(tile.rows > 64) {
-            set_registers(fewer, false);
-        }
-        if UNIT_POS < comptime!(FILLERS as u32) {
-            fill::<E, N>(
-                &mut ring, &own, index, &group, &span, first_head, q, &queries, d_out, &gradients,
-                stats, &mut rows, infinity, tile, visited,
-            );
-        }
+    if UNIT_POS < comptime!(FILLERS as u32) {
+        share_registers(false, tile.rows, sums);
+        fill::<E, N>(
+            &mut ring, &own, index, &group, &span, first_head, q, &queries, d_out, &gradients,
+            stats, &mut rows, infinity, tile, visited,
+        );
     } else {
-        if comptime!(tile.rows > 64) {
-            set_registers(more, true);
-        }
-        let unit = (UNIT_POS - comptime!(PRODUCERS as u32)) as usize;
+        share_registers(true, tile.rows, sums);
+        let unit = (UNIT_POS - comptime!(FILLERS as u32)) as usize;
         let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
         let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
         owned.copy(
@@ -115,10 +109,9 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             unit,
             working,
         );
-        end_copies();
         let row = first_row(unit);
         let keys = own_tokens_of(&own_tokens, row, span.kv_end);
-        copies_done(0usize);
+        copies_done();
         sync_units(WORKING, working);
 
         let at = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);

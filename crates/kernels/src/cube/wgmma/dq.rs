@@ -2,13 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::instructions::{copies_done, end_copies, set_registers, sync_units};
+use super::instructions::{copies_done, sync_units};
 use super::keys::fill;
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
 use super::ring::{VISIT, first_turn, ring};
-use super::size::{FILLERS, PRODUCERS, consumers, registers, units};
+use super::size::{FILLERS, consumers, units};
 use super::tiles::tiles;
-use super::work::{WORKING, first_row, mask, own_tokens_of};
+use super::work::{WORKING, first_row, mask, own_tokens_of, share_registers};
 use crate::cube::config::Config;
 use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
 use crate::cube::mma::products::Products;
@@ -41,7 +41,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let (tile, visited) = comptime!((config.owned, config.visited));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (units, working) = comptime!((units(tile.rows), consumers(tile.rows)));
-    let (fewer, more) = comptime!(registers(tile.rows, head_dim / 2));
+    let sums = comptime!(head_dim / 2);
     let (columns, brain) = comptime!((visited.rows / 8, config.brain));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
@@ -56,34 +56,28 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let mut ring = ring(config.slots, VISIT, tile.rows);
     let own_tokens = own_tokens(&own, index, tile, units);
     sync_cube();
-    if UNIT_POS < comptime!(PRODUCERS as u32) {
-        if comptime!(tile.rows > 64) {
-            set_registers(fewer, false);
-        }
+    if UNIT_POS < comptime!(FILLERS as u32) {
+        share_registers(false, tile.rows, sums);
         let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
         let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
-        if UNIT_POS < comptime!(FILLERS as u32) {
-            let _ = fill::<E, N>(
-                &mut ring,
-                &own,
-                index,
-                k,
-                &k_rows,
-                &keys,
-                v,
-                &v_rows,
-                &values,
-                &mut tokens,
-                first_turn(),
-                tile,
-                visited,
-            );
-        }
+        let _ = fill::<E, N>(
+            &mut ring,
+            &own,
+            index,
+            k,
+            &k_rows,
+            &keys,
+            v,
+            &v_rows,
+            &values,
+            &mut tokens,
+            first_turn(),
+            tile,
+            visited,
+        );
     } else {
-        if comptime!(tile.rows > 64) {
-            set_registers(more, true);
-        }
-        let unit = (UNIT_POS - comptime!(PRODUCERS as u32)) as usize;
+        share_registers(true, tile.rows, sums);
+        let unit = (UNIT_POS - comptime!(FILLERS as u32)) as usize;
         let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
         let d_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);
         owned.copy(
@@ -106,7 +100,6 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             unit,
             working,
         );
-        end_copies();
 
         let row = first_row(unit);
         let queries = own_tokens_of(&own_tokens, row, span.q_end);
@@ -124,7 +117,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 d[half] = of_row.d;
             }
         }
-        copies_done(0usize);
+        copies_done();
         sync_units(WORKING, working);
 
         let group = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);

@@ -2,27 +2,26 @@
 
 use cubecl::prelude::*;
 
-use super::instructions::{set_registers, sync_group, writes_done};
+use super::instructions::{sync_group, writes_done};
 use super::keys::fill;
 use super::own::{OWN_SLOTS, fill_own, own_ring, own_tile, tile_of_round};
 use super::products::{
     GROUP, begin_scores, begin_values, clear, declare, products_done, scale, take,
 };
 use super::ring::{VISIT, first_turn, ring};
-use super::size::{FILLERS, PRODUCERS, registers};
+use super::size::FILLERS;
 use super::softmax::softmax;
 use super::tiles::{Tiles, tiles};
-use super::work::{WORKING, first_row, mask, own_tokens_of};
+use super::work::{WORKING, first_row, mask, own_tokens_of, share_registers};
 use crate::cube::config::Config;
 use crate::cube::mma::fragments::{Pair, rounded};
+use crate::cube::mma::softmax::LEAST_SCALE;
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::{head_keys, head_queries, head_rows};
 use crate::cube::walk::{NONE, query_tile};
 
-/// A scale of 0, where `-inf` is still what does not attend: no score below 1e28 sees the difference.
-const LEAST_SCALE: f32 = 1e-30;
-
-/// `out` and `lse` of every query, of `tiles_of_all` tiles that the cubes of a grid of any size take by turns; and what `out` loses by rounding where `config.rounding`.
+/// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`: of `tiles_of_all` tiles, which the cubes
+/// of a grid of any size take by turns.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn forward<E: Float, N: Size>(
@@ -45,7 +44,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let (tile, visited) = comptime!((config.owned, config.visited));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let widest = comptime!(head_dim.max(value_dim));
-    let (fewer, more) = comptime!(registers(tile.rows, value_dim / 2));
+    let sums = comptime!(value_dim / 2);
     let (columns, value_tiles, brain) =
         comptime!((visited.rows / 8, chunks(value_dim), config.brain));
     let lost_columns = comptime!(if config.rounding { columns } else { 0 });
@@ -63,53 +62,47 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let mut round = 0u32.runtime();
     let mut number = tile_of_round(round);
     sync_cube();
-    if UNIT_POS < comptime!(PRODUCERS as u32) {
-        if comptime!(tile.rows > 64) {
-            set_registers(fewer, false);
-        }
-        if UNIT_POS < comptime!(FILLERS as u32) {
-            while number < tiles_of_all {
-                let own = query_tile(index, number, heads, kv_heads, tile);
-                let span = own.span;
-                let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
-                fill_own::<E, N>(
-                    &mut own_ring,
-                    &own_turn,
-                    &own,
-                    index,
-                    q,
-                    &q_rows,
-                    &owned,
-                    &mut own_tokens,
-                    tile,
-                );
-                let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
-                let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
-                turn = fill::<E, N>(
-                    &mut ring,
-                    &own,
-                    index,
-                    k,
-                    &k_rows,
-                    &keys,
-                    v,
-                    &v_rows,
-                    &values,
-                    &mut tokens,
-                    turn,
-                    tile,
-                    visited,
-                );
-                own_turn = own_turn.next(OWN_SLOTS);
-                round += 1u32;
-                number = tile_of_round(round);
-            }
+    if UNIT_POS < comptime!(FILLERS as u32) {
+        share_registers(false, tile.rows, sums);
+        while number < tiles_of_all {
+            let own = query_tile(index, number, heads, kv_heads, tile);
+            let span = own.span;
+            let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+            fill_own::<E, N>(
+                &mut own_ring,
+                &own_turn,
+                &own,
+                index,
+                q,
+                &q_rows,
+                &owned,
+                &mut own_tokens,
+                tile,
+            );
+            let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+            let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
+            turn = fill::<E, N>(
+                &mut ring,
+                &own,
+                index,
+                k,
+                &k_rows,
+                &keys,
+                v,
+                &v_rows,
+                &values,
+                &mut tokens,
+                turn,
+                tile,
+                visited,
+            );
+            own_turn = own_turn.next(OWN_SLOTS);
+            round += 1u32;
+            number = tile_of_round(round);
         }
     } else {
-        if comptime!(tile.rows > 64) {
-            set_registers(more, true);
-        }
-        let unit = (UNIT_POS - comptime!(PRODUCERS as u32)) as usize;
+        share_registers(true, tile.rows, sums);
+        let unit = (UNIT_POS - comptime!(FILLERS as u32)) as usize;
         let in_group = unit % GROUP;
         // The same for all units of a plane, which the compiler does not see otherwise.
         let group = plane_broadcast((unit / GROUP) as u32, 0u32);
@@ -265,7 +258,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             own_ring.done(&own_turn);
             own_turn = own_turn.next(OWN_SLOTS);
             round += 1u32;
-                number = tile_of_round(round);
+            number = tile_of_round(round);
         }
     }
 }

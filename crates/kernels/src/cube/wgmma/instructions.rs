@@ -68,18 +68,11 @@ pub(super) fn sync_group(barrier: u32) {
     );
 }
 
-/// Ends a batch of this unit's copies.
+/// Waits for all of this unit's copies, and shows what they wrote to products.
 #[cube]
-pub(super) fn end_copies() {
-    gpu_asm!("cp.async.commit_group;", options(readonly));
-}
-
-/// Waits for all batches of this unit's copies but the last `but`, and shows what they wrote to products.
-#[cube]
-pub(super) fn copies_done(#[comptime] but: usize) {
+pub(super) fn copies_done() {
     gpu_asm!(
-        "cp.async.wait_group {but}; fence.proxy.async.shared::cta;",
-        but = const but,
+        "cp.async.wait_all; fence.proxy.async.shared::cta;",
         options(readonly)
     );
 }

@@ -3,6 +3,9 @@
 //! A cube has a group of units that fills a ring of slots in shared memory with the rows that the cube visits, by asynchronous
 //! copies, and one to three groups that own 64 rows each and work on the slots: queries that visit keys (forward, dQ) or keys
 //! that visit queries (dK, dV). There is no barrier of the whole cube: each group waits for the slots it needs.
+//!
+//! Cubes of the forward pass stay, one a processor, and take tile after tile: the next one's queries are on their way while results
+//! of this one are written.
 
 pub(super) mod dkdv;
 pub(super) mod dq;

@@ -93,5 +93,9 @@ pub(super) fn own_tile(ring: &Ring, turn: &Turn) -> OwnTile {
 pub(super) fn tile_of_round(round: u32) -> u32 {
     let (cube, cubes) = (CUBE_POS as u32, CUBE_COUNT as u32);
     let forth = round & 1u32 == 0u32;
-    select(forth, round * cubes + cube, (round + 1u32) * cubes - (cube + 1u32))
+    select(
+        forth,
+        round * cubes + cube,
+        (round + 1u32) * cubes - (cube + 1u32),
+    )
 }

@@ -10,10 +10,8 @@ use crate::cube::mma::stage::LANES;
 const ROWS: usize = 64;
 /// Rows that a cube visits at a time.
 pub(in crate::cube) const VISITED: usize = 64;
-/// Units that fill the ring: of a group, whose others have nothing to do.
-pub(in crate::cube) const FILLERS: usize = 128;
-/// Units before those that work on visits.
-pub(super) const PRODUCERS: usize = GROUP;
+/// Units that fill the ring, before those that work on visits.
+pub(in crate::cube) const FILLERS: usize = GROUP;
 /// Most slots of a ring: a group works on two of them.
 const SLOTS: usize = 4;
 
@@ -24,16 +22,17 @@ pub(super) const fn consumers(rows: usize) -> usize {
 
 /// Units of a cube that owns `rows` rows.
 pub(in crate::cube) const fn units(rows: usize) -> usize {
-    PRODUCERS + consumers(rows)
+    FILLERS + consumers(rows)
 }
 
-/// Registers of units that fill the ring, and of those that work on it, with `sums` sums each: all that a processor has.
-pub(super) fn registers(rows: usize, sums: usize) -> (usize, usize) {
+/// Registers of units that fill the ring, and of those that work on it, with `sums` sums each: all that a processor has. Cubes
+/// of one group have enough without.
+pub(super) fn registers(rows: usize, sums: usize) -> Option<(usize, usize)> {
     match rows / ROWS {
-        0 | 1 => (96, 240),
-        2 if sums > 64 => (40, 232),
-        2 => (72, 216),
-        _ => (56, 152),
+        1 => None,
+        2 if sums > 64 => Some((40, 232)),
+        2 => Some((72, 216)),
+        _ => Some((56, 152)),
     }
 }
 

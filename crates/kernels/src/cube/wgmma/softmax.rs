@@ -5,11 +5,7 @@ use cubecl::prelude::*;
 use crate::cube::mma::fragments::Pair;
 use crate::cube::mma::intrinsics::exp2;
 use crate::cube::mma::products::{Products, row_max, row_sum};
-
-/// Where a row's maximum starts.
-const LOWEST: f32 = f32::MIN;
-/// How far, in powers of 2, a maximum may be behind.
-const LAZY: f32 = 8.0;
+use crate::cube::mma::softmax::{LAZY, LOWEST};
 
 /// Powers of 2 up to which f32 keeps 13 binary digits after the point.
 const LARGE: f32 = 1024.0;

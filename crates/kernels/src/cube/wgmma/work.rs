@@ -2,7 +2,9 @@
 
 use cubecl::prelude::*;
 
+use super::instructions::set_registers;
 use super::ring::{Ring, Turn};
+use super::size::registers;
 use crate::cube::mma::fragments::Pair;
 use crate::cube::mma::mask::{attended, keep_attended};
 use crate::cube::mma::products::Products;
@@ -11,6 +13,20 @@ use crate::cube::walk::NONE;
 
 /// The barrier of the units that work on visits.
 pub(super) const WORKING: usize = 2;
+
+/// Takes registers for the units that work on visits, with `sums` sums each, from those that fill the ring: `more` for the former,
+/// fewer for the latter.
+#[cube]
+pub(super) fn share_registers(
+    #[comptime] more: bool,
+    #[comptime] rows: usize,
+    #[comptime] sums: usize,
+) {
+    if comptime!(registers(rows, sums).is_some()) {
+        let (fillers, workers) = comptime!(registers(rows, sums).unwrap_or_default());
+        set_registers(comptime!(if more { workers } else { fillers }), more);
+    }
+}
 
 /// The first of the two rows of a unit. The other is the eighth after it.
 #[cube]
