@@ -131,13 +131,22 @@ fn decode_by_tensor_cores_lowers_for_hip() {
             continue;
         }
         for (at, (block, dims)) in CLASSES.into_iter().enumerate() {
-            let rows = if dims[0] > 128 { 16 } else { [16, 64, 32][at % 3] };
+            let rows = if dims[0] > 128 {
+                16
+            } else {
+                [16, 64, 32][at % 3]
+            };
             let config = Config {
                 products: Products::Wmma,
                 ..config(rows, block, dims, at % 2 == 1)
             };
             if mma_bytes(rows, dims) <= device.properties.hardware.max_shared_memory_size {
-                lower_mma(&device, config, [BF16, F16][at % 2], &["__builtin_amdgcn_wmma_f32"]);
+                lower_mma(
+                    &device,
+                    config,
+                    [BF16, F16][at % 2],
+                    &["__builtin_amdgcn_wmma_f32"],
+                );
             }
         }
     }

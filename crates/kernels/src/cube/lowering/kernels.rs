@@ -5,8 +5,8 @@ use cubecl::prelude::*;
 
 use super::devices::Device;
 use crate::cube::config::Config;
-use crate::cube::launch::{PREPASS_LANES, PREPASS_UNITS};
 use crate::cube::decode::combine;
+use crate::cube::launch::{PREPASS_LANES, PREPASS_UNITS};
 use crate::cube::mma::size::units;
 use crate::cube::round::Rounding;
 use crate::cube::{cache, mma, stats, unit, wgmma};
