@@ -82,7 +82,6 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
             tokens[UNIT_POS as usize] = queries.token(&work.rows, &row);
         }
         pages.look_up(&work.part, table, index, kv_len, 0i32, 0u32);
-        pages.look_up(&work.part, table, index, kv_len, 1i32, 1u32);
         sync_cube();
         keys.fill(k, &k_rows, &pages.tokens, no_end, count, head_dim);
         owned.fill(q, &queries.rows, &tokens, no_end, tile_rows, head_dim);
@@ -93,6 +92,7 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
             let of = work.rows.row(first + own_row(row, 1usize, products));
             limits[row] = work.rows.position(&of);
         }
+        pages.look_up(&work.part, table, index, kv_len, 1i32, 1u32);
         let mut softmax = softmax(factor, 1usize, value_dim, false, fast, products);
         if scale < 0.0f32 {
             arrive(fast);
