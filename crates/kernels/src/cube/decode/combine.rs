@@ -15,7 +15,7 @@ const UNITS: usize = 256;
 /// Units that share a column of a row, at most: each combines every so many of the parts.
 const SHARERS: usize = 8;
 /// Parts that a unit reads at a time.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 /// Where a maximum starts.
 const LOWEST: f32 = f32::MIN;
 

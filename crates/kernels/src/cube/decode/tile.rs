@@ -131,17 +131,15 @@ pub(in crate::cube) fn visits(
             visited.slots(),
         )
     } else {
-        let mut visits = 0i32.runtime();
-        if entries > 0 {
-            let last = part.list.block(table, part.end - 1);
-            let tokens = min(
-                max(kv_len - last * comptime!(visited.block as i32), 0i32),
-                comptime!(visited.block as i32),
-            );
-            visits = (entries - 1) * comptime!(visited.parts() as i32)
-                + div(tokens + comptime!(visited.rows as i32 - 1), visited.rows);
-        }
-        visits
+        // Of an empty part any entry is read: nothing waits for a branch.
+        let last = part.list.block(table, max(part.end - 1, 0i32));
+        let tokens = min(
+            max(kv_len - last * comptime!(visited.block as i32), 0i32),
+            comptime!(visited.block as i32),
+        );
+        let visits = (entries - 1) * comptime!(visited.parts() as i32)
+            + div(tokens + comptime!(visited.rows as i32 - 1), visited.rows);
+        select(entries > 0, visits, 0)
     }
 }
 

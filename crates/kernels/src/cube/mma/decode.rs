@@ -70,13 +70,13 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
     let mut values = stage::<E, N>(comptime!(2 * count), value_dim, units, fast, products);
     let mut tokens = Shared::<[i32]>::new_slice(tile_rows);
     let mut pages = visited_pages(tile_rows, visited, PLACES);
+    pages.own(&work.rows, work.tile * comptime!(tile_rows as u32), index);
     let kv_len = work.rows.item.kv_len;
     let visits = visits(&work.part, table, kv_len, visited);
 
     let mut tile = work.tile;
     while visits > 0 && tile * comptime!(tile_rows as u32) < work.rows.count() {
         let first = tile * comptime!(tile_rows as u32);
-        pages.own(&work.rows, first, index);
         if UNIT_POS < comptime!(tile_rows as u32) {
             let row = work.rows.row(first + UNIT_POS);
             tokens[UNIT_POS as usize] = queries.token(&work.rows, &row);
@@ -198,6 +198,7 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
             }
         }
         tile += tiles;
+        pages.own(&work.rows, tile * comptime!(tile_rows as u32), index);
     }
 }
 
