@@ -64,7 +64,8 @@ pub(in crate::cube) struct Part {
 /// Entries of each part of a list of `count`, where there are `splits`; 0 for an empty one.
 #[cube]
 pub(in crate::cube) fn part_entries(count: i32, splits: u32) -> i32 {
-    i32::cast_from((u32::cast_from(count) + splits - 1u32) / splits)
+    let before = u32::cast_from(count) + splits - 1u32;
+    i32::cast_from(before / splits)
 }
 
 /// What a cube computes. It owns tiles `tile, tile + tiles, ..` of the rows.
