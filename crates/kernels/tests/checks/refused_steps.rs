@@ -48,7 +48,7 @@ pub fn refused(engine: &Engine) -> Result<usize, String> {
     let wgmma = Some(cube::Engine::Wgmma);
     hold(call(SHAPE, wgmma)?, &["`wgmma`", "accepted: mma, unit"])?;
 
-    let call = call(SHAPE, engine.forced)?.map_err(|error| error.to_string())?;
+    let call = call(SHAPE, engine.decodes_by())?.map_err(|error| error.to_string())?;
     let bytes = |elements: usize| engine.client.empty(elements * engine.storage.elem().size());
     let words = |words: usize| engine.client.empty(words * size_of::<i32>());
     let rows = |heads: usize, width: usize| DeviceTensor {

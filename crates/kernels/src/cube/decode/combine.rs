@@ -109,7 +109,7 @@ pub(in crate::cube) fn combine<E: Float, N: Size>(
     let out_rows = head_rows::<E, N>(&*out, 0usize, head as usize, 0i32.runtime(), LANES);
 
     let mut token = i32::cast_from(cube / heads / items);
-    while token < rows.item.len {
+    while token < rows.tokens() {
         let row = Row {
             exists: true.runtime(),
             token,

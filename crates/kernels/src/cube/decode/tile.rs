@@ -3,6 +3,7 @@
 use cubecl::prelude::*;
 
 use super::table::{Item, PageList, item_at, page_list};
+use crate::cache::MAX_DECODE_TOKENS;
 use crate::cube::rows::HeadRows;
 use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, div};
@@ -30,8 +31,13 @@ pub(in crate::cube) struct Row {
 
 #[cube]
 impl GroupRows {
+    /// Tokens that are decoded: there are no records for more.
+    pub(in crate::cube) fn tokens(&self) -> i32 {
+        min(self.item.len, comptime!(MAX_DECODE_TOKENS as i32))
+    }
+
     pub(in crate::cube) fn count(&self) -> u32 {
-        u32::cast_from(self.item.len) * self.group
+        u32::cast_from(self.tokens()) * self.group
     }
 
     pub(in crate::cube) fn row(&self, row: u32) -> Row {
