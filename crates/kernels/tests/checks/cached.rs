@@ -18,6 +18,7 @@ use s2_attention_pattern::Pattern;
 use super::engine::{Engine, Placed};
 use super::ensure;
 use super::storage::Storage;
+use super::support::cache::swap_axes;
 use super::support::{Results, Tensors};
 use super::worst::Expected;
 
@@ -486,12 +487,8 @@ fn entries(
 }
 
 /// `[rows, heads, width]` as `[heads, rows, width]`.
-pub fn by_head(values: &[f32], heads: usize, width: usize) -> Vec<f32> {
-    let rows = values.len() / heads / width;
-    let of = |at: usize| &values[(at % rows * heads + at / rows) * width..][..width];
-    (0..rows * heads)
-        .flat_map(|at| of(at).iter().copied())
-        .collect()
+fn by_head(values: &[f32], heads: usize, width: usize) -> Vec<f32> {
+    swap_axes(values, [values.len() / heads / width, heads, width])
 }
 
 /// Holds what was read to what was expected, bit for bit but for NaNs.
