@@ -4,7 +4,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use s2_attention_pattern::{Pattern, PatternConfig};
 
-use super::cached::{Decoded, Layer, NewTokens};
+use super::cached::{Layer, NewTokens};
+use super::cached_decode::Decoded;
 use super::engine::Engine;
 use super::storage::{Layout, Storage};
 use super::support::cache::causal_pattern;
