@@ -7,10 +7,11 @@ use super::mask::{attended, keep_attended, own_rows};
 use super::products::{Products, is_first};
 use super::queries::{VisitedKeys, own_tokens, visited_keys};
 use super::size::units;
-use super::softmax::{LEAST_SCALE, softmax};
+use super::softmax::softmax;
 use super::stage::{LANES, arrive, chunks, stage};
 use crate::cube::config::Config;
 use crate::cube::rows::{head_keys, head_queries};
+use crate::cube::softmax::LEAST_SCALE;
 use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, QueryTile, query_tile};
 

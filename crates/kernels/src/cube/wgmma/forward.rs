@@ -15,9 +15,9 @@ use super::tiles::{Tiles, tiles};
 use super::work::{WORKING, first_row, mask, own_tokens_of, share_registers};
 use crate::cube::config::Config;
 use crate::cube::mma::fragments::{Pair, rounded};
-use crate::cube::mma::softmax::LEAST_SCALE;
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::{head_keys, head_queries, head_rows};
+use crate::cube::softmax::LEAST_SCALE;
 use crate::cube::walk::{NONE, query_tile};
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`: of `tiles_of_all` tiles, which the cubes

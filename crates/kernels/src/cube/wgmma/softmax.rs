@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use crate::cube::mma::fragments::Pair;
 use crate::cube::mma::intrinsics::exp2;
 use crate::cube::mma::products::{Products, row_max, row_sum};
-use crate::cube::mma::softmax::{LAZY, LOWEST};
+use crate::cube::softmax::{LAZY, LOWEST};
 
 /// Powers of 2 up to which f32 keeps 13 binary digits after the point.
 const LARGE: f32 = 1024.0;
