@@ -38,11 +38,6 @@ pub(super) fn fill<E: Float, N: Size>(
     let queries = query_reach(own, tile);
     let mut cursor = key_cursor();
     let mut turn = turn;
-    let mut skipped = Array::<i32>::new(comptime!(tile.rows / 64));
-    #[unroll]
-    for group in 0..comptime!(tile.rows / 64) {
-        skipped[group] = i32::MIN.runtime();
-    }
     let mut more = true;
     while more {
         cursor.advance(index, &own.walk, &own.span, tile, visited);
@@ -60,11 +55,7 @@ pub(super) fn fill<E: Float, N: Size>(
         for group in 0..comptime!(tile.rows / 64) {
             let own = query_rows_reach(own, comptime!(64 * group), 64usize, tile);
             let all = all_attend(&visit.distances, &own, &reach, tile);
-            // A group has one slot in use while it looks for its next, which must not be the same: those between are fewer
-            // than the others. Before its first it has none.
-            let none = none_attend(&visit.distances, &own, &reach, tile)
-                && skipped[group] < comptime!(ring.slots as i32 - 2);
-            skipped[group] = select(none, skipped[group] + 1, 0);
+            let none = none_attend(&visit.distances, &own, &reach, tile);
             clear = clear && (all || none);
             groups |= of_group(all, none, group);
         }
