@@ -93,60 +93,6 @@ pub(in crate::cube) fn query_reach(own: &QueryTile, #[comptime] tile: Tile) -> R
     }
 }
 
-/// The queries of the rows `from..from + count` of the tile, as far as its walk goes.
-#[cube]
-pub(in crate::cube) fn query_rows_reach(
-    own: &QueryTile,
-    #[comptime] from: usize,
-    #[comptime] count: usize,
-    #[comptime] tile: Tile,
-) -> Reach {
-    let (first, last) = comptime!((
-        from / tile.slot_rows(),
-        (from + count - 1) / tile.slot_rows()
-    ));
-    let (first_row, last_row) = comptime!((
-        (from % tile.slot_rows()) as i32,
-        ((from + count - 1) % tile.slot_rows()) as i32
-    ));
-    let (block, blocks) = (comptime!(tile.block as i32), own.rows.blocks.first);
-    let (first, last) = (
-        blocks + comptime!(first as i32),
-        blocks + comptime!(last as i32),
-    );
-    Reach {
-        first_block: max(first, own.walk.first),
-        last_block: min(last, own.walk.last),
-        first_token: max(
-            first * block + own.rows.offset + first_row,
-            own.span.q_start,
-        ),
-        last_token: min(
-            last * block + own.rows.offset + last_row,
-            own.span.q_end - 1,
-        ),
-        complete: true.runtime(),
-    }
-}
-
-/// Whether no pair of a visit is known to attend. `tile` is the tile of the queries.
-#[cube]
-pub(in crate::cube) fn none_attend(
-    distances: &Distances,
-    queries: &Reach,
-    keys: &Reach,
-    #[comptime] tile: Tile,
-) -> bool {
-    // Of a table, keys that do not fill their tile are places in its list.
-    let known = comptime!(!tile.table).runtime() || keys.complete;
-    let beyond = queries.first_block - keys.last_block > distances.max
-        || queries.last_block - keys.first_block < distances.min
-        || (distances.causal && keys.first_token > queries.last_token);
-    queries.first_block > queries.last_block
-        || queries.first_token > queries.last_token
-        || (known && beyond)
-}
-
 /// The reach of a key tile; of one that is empty nothing is asked, and nothing is looked up: it is of no class.
 #[cube]
 pub(in crate::cube) fn key_reach(own: &KeyTile, index: &[i32], #[comptime] tile: Tile) -> Reach {

@@ -125,7 +125,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             begin_scores::<E, N>("s", &owned, 0u32.runtime(), at, &queries, turn.slot, brain);
             while more {
                 let place = turn.slot as usize * comptime!(visited.rows);
-                let all = ring.all(&turn, 0u32);
+                let all = ring.all(&turn);
                 // Looked up before there are products in all of a unit's registers.
                 let mut bits = Array::<u32>::new(1usize);
                 bits[0usize] = u32::MAX.runtime();

@@ -120,29 +120,20 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         copies_done();
         sync_units(WORKING, working);
 
-        let group = plane_broadcast((unit / GROUP) as u32, 0u32);
-        let rows_at = group * 64u32;
+        let group = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);
         declare("s", visited.rows);
         declare("t", visited.rows);
         declare("dq", comptime!(padded(head_dim)));
-        let mut turn = ring.next_of(first_turn(), group);
-        let mut more = ring.any(&turn);
+        let mut turn = first_turn();
+        let mut more = ring.wait_until_full(&turn);
         if more {
             let mut d_scores = zeros(columns);
-            begin_scores::<E, N>(
-                "s",
-                &owned,
-                0u32.runtime(),
-                rows_at,
-                &keys,
-                turn.slot,
-                brain,
-            );
+            begin_scores::<E, N>("s", &owned, 0u32.runtime(), group, &keys, turn.slot, brain);
             begin_scores::<E, N>(
                 "t",
                 &gradients,
                 0u32.runtime(),
-                rows_at,
+                group,
                 &values,
                 turn.slot,
                 brain,
@@ -173,7 +164,6 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                     &mut d_scores,
                     &ring,
                     &turn,
-                    group,
                     index,
                     own.walk.record,
                     &queries,
@@ -186,15 +176,15 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 let rounded = rounded::<E>(&d_scores, columns);
                 begin_values::<E, N>("dq", &rounded, &keys, turn.slot, brain);
                 let before = turn;
-                turn = ring.next_of(before.next(ring.slots), group);
-                more = ring.any(&turn);
+                turn = before.next(ring.slots);
+                more = ring.wait_until_full(&turn);
                 if more {
                     // The next scores are computed while these weights are multiplied.
                     begin_scores::<E, N>(
                         "s",
                         &owned,
                         0u32.runtime(),
-                        rows_at,
+                        group,
                         &keys,
                         turn.slot,
                         brain,
@@ -205,7 +195,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                         "t",
                         &gradients,
                         0u32.runtime(),
-                        rows_at,
+                        group,
                         &values,
                         turn.slot,
                         brain,

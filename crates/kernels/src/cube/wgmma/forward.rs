@@ -128,8 +128,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             let queries = own_tokens_of(&own_tokens, tokens_at + first_row, of.end);
             let mut softmax = softmax(max(scale.abs() * log2_e, f32::new(LEAST_SCALE)));
             clear(RESULTS, comptime!(padded(value_dim)));
-            turn = ring.next_of(turn, group);
-            if ring.any(&turn) {
+            if ring.wait_until_full(&turn) {
                 begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
                 products_done(0usize);
                 let mut weights = take(SCORES, visited.rows);
@@ -137,7 +136,6 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     &mut weights,
                     &ring,
                     &turn,
-                    group,
                     index,
                     of.record,
                     &queries,
@@ -152,8 +150,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 let mut high = rounded::<E>(&weights, columns);
                 let mut low = lost::<E>(&weights, &high, lost_columns);
                 let mut before = turn;
-                turn = ring.next_of(before.next(ring.slots), group);
-                let mut more = ring.any(&turn);
+                turn = before.next(ring.slots);
+                let mut more = ring.wait_until_full(&turn);
                 while more {
                     // Values are weighted while the next weights are computed.
                     begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
@@ -164,7 +162,6 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         &mut weights,
                         &ring,
                         &turn,
-                        group,
                         index,
                         of.record,
                         &queries,
@@ -195,8 +192,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         }
                     }
                     before = turn;
-                    turn = ring.next_of(before.next(ring.slots), group);
-                    more = ring.any(&turn);
+                    turn = before.next(ring.slots);
+                    more = ring.wait_until_full(&turn);
                 }
                 add::<E, N>(&high, &low, &values, before.slot, config);
                 products_done(0usize);

@@ -3,14 +3,13 @@
 use cubecl::prelude::*;
 
 use super::instructions::sync_units;
-use super::ring::{Ring, Turn, of_group};
+use super::ring::{Ring, Turn};
 use super::size::FILLERS;
 use super::tiles::Tiles;
 use crate::cube::mma::queries::key_cursor;
-use crate::cube::mma::visit::Visit;
 use crate::cube::rows::HeadRows;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{QueryTile, all_attend, none_attend, query_reach, query_rows_reach};
+use crate::cube::walk::{QueryTile, query_reach};
 
 /// The barrier of the units that fill the ring.
 pub(super) const FILLING: usize = 1;
@@ -48,30 +47,10 @@ pub(super) fn fill<E: Float, N: Size>(
             && reach.complete
             && visit.distances.stride == 1;
         let first = turn.slot as usize * comptime!(visited.rows);
-        // Of what some groups see as a whole and others not at all there is nothing to look up.
-        let mut groups = 0u32;
-        let mut clear = true;
-        #[unroll]
-        for group in 0..comptime!(tile.rows / 64) {
-            let own = query_rows_reach(own, comptime!(64 * group), 64usize, tile);
-            let all = all_attend(&visit.distances, &own, &reach, tile);
-            let none = none_attend(&visit.distances, &own, &reach, tile);
-            clear = clear && (all || none);
-            groups |= of_group(all, none, group);
-        }
         ring.wait_until_free(&turn);
-        ring.describe(
-            &turn,
-            &Visit {
-                any: visit.any,
-                all: clear,
-                head: visit.head,
-                distances: visit.distances,
-            },
-            groups,
-        );
+        ring.describe(&turn, &visit);
         more = visit.any;
-        if more && !(whole && clear) && UNIT_POS < comptime!(visited.rows as u32) {
+        if more && !(whole && visit.all) && UNIT_POS < comptime!(visited.rows as u32) {
             tokens[first + unit] = cursor.token(own, index, UNIT_POS, visited);
         }
         if whole {

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::instructions::sync_units;
 use super::keys::FILLING;
-use super::ring::{Ring, first_turn, of_group};
+use super::ring::{Ring, first_turn};
 use super::size::FILLERS;
 use super::tiles::Tiles;
 use crate::cube::mma::keys::{Group, VisitedStats, query_cursor};
@@ -62,16 +62,14 @@ pub(super) fn fill<E: Float, N: Size>(
         );
         sync_units(FILLING, FILLERS);
         let incomplete = rows.leave_out(first, visited.rows);
-        let all = visit.all && !incomplete;
         ring.describe(
             &turn,
             &Visit {
                 any: visit.any,
-                all,
+                all: visit.all && !incomplete,
                 head: visit.head,
                 distances: visit.distances,
             },
-            of_group(all, false.runtime(), 0usize),
         );
         more = visit.any;
         if more {

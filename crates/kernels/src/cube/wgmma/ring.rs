@@ -11,17 +11,9 @@ use crate::cube::walk::Distances;
 /// Words that describe a visit: bits, the head, and of visits of which not all attends its distances.
 pub(super) const VISIT: usize = 6;
 const ANY: u32 = 1;
-const CAUSAL: u32 = 2;
-const EXACT: u32 = 4;
-/// Of the first group; those of the next are two bits further.
-const ALL: u32 = 8;
-const NONE: u32 = 16;
-
-/// What a group sees of a visit: whether all its pairs attend, or none.
-#[cube]
-pub(super) fn of_group(all: bool, none: bool, #[comptime] group: usize) -> u32 {
-    bit(all, comptime!(ALL << (2 * group))) | bit(none, comptime!(NONE << (2 * group)))
-}
+const ALL: u32 = 2;
+const CAUSAL: u32 = 4;
+const EXACT: u32 = 8;
 
 #[cube]
 fn bit(on: bool, #[comptime] bit: u32) -> u32 {
@@ -133,12 +125,12 @@ impl Ring {
         wait_for(self.free(turn), turn.phase ^ 1u32);
     }
 
-    /// Describes the visit of a slot. `groups` is what each [group](of_group) sees of it.
-    pub(super) fn describe(&mut self, turn: &Turn, visit: &Visit, groups: u32) {
+    /// Describes the visit of a slot.
+    pub(super) fn describe(&mut self, turn: &Turn, visit: &Visit) {
         if UNIT_POS == 0u32 {
             let distances = visit.distances;
             let bits = bit(visit.any, ANY)
-                | groups
+                | bit(visit.all, ALL)
                 | bit(distances.causal, CAUSAL)
                 | bit(distances.exact, EXACT);
             self.put(turn, 0usize, i32::cast_from(bits));
@@ -171,11 +163,6 @@ impl Ring {
     /// Waits until a slot is full. Whether there is a visit in it, or none is left.
     pub(super) fn wait_until_full(&self, turn: &Turn) -> bool {
         self.wait(turn);
-        self.any(turn)
-    }
-
-    /// Whether there is a visit in a full slot, or none is left.
-    pub(super) fn any(&self, turn: &Turn) -> bool {
         self.has(turn, ANY)
     }
 
@@ -186,27 +173,9 @@ impl Ring {
         }
     }
 
-    /// Whether all pairs of a visit attend that group `group` has.
-    pub(super) fn all(&self, turn: &Turn, group: u32) -> bool {
-        self.words[turn.slot as usize * self.size] & (comptime!(ALL) << (2u32 * group)) != 0u32
-    }
-
-    /// Waits until a slot is full. Whether there is a visit in it of which none of the pairs attends that group `group` has.
-    fn wait_for_nothing(&self, turn: &Turn, group: u32) -> bool {
-        self.wait(turn);
-        let none = comptime!(ANY).runtime() | (comptime!(NONE) << (2u32 * group));
-        self.words[turn.slot as usize * self.size] & none == none
-    }
-
-    /// The first turn from `turn` on with a visit that concerns group `group`, or with none at all.
-    pub(super) fn next_of(&self, turn: Turn, group: u32) -> Turn {
-        let mut at = turn;
-        // So that the compiler sees that all units of a plane go the same way.
-        while plane_any(self.wait_for_nothing(&at, group)) {
-            self.done(&at);
-            at = at.next(self.slots);
-        }
-        at
+    /// Whether all pairs of a visit attend.
+    pub(super) fn all(&self, turn: &Turn) -> bool {
+        self.has(turn, ALL)
     }
 
     /// The query head of a visit, counted in its group.

@@ -54,7 +54,6 @@ pub(super) fn mask(
     sums: &mut Array<Pair<f32>>,
     ring: &Ring,
     turn: &Turn,
-    group: u32,
     index: &[i32],
     head_record: usize,
     tokens: &Array<i32>,
@@ -64,7 +63,7 @@ pub(super) fn mask(
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) {
-    if !ring.all(turn, group) {
+    if !ring.all(turn) {
         let tiles = comptime!(visited.rows / 8);
         let bits = attended(
             &ring.distances(turn),
