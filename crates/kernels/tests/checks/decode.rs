@@ -2,16 +2,18 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use s2_attention_kernels::cache::StepKind;
 use s2_attention_pattern::{Pattern, PatternConfig};
 
 use super::cached::{Layer, NewTokens};
 use super::cached_decode::Decoded;
 use super::engine::Engine;
 use super::storage::{Layout, Storage};
+use super::support::Results;
 use super::support::cache::causal_pattern;
 use super::support::golden::Golden;
 use super::support::random::{CLASSES, Class, STD};
-use super::worst::Worst;
+use super::worst::{Expected, Worst};
 use super::{Effort, ensure, in_types};
 
 /// Classes where few kernels are compiled.
@@ -137,36 +139,27 @@ fn golden_queries(engine: &Engine, golden: &Golden, worst: &mut Worst) -> Result
         );
         let tokens = layer.append_rows(&[new], q, keys([old, shape.seq_kv]))?;
         let decoded = layer.decode(&tokens, 1)?.ok_or("nothing to decode")?;
-        hold(&layer, &tokens, &decoded, pattern, worst)?;
+        let mut held = Vec::new();
+        compare(&layer, &tokens, &decoded, pattern, &mut held);
+        worst.hold_together(&held)?;
         queries += new;
     }
     Ok(queries)
 }
 
-/// Holds every item that was decoded to attention under a pattern.
-fn hold(
+/// Puts every item that was decoded to `held`, beside attention under a pattern.
+fn compare(
     layer: &Layer,
     new: &NewTokens,
     decoded: &Decoded,
     pattern: &Pattern,
-    worst: &mut Worst,
-) -> Result<usize, String> {
-    let items = new
-        .step
-        .items_of(s2_attention_kernels::cache::StepKind::Decode);
-    let mut held = 0;
-    for number in items {
-        let Some(expected) = layer.expected(new, number, pattern) else {
-            continue;
-        };
-        let results = layer.of_item(new, number, decoded, &expected);
-        let item = new.step.items()[number];
-        worst
-            .hold(&results, &expected)
-            .map_err(|miss| format!("item {number}, {item:?}: {miss}"))?;
-        held += 1;
+    held: &mut Vec<(Results, Expected)>,
+) {
+    for number in new.step.items_of(StepKind::Decode) {
+        if let Some(expected) = layer.expected(new, number, pattern) {
+            held.push((layer.of_item(new, number, decoded, &expected), expected));
+        }
     }
-    Ok(held)
 }
 
 /// New tokens of a sequence: none, one, a few, or a chunk of a prompt.
@@ -195,6 +188,7 @@ fn random_run(
     let size = (sequences, MOST_TOKENS);
     let mut layer = Layer::new(engine, &pattern, dims, scale, size, true)?;
     let mut kept = Layer::new(engine, &pattern, dims, scale, size, false)?;
+    let mut held = Vec::new();
     for step in 0..STEPS {
         let room = |sequence| MOST_TOKENS - layer.tokens(sequence);
         let tokens: Vec<usize> = (0..sequences).map(|at| chunk(rng).min(room(at))).collect();
@@ -208,8 +202,7 @@ fn random_run(
             1
         };
         if let Some(decoded) = layer.decode(&new, launches)? {
-            seen.decoded += hold(&layer, &new, &decoded, &pattern, worst)
-                .map_err(|miss| format!("step {step} of {tokens:?}: {miss}\n{pattern:?}"))?;
+            compare(&layer, &new, &decoded, &pattern, &mut held);
             let unevicted = kept.decode(&same, 1)?.ok_or("nothing to decode")?;
             let bits = |x: &Decoded| -> Vec<u64> {
                 x.out.iter().chain(&x.lse).map(|x| x.to_bits()).collect()
@@ -222,27 +215,34 @@ fn random_run(
         layer.commit(&new)?;
         kept.commit(&same)?;
     }
-    Ok(())
+    seen.decoded += held.len();
+    worst
+        .hold_together(&held)
+        .map_err(|miss| format!("{miss}\n{pattern:?}"))
 }
 
 /// Few and many query heads that share keys, and tokens: up to 512 rows.
 fn ratios(engine: &Engine, worst: &mut Worst) -> Result<usize, String> {
     let rng = &mut StdRng::seed_from_u64(8);
-    let mut held = 0;
+    let mut items = 0;
     for ratio in [1, 2, 4, 5, 8, 32] {
         let config = PatternConfig::local_stride(1, 3, 16, 2 * ratio).with_num_kv_heads(2);
         let pattern = config.build().map_err(|error| error.to_string())?;
         let mut layer = Layer::new(engine, &pattern, [16; 2], None, (2, 120), true)?;
+        let mut held = Vec::new();
         for tokens in [[70, 41], [1, 1], [16, 3], [0, 16]] {
             let new = layer.append(&tokens, STD, rng)?;
             if let Some(decoded) = layer.decode(&new, 1)? {
-                held += hold(&layer, &new, &decoded, &pattern, worst)
-                    .map_err(|miss| format!("{ratio} heads, {tokens:?}: {miss}"))?;
+                compare(&layer, &new, &decoded, &pattern, &mut held);
             }
             layer.commit(&new)?;
         }
+        worst
+            .hold_together(&held)
+            .map_err(|miss| format!("{ratio} heads: {miss}"))?;
+        items += held.len();
     }
-    Ok(held)
+    Ok(items)
 }
 
 /// A local window and strides of each query head, three of which share a key/value head.
@@ -323,18 +323,16 @@ fn needles(engine: &Engine) -> Result<usize, String> {
 fn wrong_patterns_miss(engine: &Engine) -> Result<(), String> {
     let (layer, new) = continued(engine, None)?;
     let decoded = layer.decode(&new, 1)?.ok_or("nothing to decode")?;
-    hold(
-        &layer,
-        &new,
-        &decoded,
-        &layer.pattern,
-        &mut Worst::default(),
-    )?;
+    let hold = |pattern: &Pattern| {
+        let mut held = Vec::new();
+        compare(&layer, &new, &decoded, pattern, &mut held);
+        Worst::default().hold_together(&held)
+    };
+    hold(&layer.pattern)?;
     let one_more = PatternConfig::local_stride(3, 4, 16, 6).with_num_kv_heads(2);
     let one_more = one_more.build().map_err(|error| error.to_string())?;
     for (name, wrong) in [("an offset", strided(1)?), ("a local block more", one_more)] {
-        let held = hold(&layer, &new, &decoded, &wrong, &mut Worst::default());
-        ensure(held.is_err(), || format!("the bars hold {name}"))?;
+        ensure(hold(&wrong).is_err(), || format!("the bars hold {name}"))?;
     }
     Ok(())
 }

@@ -68,6 +68,26 @@ impl Worst {
         }
     }
 
+    /// Holds several calls as one: a few rows alone may round to the other side than plain's.
+    ///
+    /// # Errors
+    /// As [`Self::hold`].
+    pub fn hold_together(&mut self, calls: &[(Results, Expected)]) -> Result<(), String> {
+        let plains = [0, 1, 2].map(|at| {
+            let of_calls = calls.iter().filter_map(|(_, of)| of.plains.as_ref());
+            Results::together(of_calls.map(|plains| &plains[at]))
+        });
+        let results = Results::together(calls.iter().map(|(results, _)| results));
+        let expected = Results::together(calls.iter().map(|(_, expected)| &expected.results));
+        match calls.first() {
+            Some((_, of)) if of.plains.is_some() => {
+                let shares = self.halves.get_or_insert_default();
+                shares.hold(&results, &plains, &expected)
+            }
+            _ => self.f32.hold(&results, &expected, F32),
+        }
+    }
+
     /// Runs a call and holds it to the oracle.
     ///
     /// # Errors

@@ -47,6 +47,27 @@ impl Results {
     }
 }
 
+impl Results {
+    /// Those of several calls, one after the other.
+    pub fn together<'a>(calls: impl Iterator<Item = &'a Self>) -> Self {
+        let mut all = Self {
+            out: Vec::new(),
+            lse: Vec::new(),
+            dq: Vec::new(),
+            dk: Vec::new(),
+            dv: Vec::new(),
+        };
+        for call in calls {
+            all.out.extend(&call.out);
+            all.lse.extend(&call.lse);
+            all.dq.extend(&call.dq);
+            all.dk.extend(&call.dk);
+            all.dv.extend(&call.dv);
+        }
+        all
+    }
+}
+
 /// The f64 reference of both passes.
 pub fn oracle(problem: &AttentionProblem, tensors: &Tensors) -> Results {
     let [q, k, v, d_out] =
