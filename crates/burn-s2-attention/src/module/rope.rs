@@ -133,7 +133,7 @@ impl Rope {
         let [batch, _, seq, _] = layout.sizes(x.dims());
         assert_starts(starts, batch);
         let rows = self.rows(&x.device(), compute_dtype(&x), starts, seq);
-        self.turn(x, layout, rows)
+        self.turn(x, layout, rows.cos, rows.sin)
     }
 
     /// [`forward`](Self::forward) of documents that lie one after the other in a batch of 1: positions begin at 0 in each.
@@ -155,12 +155,61 @@ impl Rope {
             "documents of {total} tokens need a batch of 1 with as many or more, got {batch} of {seq}"
         );
         let rows = self.packed_rows(&x.device(), compute_dtype(&x), documents, seq);
-        self.turn(x, layout, rows)
+        self.turn(x, layout, rows.cos, rows.sin)
+    }
+
+    /// [`forward`](Self::forward) of tokens in a batch of 1, whose positions a tensor holds. Nothing is sent to the device, so
+    /// that a captured call can be replayed once the positions were rewritten in place.
+    ///
+    /// All positions are below `limit`: a table of so many rows is kept on the device, and taken for lower limits as well.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[1, heads, seq, head_dim]` or `[1, seq, heads, head_dim]`, as `layout` says
+    /// - `positions`: `[seq]`, in tokens
+    /// - output: same shape and dtype as `x`
+    ///
+    /// # Panics
+    ///
+    /// If the last axis is not [`head_dim`](Self::head_dim), the batch is not 1, or there is not one position for each token.
+    pub fn forward_at(
+        &self,
+        x: Tensor<4>,
+        layout: Layout,
+        positions: Tensor<1, Int>,
+        limit: usize,
+    ) -> Tensor<4> {
+        let [x] = self.turn_at([x], layout, positions, limit);
+        x
+    }
+
+    /// [`forward_at`](Self::forward_at) of several tensors with the same tokens.
+    pub(super) fn turn_at<const N: usize>(
+        &self,
+        tensors: [Tensor<4>; N],
+        layout: Layout,
+        positions: Tensor<1, Int>,
+        limit: usize,
+    ) -> [Tensor<4>; N] {
+        let Some(x) = tensors.first() else {
+            return tensors;
+        };
+        let table = self.rows(&x.device(), compute_dtype(x), &[0], limit);
+        let [cos, sin] = [table.cos, table.sin].map(|rows| rows.select(1, positions.clone()));
+        tensors.map(|x| {
+            let [batch, _, seq, _] = layout.sizes(x.dims());
+            let [given] = positions.dims();
+            assert!(
+                batch == 1 && given == seq,
+                "{given} positions need a batch of 1 with as many tokens, got {batch} of {seq}"
+            );
+            self.turn(x, layout, cos.clone(), sin.clone())
+        })
     }
 
     /// Turns the tokens of each item by its rows, or those of all items by the rows of one.
-    fn turn(&self, x: Tensor<4>, layout: Layout, rows: Rows) -> Tensor<4> {
-        let (dtype, compute) = (x.dtype(), rows.cos.dtype());
+    fn turn(&self, x: Tensor<4>, layout: Layout, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<4> {
+        let (dtype, compute) = (x.dtype(), cos.dtype());
         let [_, _, seq, head_dim] = layout.sizes(x.dims());
         let half = self.frequencies.len();
         assert!(
@@ -168,7 +217,7 @@ impl Rope {
             "the last axis of x must be head_dim = {}, got {head_dim}",
             2 * half
         );
-        let [cos, sin] = [rows.cos, rows.sin].map(|rows| {
+        let [cos, sin] = [cos, sin].map(|rows| {
             let items = rows.dims()[0];
             rows.narrow(1, 0, seq)
                 .reshape(layout.shape([items, 1, seq, half]))
