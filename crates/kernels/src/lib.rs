@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`problem`] | [`AttentionProblem`]: shapes, pattern, scale and sequences of one call, checked once |
 //! | [`packed`] | [`PackedSequences`]: documents of different lengths, one after the other |
-//! | [`cache`] | keys and values of decoding: pages of one block |
+//! | [`cache`] | the cache of keys and values: which page holds which block of a sequence |
 //! | [`sequence`] | positions of tokens, and the rows that hold them |
 //! | [`mod@reference`] | the f64 host oracle of every pass, from the written rule of the pattern alone |
 //! | `cpu` (feature `cpu`) | the multi-threaded CPU engine: forward and backward over kept blocks only |

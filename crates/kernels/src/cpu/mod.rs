@@ -13,21 +13,30 @@
 //! | `real` | f32 and f64: matrix product and `exp2` |
 //! | `softmax` | the vectorised passes over a chunk of scores |
 //! | `forward`, `backward` | the two passes |
+//! | `decode` | a few new tokens a sequence, over the pages of a cache |
+//! | `cache` | rows to pages and back |
+//! | `stored` | the types of pages |
 //!
 //! Memory beyond inputs and outputs is O(S) in both passes. Results do not
 //! depend on the number of threads: two runs give the same bits.
 
 mod backward;
+mod cache;
 mod chunk;
+mod decode;
 mod forward;
 mod real;
 mod softmax;
+mod stored;
 mod tensors;
 mod tile;
 
 pub use backward::{Gradients, Saved, backward};
+pub use cache::{cache_copy, cache_read, cache_write};
+pub use decode::decode;
 pub use forward::forward;
 pub use real::Real;
+pub use stored::Stored;
 pub use tensors::{Rows, RowsMut};
 
 /// Lanes of a score row: the most queries in a tile.

@@ -1,0 +1,1 @@
+//! How long a list of entries can become.

@@ -1,0 +1,1 @@
+//! Pages of a pool, counted by the sequences that hold them.
