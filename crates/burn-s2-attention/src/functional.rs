@@ -167,7 +167,7 @@ fn attention_shape(
     })
 }
 
-fn check_dtypes(tensors: [(&'static str, DType); 3]) -> Result<(), S2AttentionError> {
+pub(crate) fn check_dtypes(tensors: [(&'static str, DType); 3]) -> Result<(), S2AttentionError> {
     let (_, first) = tensors[0];
     if !DTYPES.contains(&first) {
         return Err(S2AttentionError::DType {
@@ -204,7 +204,20 @@ fn check_backend(q: &Tensor<4>, problem: &Arc<AttentionProblem>) -> Result<(), S
     }
 }
 
-fn same_device(tensors: &[(&'static str, Device)]) -> Result<(), S2AttentionError> {
+/// Whether a cache can be on the device: there are kernels to write and to read it.
+pub(crate) fn check_cache_device(device: &Device, dtype: DType) -> Result<(), S2AttentionError> {
+    check_dtypes([("the cache", dtype); 3])?;
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => Ok(()),
+        #[allow(unreachable_patterns)]
+        device => Err(S2AttentionError::UnsupportedDevice {
+            device: format!("{device:?}"),
+        }),
+    }
+}
+
+pub(crate) fn same_device(tensors: &[(&'static str, Device)]) -> Result<(), S2AttentionError> {
     let Some((first_name, first)) = tensors.first() else {
         return Ok(());
     };

@@ -6,5 +6,7 @@ mod autodiff;
 pub(crate) mod cubecl;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "flex")]
+mod flex_cache;
 #[cfg(feature = "cubecl")]
 mod prepared;

@@ -1,9 +1,27 @@
-//! A decoder-only transformer whose layers mix dense and S2 attention.
+//! A decoder-only transformer whose layers mix dense and S2 attention, and writing with it.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `config`, `transformer`, `block` | [`HybridTransformer`] and its layers |
+//! | `cached` | the model on the new tokens of a [`KvCache`](crate::cache::KvCache) |
+//! | `generation` | [`GenerationConfig`], and what generation gives |
+//! | `generate` | [`HybridTransformer::generate`] and [`Generator`], which goes step by step |
+//! | `sampling` | [`Sampler`]: tokens from logits |
 
 mod block;
+mod cached;
 mod config;
+mod generate;
+mod generation;
+mod sampling;
 mod transformer;
 
 pub use block::TransformerBlock;
 pub use config::HybridTransformerConfig;
+pub use generate::Generator;
+pub use generation::{
+    CacheUse, FinishReason, GeneratedSequence, GeneratedToken, Generation, GenerationConfig,
+    GenerationError,
+};
+pub use sampling::Sampler;
 pub use transformer::HybridTransformer;

@@ -79,8 +79,10 @@ impl Sampler {
         }
         let weight =
             |token| ((f64::from(logit(token)) - f64::from(logit(best))) / self.temperature).exp();
-        let mut drawn: Vec<(u32, f64)> =
-            tokens.into_iter().map(|token| (token, weight(token))).collect();
+        let mut drawn: Vec<(u32, f64)> = tokens
+            .into_iter()
+            .map(|token| (token, weight(token)))
+            .collect();
         if let Some(top_p) = self.top_p {
             let enough = top_p * total(&drawn);
             let mut sum = 0.0;

@@ -1,0 +1,176 @@
+//! The pages of one layer.
+
+use std::sync::Arc;
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use s2_attention_kernels::cache::{CacheError, CacheProblem, CacheShape, PoolShape, TableLayout};
+
+use super::CacheLayer;
+use crate::ops::{PagesCall, S2AttentionOps};
+
+/// Keys and values of one layer, `[pages, block, width]` each.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) layer: CacheLayer,
+    keys: Tensor<3>,
+    values: Tensor<3>,
+    /// The decode call that was made last: steps repeat it.
+    problem: Option<Arc<CacheProblem>>,
+}
+
+impl Pool {
+    /// A pool of at least one page: there is no tensor of none.
+    pub(super) fn new(layer: CacheLayer, pages: usize, dtype: DType, device: &Device) -> Self {
+        let block = layer.pattern.block_size();
+        // What is in pages that no step wrote is never read.
+        let new = |width| Tensor::empty([pages.max(1), block, width], (device, dtype));
+        Self {
+            keys: new(layer.head_dim),
+            values: new(layer.value_dim),
+            layer,
+            problem: None,
+        }
+    }
+
+    pub(super) fn pages(&self) -> usize {
+        self.keys.dims()[0]
+    }
+
+    /// Bytes of one page, of keys and of values.
+    pub(super) fn page_bytes(&self) -> usize {
+        let width = self.layer.head_dim + self.layer.value_dim;
+        self.layer.pattern.block_size() * width * self.keys.dtype().size()
+    }
+
+    /// Makes room for `pages`: by a quarter more than there was, so that the copies of a growing cache are few.
+    pub(super) fn grow(&mut self, pages: usize) {
+        let old = self.pages();
+        if pages <= old {
+            return;
+        }
+        let pages = pages.max(old + old.div_ceil(4));
+        for tensor in [&mut self.keys, &mut self.values] {
+            tensor.inplace(|tensor| {
+                let [_, block, width] = tensor.dims();
+                let like = (&tensor.device(), tensor.dtype());
+                let larger = Tensor::empty([pages, block, width], like);
+                larger.slice_assign([0..old], tensor)
+            });
+        }
+    }
+
+    /// Copies pages, `(from, to)`; none is on both sides.
+    pub(super) fn copy(&mut self, copies: &[(usize, usize)]) {
+        if copies.is_empty() {
+            return;
+        }
+        let from: Vec<i32> = copies.iter().map(|(from, _)| *from as i32).collect();
+        let from = TensorData::new(from, [copies.len()]);
+        for tensor in [&mut self.keys, &mut self.values] {
+            let from = Tensor::<1, Int>::from_data(from.clone(), (&tensor.device(), DType::I32));
+            // A buffer of its own, so that the pool has one owner again when it is written.
+            let copied = tensor.clone().select(0, from);
+            for (index, (_, to)) in copies.iter().enumerate() {
+                let page = copied.clone().narrow(0, index, 1);
+                tensor.inplace(|tensor| tensor.slice_assign([*to..*to + 1], page));
+            }
+        }
+    }
+
+    /// Writes the new keys and values of a step, `[rows, kv_heads, width]`.
+    pub(super) fn write(
+        &mut self,
+        k: &Tensor<3>,
+        v: &Tensor<3>,
+        table: &Tensor<1, Int>,
+        layout: TableLayout,
+    ) {
+        for (tensor, rows) in [(&mut self.keys, k), (&mut self.values, v)] {
+            let call = pages_call(tensor, layout);
+            tensor.inplace(|pages| {
+                Tensor::from_dispatch(Dispatch::s2_cache_write(
+                    pages.into_dispatch(),
+                    rows.clone().into_dispatch(),
+                    table.clone().into_dispatch(),
+                    call,
+                ))
+            });
+        }
+    }
+
+    /// All keys and values of an item, `[1, kv_len, kv_heads, width]`: those of before from pages, the new ones from the rows.
+    pub(super) fn read(
+        &self,
+        [k, v]: [&Tensor<3>; 2],
+        table: &Tensor<1, Int>,
+        layout: TableLayout,
+        item: usize,
+        kv_len: usize,
+    ) -> [Tensor<4>; 2] {
+        [(&self.keys, k), (&self.values, v)].map(|(pages, rows)| {
+            Tensor::from_dispatch(Dispatch::s2_cache_read(
+                pages.clone().into_dispatch(),
+                rows.clone().into_dispatch(),
+                table.clone().into_dispatch(),
+                pages_call(pages, layout),
+                item,
+                kv_len,
+            ))
+        })
+    }
+
+    /// What the items of a table attend in pages, `[rows, num_heads, value_dim]`.
+    pub(super) fn decode(
+        &mut self,
+        q: Tensor<3>,
+        table: Tensor<1, Int>,
+        layout: TableLayout,
+    ) -> Result<Tensor<3>, CacheError> {
+        let problem = self.problem(q.dims()[0], layout)?;
+        let (out, _) = Dispatch::s2_decode(
+            q.into_dispatch(),
+            self.keys.clone().into_dispatch(),
+            self.values.clone().into_dispatch(),
+            table.into_dispatch(),
+            problem,
+        );
+        Ok(Tensor::from_dispatch(out))
+    }
+
+    fn problem(
+        &mut self,
+        rows: usize,
+        layout: TableLayout,
+    ) -> Result<Arc<CacheProblem>, CacheError> {
+        let layer = &self.layer;
+        let shape = CacheShape {
+            items: layout.items,
+            rows,
+            num_heads: layer.pattern.num_heads(),
+            num_kv_heads: layout.kv_heads,
+            head_dim: layer.head_dim,
+            value_dim: layer.value_dim,
+            pages: self.pages(),
+            capacity: layout.capacity,
+        };
+        if let Some(problem) = self.problem.as_ref().filter(|last| *last.shape() == shape) {
+            return Ok(problem.clone());
+        }
+        let problem = Arc::new(CacheProblem::new(shape, &layer.pattern, layer.scale)?);
+        self.problem = Some(problem.clone());
+        Ok(problem)
+    }
+}
+
+fn pages_call(pages: &Tensor<3>, table: TableLayout) -> PagesCall {
+    let [pages, block_size, width] = pages.dims();
+    PagesCall {
+        pool: PoolShape {
+            pages,
+            block_size,
+            width,
+        },
+        table,
+    }
+}
