@@ -163,11 +163,7 @@ impl AttentionProblem {
     /// # Errors
     /// [`ProblemError::Scale`] where its product with `log2(e)` is beyond f32.
     pub fn f32_scale(&self) -> Result<f32, ProblemError> {
-        if ((self.scale * core::f64::consts::LOG2_E) as f32).is_finite() {
-            Ok(self.scale as f32)
-        } else {
-            Err(ProblemError::Scale { seen: self.scale })
-        }
+        f32_scale(self.scale)
     }
 
     /// The sequences, by item and row. Each row of the tensors belongs to exactly one: padding to the one before it, and
@@ -184,21 +180,45 @@ fn check_call(
     scale: Option<f64>,
 ) -> Result<f64, ProblemError> {
     check_axes(shape)?;
-    if shape.num_heads != pattern.num_heads() {
+    check_heads(shape.num_heads, shape.num_kv_heads, pattern)?;
+    check_scale(scale, shape.head_dim)
+}
+
+/// Checks the heads of tensors against the pattern's.
+pub(crate) fn check_heads(
+    num_heads: usize,
+    num_kv_heads: usize,
+    pattern: &Pattern,
+) -> Result<(), ProblemError> {
+    if num_heads != pattern.num_heads() {
         return Err(ProblemError::QueryHeads {
-            seen: shape.num_heads,
+            seen: num_heads,
             accepted: pattern.num_heads(),
         });
     }
-    if shape.num_kv_heads != pattern.num_kv_heads() {
+    if num_kv_heads != pattern.num_kv_heads() {
         return Err(ProblemError::KeyValueHeads {
-            seen: shape.num_kv_heads,
+            seen: num_kv_heads,
             accepted: pattern.num_kv_heads(),
         });
     }
-    let scale = scale.unwrap_or_else(|| 1.0 / (shape.head_dim as f64).sqrt());
+    Ok(())
+}
+
+/// The scale, by default `1/sqrt(head_dim)`.
+pub(crate) fn check_scale(scale: Option<f64>, head_dim: usize) -> Result<f64, ProblemError> {
+    let scale = scale.unwrap_or_else(|| 1.0 / (head_dim as f64).sqrt());
     if (scale * LOG2_E).is_finite() {
         Ok(scale)
+    } else {
+        Err(ProblemError::Scale { seen: scale })
+    }
+}
+
+/// The scale, checked for kernels that apply it in f32 and to base 2.
+pub(crate) fn f32_scale(scale: f64) -> Result<f32, ProblemError> {
+    if ((scale * LOG2_E) as f32).is_finite() {
+        Ok(scale as f32)
     } else {
         Err(ProblemError::Scale { seen: scale })
     }

@@ -34,8 +34,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod begin;
 mod capacity;
 mod error;
+mod growth;
 mod layout;
 mod lists;
 mod pages;

@@ -3,8 +3,10 @@
 use s2_attention_pattern::Pattern;
 use serde::{Deserialize, Serialize};
 
-use super::{CacheError, TableLayout};
+use super::pages::MAX_PAGES;
+use super::{CacheError, ENTRY_WORDS, ITEM_WORDS, TableLayout};
 use crate::ProblemError;
+use crate::problem::{MAX_POSITION, check_heads, check_scale, f32_scale};
 
 /// The sizes of a step's `q [rows, num_heads, head_dim]`, `k [rows, num_kv_heads, head_dim]` and
 /// `v [rows, num_kv_heads, value_dim]`, and of the pool that they go to.
@@ -76,7 +78,34 @@ impl CacheProblem {
         pattern: &Pattern,
         scale: Option<f64>,
     ) -> Result<Self, CacheError> {
-        todo!()
+        let axes = [
+            ("items", shape.items),
+            ("rows", shape.rows),
+            ("num_heads", shape.num_heads),
+            ("num_kv_heads", shape.num_kv_heads),
+            ("head_dim", shape.head_dim),
+            ("value_dim", shape.value_dim),
+            ("pages", shape.pages),
+            ("capacity", shape.capacity),
+        ];
+        if let Some((axis, _)) = axes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(CacheError::EmptyAxis { axis });
+        }
+        check_causal(pattern)?;
+        check_heads(shape.num_heads, shape.num_kv_heads, pattern)?;
+        check_rows(shape.rows)?;
+        if shape.pages > MAX_PAGES {
+            return Err(CacheError::PageLimit {
+                seen: shape.pages,
+                accepted: MAX_PAGES,
+            });
+        }
+        check_words(shape.items, shape.num_kv_heads, shape.capacity)?;
+        Ok(Self {
+            shape,
+            scale: check_scale(scale, shape.head_dim)?,
+            pattern: pattern.clone(),
+        })
     }
 
     /// The sizes of the tensors.
@@ -99,7 +128,7 @@ impl CacheProblem {
     /// # Errors
     /// [`ProblemError::Scale`] where its product with `log2(e)` is beyond f32.
     pub fn f32_scale(&self) -> Result<f32, ProblemError> {
-        todo!()
+        f32_scale(self.scale)
     }
 
     /// Where the words of the table lie.
@@ -128,4 +157,40 @@ impl CacheProblem {
             width,
         }
     }
+}
+
+/// A key after its query would have to be there before it is computed.
+pub(super) fn check_causal(pattern: &Pattern) -> Result<(), CacheError> {
+    let mut heads = 0..pattern.num_heads();
+    match heads.find(|&head| !pattern.head(head).is_causal()) {
+        Some(head) => Err(CacheError::NotCausal { head }),
+        None => Ok(()),
+    }
+}
+
+/// Rows are counted in the 32-bit words of a table.
+pub(super) fn check_rows(rows: usize) -> Result<(), CacheError> {
+    if rows > MAX_POSITION {
+        return Err(CacheError::Rows {
+            seen: rows,
+            accepted: MAX_POSITION,
+        });
+    }
+    Ok(())
+}
+
+/// The places of a table's words are counted in 32 bits by the kernels that read it.
+pub(super) fn check_words(
+    items: usize,
+    kv_heads: usize,
+    capacity: usize,
+) -> Result<(), CacheError> {
+    let list = capacity.saturating_mul(ENTRY_WORDS).saturating_add(1);
+    let item = kv_heads.saturating_mul(list).saturating_add(ITEM_WORDS);
+    let seen = items.saturating_mul(item);
+    let accepted = i32::MAX as usize;
+    if seen > accepted {
+        return Err(CacheError::Words { seen, accepted });
+    }
+    Ok(())
 }

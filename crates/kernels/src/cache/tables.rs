@@ -1,10 +1,17 @@
 //! Which page holds which block of which sequence, on the host.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use s2_attention_pattern::Pattern;
 
-use super::{Append, CacheError, Entry, Step};
+use super::capacity::capacity;
+use super::lists::Lists;
+use super::pages::{MAX_PAGES, Pages};
+use super::problem::check_causal;
+use super::{CacheError, Entry};
+use crate::problem::MAX_POSITION;
 
 /// A sequence of a cache.
 ///
@@ -30,10 +37,43 @@ pub struct CacheLimits {
 /// The pages of all sequences of a cache; see the [module](super).
 #[derive(Debug, Clone)]
 pub struct BlockTables {
-    pattern: Pattern,
-    limits: CacheLimits,
-    evict: bool,
-    capacity: usize,
+    pub(super) pattern: Pattern,
+    pub(super) limits: CacheLimits,
+    pub(super) evict: bool,
+    pub(super) capacity: usize,
+    pub(super) pages: Pages,
+    pub(super) sequences: BTreeMap<SequenceId, Sequence>,
+    /// Sequences and steps so far.
+    added: u64,
+    pub(super) begun: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Sequence {
+    pub tokens: usize,
+    /// Shared with the steps that read it, and with forks until one of them grows.
+    pub lists: Arc<Lists>,
+    /// Pages of blocks that no list holds: those that a cache without eviction keeps.
+    pub unlisted: Vec<u32>,
+    /// The step that it is in.
+    pub open: Option<u64>,
+}
+
+impl Sequence {
+    fn new(kv_heads: usize) -> Self {
+        Self {
+            tokens: 0,
+            lists: Arc::new(Lists::new(kv_heads)),
+            unlisted: Vec::new(),
+            open: None,
+        }
+    }
+
+    /// Each page that it holds, once.
+    fn pages(&self) -> impl Iterator<Item = u32> {
+        let listed = self.lists.entries().map(|entry| entry.page);
+        listed.chain(self.unlisted.iter().copied())
+    }
 }
 
 impl BlockTables {
@@ -45,7 +85,41 @@ impl BlockTables {
     /// # Errors
     /// [`CacheError::NotCausal`], [`CacheError::MaxTokens`], [`CacheError::PageLimit`] and [`CacheError::TableTooSmall`].
     pub fn new(pattern: Pattern, limits: CacheLimits, evict: bool) -> Result<Self, CacheError> {
-        todo!()
+        check_causal(&pattern)?;
+        let max_tokens = limits.max_tokens;
+        if !(1..=MAX_POSITION).contains(&max_tokens) {
+            return Err(CacheError::MaxTokens {
+                seen: max_tokens,
+                accepted: MAX_POSITION,
+            });
+        }
+        let page_limit = limits.pages.unwrap_or(MAX_PAGES);
+        if !(1..=MAX_PAGES).contains(&page_limit) {
+            return Err(CacheError::PageLimit {
+                seen: page_limit,
+                accepted: MAX_PAGES,
+            });
+        }
+        let blocks = max_tokens.div_ceil(pattern.block_size());
+        if let Some((q_blocks, kv_blocks)) = pattern.max_blocks()
+            && blocks > q_blocks.min(kv_blocks)
+        {
+            return Err(CacheError::TableTooSmall {
+                max_tokens,
+                seen: blocks,
+                accepted: q_blocks.min(kv_blocks),
+            });
+        }
+        Ok(Self {
+            capacity: capacity(&pattern, max_tokens),
+            pattern,
+            limits,
+            evict,
+            pages: Pages::new(page_limit),
+            sequences: BTreeMap::new(),
+            added: 0,
+            begun: 0,
+        })
     }
 
     /// The pattern whose keys are kept.
@@ -65,7 +139,7 @@ impl BlockTables {
 
     /// An empty sequence.
     pub fn add(&mut self) -> SequenceId {
-        todo!()
+        self.insert(Sequence::new(self.pattern.num_kv_heads()))
     }
 
     /// A sequence that begins with the tokens of another. They share pages; each pays for what it appends.
@@ -73,7 +147,15 @@ impl BlockTables {
     /// # Errors
     /// [`CacheError::UnknownSequence`] and [`CacheError::OpenStep`].
     pub fn fork(&mut self, of: SequenceId) -> Result<SequenceId, CacheError> {
-        todo!()
+        let sequence = self.sequence(of)?;
+        if sequence.open.is_some() {
+            return Err(CacheError::OpenStep { sequence: of });
+        }
+        let fork = sequence.clone();
+        for page in fork.pages() {
+            self.pages.hold(page);
+        }
+        Ok(self.insert(fork))
     }
 
     /// Frees a sequence's pages and forgets it, also within a step.
@@ -81,7 +163,12 @@ impl BlockTables {
     /// # Errors
     /// [`CacheError::UnknownSequence`].
     pub fn remove(&mut self, sequence: SequenceId) -> Result<(), CacheError> {
-        todo!()
+        let removed = self.sequences.remove(&sequence);
+        let removed = removed.ok_or(CacheError::UnknownSequence { sequence })?;
+        for page in removed.pages() {
+            self.pages.release(page);
+        }
+        Ok(())
     }
 
     /// Frees a sequence's pages and makes it empty, also within a step.
@@ -89,7 +176,10 @@ impl BlockTables {
     /// # Errors
     /// [`CacheError::UnknownSequence`].
     pub fn reset(&mut self, sequence: SequenceId) -> Result<(), CacheError> {
-        todo!()
+        self.remove(sequence)?;
+        let empty = Sequence::new(self.pattern.num_kv_heads());
+        self.sequences.insert(sequence, empty);
+        Ok(())
     }
 
     /// Tokens of a sequence, those of a step that is not committed included.
@@ -97,26 +187,7 @@ impl BlockTables {
     /// # Errors
     /// [`CacheError::UnknownSequence`].
     pub fn tokens(&self, sequence: SequenceId) -> Result<usize, CacheError> {
-        todo!()
-    }
-
-    /// Appends tokens to sequences, and finds pages for them. Nothing changes where it fails.
-    ///
-    /// The step is to be carried out and [`commit`](Self::commit)ted before the sequences are appended to again. One that
-    /// cannot be carried out leaves them without keys: [`reset`](Self::reset) or [`remove`](Self::remove) them.
-    ///
-    /// # Errors
-    /// [`CacheError::NoItems`], [`CacheError::UnknownSequence`], [`CacheError::DuplicateSequence`],
-    /// [`CacheError::OpenStep`], [`CacheError::TooLong`], [`CacheError::Rows`], [`CacheError::Words`] and
-    /// [`CacheError::OutOfPages`].
-    pub fn begin(&mut self, appends: &[Append]) -> Result<Step, CacheError> {
-        todo!()
-    }
-
-    /// Ends a step: forgets the blocks that no later query attends, and frees their pages where the cache evicts. Sequences
-    /// that were removed or reset since the step began are left alone.
-    pub fn commit(&mut self, step: &Step) {
-        todo!()
+        Ok(self.sequence(sequence)?.tokens)
     }
 
     /// The blocks of a sequence's key/value head that later queries need, ascending, those of a step that is not committed
@@ -128,32 +199,49 @@ impl BlockTables {
     /// # Panics
     /// If the pattern has no such head.
     pub fn entries(&self, sequence: SequenceId, kv_head: usize) -> Result<&[Entry], CacheError> {
-        todo!()
+        Ok(&self.sequence(sequence)?.lists.0[kv_head])
     }
 
     /// Pages that sequences hold. A page that several share counts once.
     pub fn used_pages(&self) -> usize {
-        todo!()
+        self.pages.used()
     }
 
     /// Pages that a pool must have for all steps so far. It never shrinks.
     pub fn num_pages(&self) -> usize {
-        todo!()
+        self.pages.count()
     }
 
     /// Pages of one sequence of `tokens` tokens between steps, by the retention rule: the blocks that the queries after
     /// it attend, and the last one where it is filled in part. Takes time in proportion to its blocks.
     pub fn predicted_pages(&self, tokens: usize) -> usize {
-        todo!()
+        let block_size = self.pattern.block_size();
+        let next = tokens / block_size;
+        let part = usize::from(!tokens.is_multiple_of(block_size));
+        (0..self.pattern.num_kv_heads())
+            .map(|kv_head| self.pattern.retained(kv_head, next).count() + part)
+            .sum()
     }
 
     /// Pages of one sequence of `tokens` tokens without eviction.
     pub fn full_pages(&self, tokens: usize) -> usize {
-        todo!()
+        tokens.div_ceil(self.pattern.block_size()) * self.pattern.num_kv_heads()
     }
 
     /// Entries that a list of a table has room for: no step of a sequence of at most `max_tokens` tokens has more.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    fn insert(&mut self, sequence: Sequence) -> SequenceId {
+        let id = SequenceId(self.added);
+        self.added += 1;
+        self.sequences.insert(id, sequence);
+        id
+    }
+
+    pub(super) fn sequence(&self, id: SequenceId) -> Result<&Sequence, CacheError> {
+        let sequence = self.sequences.get(&id);
+        sequence.ok_or(CacheError::UnknownSequence { sequence: id })
     }
 }

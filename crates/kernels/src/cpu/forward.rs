@@ -212,7 +212,7 @@ impl<F: Real> Scratch<F> {
     }
 }
 
-fn rescale<F: Real>(accumulator: &mut [F], dv: usize, factors: &[F]) {
+pub(super) fn rescale<F: Real>(accumulator: &mut [F], dv: usize, factors: &[F]) {
     for (row, &factor) in accumulator.chunks_exact_mut(dv).zip(factors) {
         if factor != F::ONE {
             for value in row {

@@ -14,7 +14,9 @@
 //! | `softmax` | the vectorised passes over a chunk of scores |
 //! | `forward`, `backward` | the two passes |
 //! | `decode` | a few new tokens a sequence, over the pages of a cache |
+//! | `pages` | the keys of listed pages, chunk by chunk |
 //! | `cache` | rows to pages and back |
+//! | `table` | the words of a step's table |
 //! | `stored` | the types of pages |
 //!
 //! Memory beyond inputs and outputs is O(S) in both passes. Results do not
@@ -25,9 +27,11 @@ mod cache;
 mod chunk;
 mod decode;
 mod forward;
+mod pages;
 mod real;
 mod softmax;
 mod stored;
+mod table;
 mod tensors;
 mod tile;
 
