@@ -113,7 +113,7 @@ pub(crate) fn checked_call(
         layout.sizes(k.dims()),
         layout.sizes(v.dims()),
     )?;
-    check_dtypes([("q", q.dtype()), ("k", k.dtype()), ("v", v.dtype())])?;
+    check_dtypes(&[("q", q.dtype()), ("k", k.dtype()), ("v", v.dtype())])?;
     same_device(&[("q", q.device()), ("k", k.device()), ("v", v.device())])?;
     let problem = problem(shape)?;
     if q.dtype() != DType::F64 {
@@ -167,20 +167,23 @@ fn attention_shape(
     })
 }
 
-pub(crate) fn check_dtypes(tensors: [(&'static str, DType); 3]) -> Result<(), S2AttentionError> {
-    let (_, first) = tensors[0];
+/// Whether all have the dtype of the first, and that is one that is computed in.
+pub(crate) fn check_dtypes(tensors: &[(&'static str, DType)]) -> Result<(), S2AttentionError> {
+    let Some(&(name, first)) = tensors.first() else {
+        return Ok(());
+    };
     if !DTYPES.contains(&first) {
         return Err(S2AttentionError::DType {
-            tensor: tensors[0].0,
+            tensor: name,
             seen: first,
             accepted: format!("{DTYPES:?}"),
         });
     }
-    match tensors.into_iter().find(|(_, dtype)| *dtype != first) {
-        Some((tensor, seen)) => Err(S2AttentionError::DType {
+    match tensors.iter().find(|(_, dtype)| *dtype != first) {
+        Some(&(tensor, seen)) => Err(S2AttentionError::DType {
             tensor,
             seen,
-            accepted: format!("{first:?}, the dtype of q"),
+            accepted: format!("{first:?}, the dtype of {name}"),
         }),
         None => Ok(()),
     }
@@ -206,7 +209,7 @@ fn check_backend(q: &Tensor<4>, problem: &Arc<AttentionProblem>) -> Result<(), S
 
 /// Whether a cache can be on the device: there are kernels to write and to read it.
 pub(crate) fn check_cache_device(device: &Device, dtype: DType) -> Result<(), S2AttentionError> {
-    check_dtypes([("the cache", dtype); 3])?;
+    check_dtypes(&[("the cache", dtype)])?;
     match device.as_dispatch() {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => Ok(()),

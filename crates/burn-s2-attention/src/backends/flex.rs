@@ -12,6 +12,7 @@ use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout as FlexLayout};
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{Bytes, DType, Element, FloatDType, Shape};
+use bytemuck::Pod;
 use s2_attention_kernels::cache::CacheProblem;
 use s2_attention_kernels::cpu::{self, Gradients, Real, Rows, RowsMut, Saved};
 
@@ -198,7 +199,7 @@ fn rows<F: Real + Element>(tensor: &FlexTensor, layout: Layout) -> Rows<'_, F> {
 }
 
 /// The elements of a contiguous tensor.
-pub(super) fn contiguous<F: Element>(tensor: &FlexTensor) -> &[F] {
+pub(super) fn contiguous<F: Element + Pod>(tensor: &FlexTensor) -> &[F] {
     let start = tensor.layout().start_offset();
     &tensor.storage()[start..start + tensor.layout().num_elements()]
 }

@@ -6,6 +6,7 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{DType, Element, FloatDType, Shape, bf16, f16};
+use bytemuck::Pod;
 use s2_attention_kernels::cache::CacheProblem;
 use s2_attention_kernels::cpu::{self, Real, Rows, RowsMut, Stored};
 
@@ -34,7 +35,7 @@ pub(super) fn write(
     with_type!(pages.dtype(), write_as(pages, rows, table, call))
 }
 
-fn write_as<T: Element>(
+fn write_as<T: Element + Pod>(
     pages: FlexTensor,
     rows: FlexTensor,
     table: &FlexTensor,
@@ -71,7 +72,7 @@ pub(super) fn read(
     with_type!(dtype, read_as(&pages, rows, table, call, item, kv_len))
 }
 
-fn read_as<T: Element>(
+fn read_as<T: Element + Pod>(
     pages: &FlexTensor,
     rows: FlexTensor,
     table: &FlexTensor,
@@ -114,7 +115,7 @@ pub(super) fn decode(
     }
 }
 
-fn decode_as<F: Real + Element, T: Stored<F> + Element>(
+fn decode_as<F: Real + Element, T: Stored<F> + Element + Pod>(
     q: FlexTensor,
     (k, v, table, problem): (&FlexTensor, &FlexTensor, &FlexTensor, &CacheProblem),
 ) -> (FlexTensor, FlexTensor) {
@@ -142,7 +143,7 @@ fn decode_as<F: Real + Element, T: Stored<F> + Element>(
 }
 
 /// Rows `[rows, heads, width]` as the engine's `[1, heads, rows, width]`.
-fn strided<T: Element>(rows: &FlexTensor) -> Rows<'_, T> {
+fn strided<T: Element + Pod>(rows: &FlexTensor) -> Rows<'_, T> {
     let layout = rows.layout();
     let stride = |axis: usize| layout.strides()[axis] as usize;
     Rows::new(

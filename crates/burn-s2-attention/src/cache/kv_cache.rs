@@ -54,8 +54,8 @@ pub struct KvCache {
     longest: usize,
     sequences: usize,
     config: KvCacheConfig,
-    dtype: DType,
-    device: Device,
+    pub(super) dtype: DType,
+    pub(super) device: Device,
 }
 
 /// New tokens of some sequences. Their rows are packed in the order in which they were given: all of the first sequence, all of

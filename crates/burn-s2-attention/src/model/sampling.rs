@@ -23,7 +23,7 @@ use super::{GenerationConfig, GenerationError};
 /// assert!(tokens.contains(&sampler.draw(&logits)?));
 /// # Ok::<(), burn_s2_attention::model::GenerationError>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Sampler {
     temperature: f64,
     top_k: Option<usize>,
