@@ -45,16 +45,7 @@ impl CubeAttention {
             ),
             ("units a cube", units, hardware.max_units_per_cube as usize),
         ];
-        match needs.into_iter().find(|(_, needed, seen)| needed > seen) {
-            Some((what, needed, seen)) => Err(CubeError::Resource {
-                kernel,
-                what,
-                needed,
-                seen,
-                device: self.client.name().to_owned(),
-            }),
-            None => Ok(()),
-        }
+        check_needs(&self.client, kernel, needs)
     }
 
     /// Tensors that are read.
@@ -106,18 +97,7 @@ impl CubeAttention {
         tensor: &'static str,
         handle: &Handle,
     ) -> Result<(), CubeError> {
-        let (needed, seen) = (
-            self.rows(),
-            handle.size_in_used() as usize / size_of::<f32>(),
-        );
-        if needed > seen {
-            return Err(CubeError::Buffer {
-                tensor,
-                seen,
-                needed,
-            });
-        }
-        Ok(())
+        check_len(tensor, handle, self.rows(), size_of::<f32>())
     }
 
     /// Returns the end of the tensor in its buffer.
@@ -133,44 +113,94 @@ impl CubeAttention {
             Engine::Unit => LANES,
             Engine::Mma | Engine::Wgmma => mma::LANES,
         };
-        let aligned = strides[3] == 1
-            && at % lanes == 0
-            && strides[..3].iter().all(|stride| stride % lanes == 0);
-        if !aligned {
-            return Err(CubeError::Strides {
-                tensor,
-                seen: strides,
-                accepted: lanes,
-            });
-        }
-        let vector = (lanes * self.dtype.size()) as u64;
-        let offset = handle.offset_start.unwrap_or(0);
-        if offset % vector != 0 {
-            return Err(CubeError::Offset {
-                tensor,
-                seen: offset,
-                accepted: vector,
-            });
-        }
-        // Absurd strides reach beyond any buffer, not around to its start.
-        let last = strides.iter().zip(sizes).fold(at, |last, (stride, size)| {
-            last.saturating_add(stride.saturating_mul(size - 1))
+        check_tensor(tensor, handle, at, strides, sizes, (lanes, self.dtype))
+    }
+}
+
+/// Whether a tensor from element `at` of its buffer on is one of vectors of so many elements of a type. Returns its end there.
+pub(super) fn check_tensor(
+    tensor: &'static str,
+    handle: &Handle,
+    at: usize,
+    strides: [usize; 4],
+    sizes: [usize; 4],
+    (lanes, dtype): (usize, ElemType),
+) -> Result<usize, CubeError> {
+    let aligned =
+        strides[3] == 1 && at % lanes == 0 && strides[..3].iter().all(|stride| stride % lanes == 0);
+    if !aligned {
+        return Err(CubeError::Strides {
+            tensor,
+            seen: strides,
+            accepted: lanes,
         });
-        let needed = last.saturating_add(1);
-        let seen = handle.size_in_used() as usize / self.dtype.size();
-        if needed > seen {
-            return Err(CubeError::Buffer {
-                tensor,
-                seen,
-                needed,
-            });
-        }
-        Ok(needed)
+    }
+    check_offset(tensor, handle, (lanes, dtype))?;
+    // Absurd strides reach beyond any buffer, not around to its start.
+    let last = strides.iter().zip(sizes).fold(at, |last, (stride, size)| {
+        last.saturating_add(stride.saturating_mul(size - 1))
+    });
+    let needed = last.saturating_add(1);
+    check_len(tensor, handle, needed, dtype.size())?;
+    Ok(needed)
+}
+
+/// Whether a buffer begins where a vector may.
+pub(super) fn check_offset(
+    tensor: &'static str,
+    handle: &Handle,
+    (lanes, dtype): (usize, ElemType),
+) -> Result<(), CubeError> {
+    let accepted = (lanes * dtype.size()) as u64;
+    let seen = handle.offset_start.unwrap_or(0);
+    if seen % accepted != 0 {
+        return Err(CubeError::Offset {
+            tensor,
+            seen,
+            accepted,
+        });
+    }
+    Ok(())
+}
+
+/// Whether a buffer holds `needed` elements of so many bytes.
+pub(super) fn check_len(
+    tensor: &'static str,
+    handle: &Handle,
+    needed: usize,
+    bytes: usize,
+) -> Result<(), CubeError> {
+    let seen = handle.size_in_used() as usize / bytes;
+    if needed > seen {
+        return Err(CubeError::Buffer {
+            tensor,
+            seen,
+            needed,
+        });
+    }
+    Ok(())
+}
+
+/// Whether a device has what a kernel needs: what it is, how much of it is needed, and how much there is.
+pub(super) fn check_needs(
+    client: &Client,
+    kernel: &'static str,
+    needs: [(&'static str, usize, usize); 3],
+) -> Result<(), CubeError> {
+    match needs.into_iter().find(|(_, needed, seen)| needed > seen) {
+        Some((what, needed, seen)) => Err(CubeError::Resource {
+            kernel,
+            what,
+            needed,
+            seen,
+            device: client.name().to_owned(),
+        }),
+        None => Ok(()),
     }
 }
 
 /// Whether no two elements share a place: along the axes from the smallest stride on, each step is beyond all before.
-fn check_apart(
+pub(super) fn check_apart(
     tensor: &'static str,
     strides: [usize; 4],
     sizes: [usize; 4],
@@ -213,11 +243,7 @@ pub(super) fn check_dtype(client: &Client, dtype: ElemType) -> Result<(), CubeEr
 
 pub(super) fn check_problem(problem: &AttentionProblem) -> Result<(), CubeError> {
     let shape = problem.shape();
-    for (axis, seen) in [("head_dim", shape.head_dim), ("value_dim", shape.value_dim)] {
-        if !(8..=256).contains(&seen) || seen % 8 != 0 {
-            return Err(CubeError::HeadDim { axis, seen });
-        }
-    }
+    check_dims(shape.head_dim, shape.value_dim)?;
     problem.f32_scale().map_err(|_| CubeError::Scale {
         seen: format!("{:e}", problem.scale()),
     })?;
@@ -238,6 +264,15 @@ pub(super) fn check_problem(problem: &AttentionProblem) -> Result<(), CubeError>
     let (seen, accepted) = (rows.saturating_mul(shape.seq_q), i32::MAX as usize);
     if seen > accepted {
         return Err(CubeError::Rows { seen, accepted });
+    }
+    Ok(())
+}
+
+pub(super) fn check_dims(head_dim: usize, value_dim: usize) -> Result<(), CubeError> {
+    for (axis, seen) in [("head_dim", head_dim), ("value_dim", value_dim)] {
+        if !(8..=256).contains(&seen) || seen % 8 != 0 {
+            return Err(CubeError::HeadDim { axis, seen });
+        }
     }
     Ok(())
 }

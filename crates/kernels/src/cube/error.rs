@@ -99,6 +99,24 @@ pub enum CubeError {
         /// The most that are accepted.
         accepted: usize,
     },
+    /// More of something on a cache than kernels count.
+    #[error("{what} are {seen}; the GPU kernels count up to {accepted}")]
+    Count {
+        /// What is counted.
+        what: &'static str,
+        /// How many there are.
+        seen: usize,
+        /// The most that are accepted.
+        accepted: usize,
+    },
+    /// A step has no such item.
+    #[error("item {seen} of a step of {accepted} items")]
+    Item {
+        /// The item.
+        seen: usize,
+        /// Items of the step.
+        accepted: usize,
+    },
     /// What kernels need to know of pattern and positions does not fit a buffer.
     #[error(
         "the pattern takes more than {accepted} bytes on {device}, {seen} at least: masks of many blocks are stored \

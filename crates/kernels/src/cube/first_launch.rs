@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 
+use cubecl::client::Client;
 use cubecl::device::DeviceId;
 use cubecl::ir::ElemType;
 use cubecl::server::Handle;
@@ -31,44 +32,52 @@ struct Compiled {
 static COMPILED: RwLock<Option<HashSet<Compiled>>> = RwLock::new(None);
 
 impl CubeAttention {
-    /// To be called after a launch of `kernel` for `config`, which writes `output`.
-    ///
-    /// # Errors
-    /// [`CubeError::Launch`] where it is the first one, and failed.
+    /// [`launched`] of a kernel of this call.
     pub(super) fn launched(
         &self,
         kernel: &'static str,
         config: Config,
         output: &Handle,
     ) -> Result<(), CubeError> {
-        let compiled = Compiled {
-            runtime: self.client.name(),
-            device: self.client.service_id().device,
-            kernel,
-            engine: self.choice.engine,
-            dtype: self.dtype,
-            config,
-        };
-        let known =
-            |set: &Option<HashSet<_>>| set.as_ref().is_some_and(|set| set.contains(&compiled));
-        // A recorded graph runs later: what it did not record shows when the recording ends.
-        if known(&COMPILED.read().unwrap_or_else(PoisonError::into_inner))
-            || self.client.is_capturing()
-        {
-            return Ok(());
-        }
-        self.client
-            .check([output])
-            .map_err(|error| CubeError::Launch {
-                kernel,
-                engine: self.choice.engine,
-                device: self.client.name().to_owned(),
-                message: error.to_string(),
-            })?;
-        let mut set = COMPILED.write().unwrap_or_else(PoisonError::into_inner);
-        set.get_or_insert_default().insert(compiled);
-        Ok(())
+        let engine = self.choice.engine;
+        launched(&self.client, engine, kernel, self.dtype, config, output)
     }
+}
+
+/// To be called after a launch of `kernel` for `config`, which writes `output`.
+///
+/// # Errors
+/// [`CubeError::Launch`] where it is the first one, and failed.
+pub(super) fn launched(
+    client: &Client,
+    engine: Engine,
+    kernel: &'static str,
+    dtype: ElemType,
+    config: Config,
+    output: &Handle,
+) -> Result<(), CubeError> {
+    let compiled = Compiled {
+        runtime: client.name(),
+        device: client.service_id().device,
+        kernel,
+        engine,
+        dtype,
+        config,
+    };
+    let known = |set: &Option<HashSet<_>>| set.as_ref().is_some_and(|set| set.contains(&compiled));
+    // A recorded graph runs later: what it did not record shows when the recording ends.
+    if known(&COMPILED.read().unwrap_or_else(PoisonError::into_inner)) || client.is_capturing() {
+        return Ok(());
+    }
+    client.check([output]).map_err(|error| CubeError::Launch {
+        kernel,
+        engine,
+        device: client.name().to_owned(),
+        message: error.to_string(),
+    })?;
+    let mut set = COMPILED.write().unwrap_or_else(PoisonError::into_inner);
+    set.get_or_insert_default().insert(compiled);
+    Ok(())
 }
 
 #[cfg(all(test, feature = "wgpu"))]

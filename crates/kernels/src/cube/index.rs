@@ -104,18 +104,13 @@ impl Index {
             queries: last_block(visiting().map(|s| s.q_start + s.q_len), tile.block),
             keys: last_block(visiting().map(|s| s.kv_start + s.kv_len), tile.block),
         };
-        let mut rows: HashMap<usize, i32> = HashMap::new();
-        for head in 0..shape.num_heads {
-            let (schedule, number) = (pattern.head(head), pattern.schedule_index(head));
-            let at = match rows.get(&number) {
-                Some(at) => *at,
-                None if tile.table => push_table(&mut words, schedule, tile, blocks, most)?,
-                None => push_bands(&mut words, schedule),
-            };
-            rows.insert(number, at);
-            words[heads_at + head] = at;
-            within(&words, most)?;
-        }
+        push_heads(&mut words, heads_at, pattern, most, |words, schedule| {
+            if tile.table {
+                push_table(words, schedule, tile, blocks, most)
+            } else {
+                Ok(push_bands(words, schedule))
+            }
+        })?;
 
         let row_tiles: Vec<usize> = sequences
             .iter()
@@ -157,6 +152,32 @@ impl Index {
             tiles: Tiles { rows, columns },
         })
     }
+}
+
+/// Appends a row record for each head by `push`, one for heads that are alike, and sets the words from `heads_at` on to their
+/// places.
+///
+/// # Errors
+/// [`TooManyWords`] beyond `most`.
+pub(super) fn push_heads(
+    words: &mut Vec<i32>,
+    heads_at: usize,
+    pattern: &Pattern,
+    most: usize,
+    mut push: impl FnMut(&mut Vec<i32>, &HeadSchedule) -> Result<i32, TooManyWords>,
+) -> Result<(), TooManyWords> {
+    let mut records: HashMap<usize, i32> = HashMap::new();
+    for head in 0..pattern.num_heads() {
+        let number = pattern.schedule_index(head);
+        let at = match records.get(&number) {
+            Some(at) => *at,
+            None => push(words, pattern.head(head))?,
+        };
+        records.insert(number, at);
+        words[heads_at + head] = at;
+        within(words, most)?;
+    }
+    Ok(())
 }
 
 /// The positions of a sequence's rows of queries and padding.
@@ -251,7 +272,7 @@ fn clip(value: i64) -> i32 {
 }
 
 /// Appends a row record and returns its place.
-fn push_bands(words: &mut Vec<i32>, schedule: &HeadSchedule) -> i32 {
+pub(super) fn push_bands(words: &mut Vec<i32>, schedule: &HeadSchedule) -> i32 {
     let at = words.len() as i32;
     let bands = reachable(schedule.bands().unwrap_or_default());
     words.extend([i32::from(schedule.is_causal()), bands.len() as i32]);

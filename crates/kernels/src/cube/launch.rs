@@ -1,5 +1,6 @@
 //! What the launches of all engines share: arguments, grids, and the pass before the gradients.
 
+use cubecl::client::Client;
 use cubecl::ir::{AddressType, ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -95,14 +96,7 @@ impl CubeAttention {
     }
 
     pub(super) fn arg(&self, tensor: &DeviceTensor, sizes: [usize; 4]) -> TensorArg {
-        // Checked before any launch.
-        unsafe {
-            TensorArg::from_raw_parts(
-                tensor.handle.clone(),
-                Strides::new(&tensor.strides),
-                Shape::new(sizes),
-            )
-        }
+        tensor_arg(tensor, sizes)
     }
 
     pub(super) fn floats(&self, handle: &Handle) -> BufferArg {
@@ -138,27 +132,43 @@ impl CubeAttention {
 
     /// A grid of at least `cubes`; what is beyond finds nothing to do.
     fn grid(&self, cubes: usize) -> Result<CubeCount, CubeError> {
-        let hardware = &self.client.properties().hardware;
-        let (width, height) = (
-            hardware.max_cube_count.0 as usize,
-            hardware.max_cube_count.1 as usize,
-        );
-        let accepted = width.saturating_mul(height).min(u32::MAX as usize / 2);
-        if cubes > accepted {
-            return Err(CubeError::Grid {
-                device: self.client.name().to_owned(),
-                seen: cubes,
-                accepted,
-            });
-        }
-        let cubes = cubes.max(1);
-        let y = cubes.div_ceil(width);
-        Ok(CubeCount::Static(cubes.div_ceil(y) as u32, y as u32, 1))
+        grid(&self.client, cubes)
     }
 }
 
+/// A tensor, which is checked before any launch.
+pub(super) fn tensor_arg(tensor: &DeviceTensor, sizes: [usize; 4]) -> TensorArg {
+    unsafe {
+        TensorArg::from_raw_parts(
+            tensor.handle.clone(),
+            Strides::new(&tensor.strides),
+            Shape::new(sizes),
+        )
+    }
+}
+
+/// A grid of at least `cubes`.
+pub(super) fn grid(client: &Client, cubes: usize) -> Result<CubeCount, CubeError> {
+    let hardware = &client.properties().hardware;
+    let (width, height) = (
+        hardware.max_cube_count.0 as usize,
+        hardware.max_cube_count.1 as usize,
+    );
+    let accepted = width.saturating_mul(height).min(u32::MAX as usize / 2);
+    if cubes > accepted {
+        return Err(CubeError::Grid {
+            device: client.name().to_owned(),
+            seen: cubes,
+            accepted,
+        });
+    }
+    let cubes = cubes.max(1);
+    let y = cubes.div_ceil(width);
+    Ok(CubeCount::Static(cubes.div_ceil(y) as u32, y as u32, 1))
+}
+
 /// Addresses that reach the last element of buffers of `bytes`; index and statistics are never longer than 32 bits count.
-fn address_type(bytes: impl Iterator<Item = u64>, element: usize) -> AddressType {
+pub(super) fn address_type(bytes: impl Iterator<Item = u64>, element: usize) -> AddressType {
     let elements = bytes.max().unwrap_or(0) / element as u64;
     AddressType::from_len(usize::try_from(elements).unwrap_or(usize::MAX))
 }

@@ -4,10 +4,12 @@
 #![allow(clippy::manual_is_multiple_of)]
 
 mod attention;
+mod cache;
 mod checks;
 mod column_set;
 mod columns;
 mod config;
+mod decode;
 mod error;
 mod first_launch;
 mod index;
@@ -31,6 +33,8 @@ mod weight;
 mod wgmma;
 
 pub use attention::CubeAttention;
+pub use cache::CacheSide;
+pub use decode::{CubeDecode, DecodeChoice};
 pub use error::CubeError;
 pub use select::{Choice, Engine};
 pub use tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};

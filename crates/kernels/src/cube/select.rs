@@ -181,12 +181,11 @@ fn unit_sizes(properties: &DeviceProperties, problem: &AttentionProblem) -> Vec<
         .collect()
 }
 
-/// How tensor cores multiply, and rows that a cube's tile on them may have, the better first; or why there can be none.
-fn mma_rows(
+/// How tensor cores multiply tiles of a type, or why they do not.
+pub(super) fn tensor_cores(
     properties: &DeviceProperties,
-    problem: &AttentionProblem,
     dtype: ElemType,
-) -> Result<(Products, Vec<usize>), String> {
+) -> Result<Products, String> {
     let hardware = &properties.hardware;
     let halves = [FloatKind::F16, FloatKind::BF16].map(ElemType::Float);
     if !halves.contains(&dtype) {
@@ -199,6 +198,17 @@ fn mma_rows(
     if plane != (mma::size::PLANE as u32, mma::size::PLANE as u32) {
         return Err(format!("planes of {plane:?} units, not 32"));
     }
+    Ok(products)
+}
+
+/// How tensor cores multiply, and rows that a cube's tile on them may have, the better first; or why there can be none.
+fn mma_rows(
+    properties: &DeviceProperties,
+    problem: &AttentionProblem,
+    dtype: ElemType,
+) -> Result<(Products, Vec<usize>), String> {
+    let hardware = &properties.hardware;
+    let products = tensor_cores(properties, dtype)?;
     let fits = |rows: &usize| {
         mma::size::shared_bytes(*rows, problem.shape(), products) <= hardware.max_shared_memory_size
             && mma::size::units(*rows, 1) <= hardware.max_units_per_cube as usize
@@ -281,23 +291,30 @@ pub(super) fn explain(
     dtype: ElemType,
     choice: &Choice,
 ) {
+    let shape = problem.shape();
+    say(|| {
+        format!(
+            "s2-attention on {}: {dtype:?}, head dims {} and {}, blocks of {}{}: {choice}",
+            client.name(),
+            shape.head_dim,
+            shape.value_dim,
+            problem.pattern().block_size(),
+            if takes_tables(problem.pattern()) {
+                " by tables"
+            } else {
+                ""
+            },
+        )
+    });
+}
+
+/// Says a line once, where `S2_EXPLAIN` is 1.
+pub(super) fn say(line: impl FnOnce() -> String) {
     if !is_on("S2_EXPLAIN") {
         return;
     }
     static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
-    let shape = problem.shape();
-    let line = format!(
-        "s2-attention on {}: {dtype:?}, head dims {} and {}, blocks of {}{}: {choice}",
-        client.name(),
-        shape.head_dim,
-        shape.value_dim,
-        problem.pattern().block_size(),
-        if takes_tables(problem.pattern()) {
-            " by tables"
-        } else {
-            ""
-        },
-    );
+    let line = line();
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if said.get_or_insert_default().insert(line.clone()) {
         eprintln!("{line}");

@@ -34,21 +34,44 @@ pub(super) fn push_table(
     most: usize,
 ) -> Result<i32, TooManyWords> {
     let BlockGrid { queries, keys } = blocks;
-    let mask_row_words = keys.div_ceil(32);
-    let mask_words = queries.saturating_mul(mask_row_words);
-    if mask_words > most {
-        return Err(TooManyWords(mask_words));
-    }
+    check_mask(blocks, most)?;
     let row = |i: usize| -> Vec<usize> { schedule.row(i, 0..keys).iter().collect() };
     let column = |j: usize| -> Vec<usize> { schedule.column(j, 0..queries).iter().collect() };
     let row_lists = push_lists(words, queries, tile, &row, most)?;
     let column_lists = push_lists(words, keys, tile, &column, most)?;
+    push_mask(words, schedule, [row_lists, column_lists], blocks, most)
+}
 
-    let mask = words.len();
-    words.resize(mask + mask_words, 0);
-    for i in 0..queries {
-        for j in row(i) {
-            words[mask + i * mask_row_words + j / 32] |= 1 << (j % 32);
+/// Words of a row of the mask.
+fn mask_row_words(blocks: BlockGrid) -> usize {
+    blocks.keys.div_ceil(32)
+}
+
+/// The words of a mask.
+fn check_mask(blocks: BlockGrid, most: usize) -> Result<usize, TooManyWords> {
+    let words = blocks.queries.saturating_mul(mask_row_words(blocks));
+    if words > most {
+        return Err(TooManyWords(words));
+    }
+    Ok(words)
+}
+
+/// Appends the mask of a head and the row record of a table with `lists`, those of rows and of columns. Returns its place.
+///
+/// # Errors
+/// [`TooManyWords`] beyond `most`.
+pub(super) fn push_mask(
+    words: &mut Vec<i32>,
+    schedule: &HeadSchedule,
+    [row_lists, column_lists]: [i32; 2],
+    blocks: BlockGrid,
+    most: usize,
+) -> Result<i32, TooManyWords> {
+    let (mask, row_words) = (words.len(), mask_row_words(blocks));
+    words.resize(mask + check_mask(blocks, most)?, 0);
+    for i in 0..blocks.queries {
+        for j in schedule.row(i, 0..blocks.keys).iter() {
+            words[mask + i * row_words + j / 32] |= 1 << (j % 32);
         }
     }
     let at = words.len() as i32;
@@ -57,7 +80,7 @@ pub(super) fn push_table(
         row_lists,
         column_lists,
         mask as i32,
-        mask_row_words as i32,
+        row_words as i32,
     ]);
     within(words, most)?;
     Ok(at)

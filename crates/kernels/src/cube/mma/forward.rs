@@ -15,7 +15,7 @@ use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, QueryTile, query_tile};
 
 /// A scale of 0, where `-inf` is still what does not attend: no score below 1e28 sees the difference.
-const LEAST_SCALE: f32 = 1e-30;
+pub(super) const LEAST_SCALE: f32 = 1e-30;
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
 #[cube(launch_unchecked, address_type = "dynamic")]

@@ -59,7 +59,12 @@ pub(in crate::cube) fn attended(
 
 /// The bit of this unit's element `n` of row `row`, where it attends: pairs are counted as they lie in sums.
 #[cube]
-fn pair_bit(attends: bool, n: u32, #[comptime] row: usize, #[comptime] products: Products) -> u32 {
+pub(super) fn pair_bit(
+    attends: bool,
+    n: u32,
+    #[comptime] row: usize,
+    #[comptime] products: Products,
+) -> u32 {
     let bit = if comptime!(products == Products::Wmma) {
         n
     } else {

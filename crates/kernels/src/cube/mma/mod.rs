@@ -4,6 +4,7 @@
 //! visit queries (dK, dV). Visited rows have two slots in shared memory: the next ones are on their way, by asynchronous
 //! copies or in registers, while those of this visit are worked on, and there is one barrier a visit.
 
+pub(super) mod decode;
 pub(super) mod dkdv;
 pub(super) mod dq;
 pub(super) mod forward;

@@ -36,6 +36,18 @@ pub(super) struct Softmax {
     products: Products,
 }
 
+/// What a row has summed.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct RowSums {
+    /// The score whose weight is 1, in powers of e.
+    pub(super) maximum: f32,
+    /// The sum of the weights.
+    pub(super) sum: f32,
+    /// That of the weights as products see them, which results are divided by.
+    pub(super) whole: f32,
+}
+
 #[cube]
 pub(super) fn softmax(
     factor: f32,
@@ -167,17 +179,10 @@ impl Softmax {
         }
     }
 
-    /// Divides the results of a row, zeros where it is `left_out` or attends nothing, and gives its lse.
-    pub(super) fn finish(
-        &mut self,
-        #[comptime] row: usize,
-        left_out: bool,
-        minus_infinity: f32,
-    ) -> f32 {
-        let (products, value_tiles) = comptime!((self.products, chunks(self.value_dim)));
+    /// What a row has summed, the same for all units that share it.
+    pub(super) fn row(&self, #[comptime] row: usize) -> RowSums {
+        let products = comptime!(self.products);
         let sum = row_sum(self.sums[row], products);
-        // Scores that are not a number leave the maximum alone, but not the sum.
-        let empty = sum == 0.0f32 || left_out;
         let mut whole = sum;
         if comptime!(!self.exact) {
             let pair = self.rounded_sums[row];
@@ -187,7 +192,25 @@ impl Softmax {
                 pair.extract(0usize)
             };
         }
-        let part = select(empty, f32::new(0.0), f32::new(1.0) / whole);
+        RowSums {
+            maximum: self.maxima[row] * self.factor / f32::new(core::f32::consts::LOG2_E),
+            sum,
+            whole,
+        }
+    }
+
+    /// Divides the results of a row, zeros where it is `left_out` or attends nothing, and gives its lse.
+    pub(super) fn finish(
+        &mut self,
+        #[comptime] row: usize,
+        left_out: bool,
+        minus_infinity: f32,
+    ) -> f32 {
+        let (products, value_tiles) = comptime!((self.products, chunks(self.value_dim)));
+        let of_row = self.row(row);
+        // Scores that are not a number leave the maximum alone, but not the sum.
+        let empty = of_row.sum == 0.0f32 || left_out;
+        let part = select(empty, f32::new(0.0), f32::new(1.0) / of_row.whole);
         #[unroll]
         for n in 0..comptime!(products.row_pairs(value_tiles)) {
             // Values that others of the tile attend may be infinite, and 0 times that is not 0.
@@ -199,7 +222,6 @@ impl Softmax {
             }
             self.results[comptime!(products.pair_of(row, n, value_tiles))] = pair;
         }
-        let maximum = self.maxima[row] * self.factor / f32::new(core::f32::consts::LOG2_E);
-        select(empty, minus_infinity, maximum + sum.ln())
+        select(empty, minus_infinity, of_row.maximum + of_row.sum.ln())
     }
 }

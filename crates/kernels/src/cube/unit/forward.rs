@@ -2,18 +2,16 @@
 
 use cubecl::prelude::*;
 
-use super::mask::{attended_keys, bit};
+use super::mask::attended_keys;
 use super::queries::{own_tokens, queries_of, staged_queries};
 use super::rows::{clear_row, first_across, store_row};
 use super::scratch::scratch;
 use super::size::LANES;
+use super::softmax::softmax;
 use crate::cube::config::Config;
 use crate::cube::round::rounded;
 use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::walk::{NONE, query_reach, query_tile};
-
-/// Where a row's maximum starts.
-const LOWEST: f32 = f32::MIN;
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -38,7 +36,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let visited = comptime!(config.visited);
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let size = comptime!(config.unit);
-    let (rows, columns, held) = comptime!((size.rows(), size.columns(), size.held(value_dim)));
+    let (rows, held) = comptime!((size.rows(), size.held(value_dim)));
 
     let own = query_tile(index, heads, kv_heads, tile);
     let span = own.span;
@@ -52,18 +50,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
 
     let mut scratch = scratch::<N>(size, comptime!([head_dim, value_dim]), 1usize);
     scratch.own::<E>(0usize, q, &q_rows, &query_rows);
-    let mut maxima = Array::<f32>::new(rows);
-    let mut sums = Array::<f32>::new(rows);
-    let mut values = Array::<Vector<f32, N>>::new(comptime!(rows * held));
-    #[unroll]
-    for i in 0..rows {
-        maxima[i] = f32::new(LOWEST);
-        sums[i] = f32::new(0.0);
-    }
-    #[unroll]
-    for n in 0..comptime!(rows * held) {
-        values[n] = Vector::new(0.0f32);
-    }
+    let mut softmax = softmax::<N>(value_dim, size);
 
     for band in 0..own.walk.bands {
         for phase in 0..own.walk.phases(index, band, tile) {
@@ -89,70 +76,48 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     &scratch,
                     config,
                 );
-                let mut tops = Array::<f32>::new(rows);
-                #[unroll]
-                for i in 0..rows {
-                    tops[i] = maxima[i];
-                    #[unroll]
-                    for j in 0..columns {
-                        let n = comptime!(i * columns + j);
-                        weights[n] *= scale;
-                        tops[i] = max(tops[i], select(bit(bits, n), weights[n], f32::new(LOWEST)));
-                    }
-                }
-                scratch.row_max(&mut tops);
-                #[unroll]
-                for i in 0..rows {
-                    let kept = (maxima[i] - tops[i]).exp();
-                    maxima[i] = tops[i];
-                    sums[i] *= kept;
-                    #[unroll]
-                    for u in 0..held {
-                        values[i * held + u] *= Vector::<f32, N>::new(kept);
-                    }
-                    #[unroll]
-                    for j in 0..columns {
-                        let n = comptime!(i * columns + j);
-                        let weight =
-                            select(bit(bits, n), (weights[n] - tops[i]).exp(), f32::new(0.0));
-                        sums[i] += weight;
-                        weights[n] = weight;
-                    }
-                }
+                softmax.weigh(&mut weights, bits, scale, &mut scratch);
                 if comptime!(!size.whole) {
                     sync_cube();
                 }
                 scratch.put_weights(&weights);
-                scratch.accumulate::<E>(&mut values, 1usize, v, &v_rows);
+                scratch.accumulate::<E>(&mut softmax.values, 1usize, v, &v_rows);
             }
         }
     }
 
-    scratch.row_sum(&mut sums);
+    scratch.row_sum(&mut softmax.sums);
     let out_rows = head_queries::<E, N>(&*out, &span, own.head, LANES);
     #[unroll]
     for i in 0..rows {
         if tokens[i] != NONE {
             // Scores that are not a number leave the maximum alone, but not the sum.
-            let empty = sums[i] == 0.0f32 || queries[i] == NONE;
-            let factor = select(empty, f32::new(0.0), f32::new(1.0) / sums[i]);
-            clear_row::<N>(&mut values, i, empty, value_dim, size);
+            let empty = softmax.sums[i] == 0.0f32 || queries[i] == NONE;
+            let factor = select(empty, f32::new(0.0), f32::new(1.0) / softmax.sums[i]);
+            clear_row::<N>(&mut softmax.values, i, empty, value_dim, size);
             store_row::<E, N>(
-                out, &out_rows, tokens[i], &values, i, factor, value_dim, config,
+                out,
+                &out_rows,
+                tokens[i],
+                &softmax.values,
+                i,
+                factor,
+                value_dim,
+                config,
             );
             if comptime!(config.rounding) {
                 #[unroll]
                 for u in 0..held {
-                    let exact = values[i * held + u] * Vector::<f32, N>::new(factor);
+                    let exact = softmax.values[i * held + u] * Vector::<f32, N>::new(factor);
                     let rounded = rounded::<E, N>(exact, LANES, config.results);
-                    values[i * held + u] = exact - Vector::<f32, N>::cast_from(rounded);
+                    softmax.values[i * held + u] = exact - Vector::<f32, N>::cast_from(rounded);
                 }
                 let rounding_rows = head_queries::<E, N>(&*rounding, &span, own.head, LANES);
                 store_row::<E, N>(
                     rounding,
                     &rounding_rows,
                     tokens[i],
-                    &values,
+                    &softmax.values,
                     i,
                     f32::new(1.0),
                     value_dim,
@@ -162,7 +127,11 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             if first_across(size) {
                 let row = (span.item * heads as usize + own.head) * seq_q as usize
                     + usize::cast_from(tokens[i] - span.q_zero);
-                lse[row] = select(empty, minus_infinity, maxima[i] + sums[i].ln());
+                lse[row] = select(
+                    empty,
+                    minus_infinity,
+                    softmax.maxima[i] + softmax.sums[i].ln(),
+                );
             }
         }
     }

@@ -78,7 +78,7 @@ pub(super) fn attended(
 
 /// The bit of a pair that attends.
 #[cube]
-fn pair_bit(
+pub(super) fn pair_bit(
     attends: bool,
     #[comptime] i: usize,
     #[comptime] j: usize,

@@ -4,6 +4,7 @@
 //! (dK, dV). An operand is what both sides have rows of: 0 queries and keys, 1 values and gradients of `out`. Where there
 //! is shared memory for it, rows are staged whole and once; else slices of them in turn.
 
+pub(super) mod decode;
 pub(super) mod dkdv;
 pub(super) mod dq;
 mod exchange;
@@ -15,4 +16,5 @@ mod queries;
 mod rows;
 mod scratch;
 pub(super) mod size;
+mod softmax;
 mod weight;

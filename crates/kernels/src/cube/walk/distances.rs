@@ -107,9 +107,7 @@ impl Distances {
             let i = div(q, tile.block);
             let j = div(k, tile.block);
             if comptime!(tile.table) {
-                let row = index[head_record + 3] + i * index[head_record + 4];
-                let word = u32::cast_from(index[usize::cast_from(row + div(j, 32usize))]);
-                attends = (word >> u32::cast_from(j % 32)) & 1u32 == 1u32;
+                attends = masked(index, head_record, i, j);
             } else {
                 let distance = i - j;
                 attends = distance >= self.min && distance <= self.max;
@@ -123,6 +121,30 @@ impl Distances {
         }
         attends
     }
+}
+
+/// Whether a head attends block `(i, j)`, by its row record alone.
+#[cube]
+pub(in crate::cube) fn attends_block(
+    index: &[i32],
+    head_record: usize,
+    i: i32,
+    j: i32,
+    #[comptime] table: bool,
+) -> bool {
+    if comptime!(table) {
+        masked(index, head_record, i, j)
+    } else {
+        kept(index, head_record, i, j)
+    }
+}
+
+/// Whether the mask of a table holds block `(i, j)`.
+#[cube]
+fn masked(index: &[i32], head_record: usize, i: i32, j: i32) -> bool {
+    let row = index[head_record + 3] + i * index[head_record + 4];
+    let word = u32::cast_from(index[usize::cast_from(row + div(j, 32usize))]);
+    (word >> u32::cast_from(j % 32)) & 1u32 == 1u32
 }
 
 /// The tokens of the blocks from `from` to `to` blocks after that of `token`; none for [`NONE`](super::NONE).

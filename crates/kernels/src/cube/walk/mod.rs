@@ -6,8 +6,8 @@ mod lists;
 mod queries;
 mod reach;
 
-pub(super) use distances::Distances;
+pub(super) use distances::{Distances, attends_block};
 pub(super) use keys::{KeyTile, key_tile};
-pub(super) use lists::{NONE, Span, TokenRows, heads_at, span};
+pub(super) use lists::{NONE, Span, TokenRows, div, heads_at, span};
 pub(super) use queries::{QueryTile, RowWalk, Visits, no_visits, query_tile};
 pub(super) use reach::{Reach, all_attend, key_reach, query_reach, rows_reach};

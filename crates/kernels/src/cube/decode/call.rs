@@ -1,0 +1,352 @@
+//! Decode on a CubeCL device, and the pages that it reads.
+
+use std::sync::Arc;
+
+use cubecl::client::Client;
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+
+use super::launch;
+use super::plan::{DecodeChoice, choose, config, needs};
+use crate::cache::{CacheProblem, PoolShape};
+use crate::cube::cache::{CacheSide, lanes};
+use crate::cube::checks::{
+    check_apart, check_dims, check_dtype, check_len, check_needs, check_offset, check_tensor,
+    max_index_words,
+};
+use crate::cube::config::Config;
+use crate::cube::error::CubeError;
+use crate::cube::first_launch::launched;
+use crate::cube::index::{TooManyWords, push_bands, push_heads};
+use crate::cube::select::{Engine, say};
+use crate::cube::table::{BlockGrid, push_mask, takes_tables};
+use crate::cube::tensors::DeviceTensor;
+use crate::cube::{mma, unit};
+
+/// A step's call on a cache, checked for a device and ready to be launched any number of times.
+///
+/// It holds what a captured call keeps when it is replayed. Lengths and pages are read on the device, from the words of the
+/// step's [table](crate::cache::TableLayout), an i32 buffer that may be rewritten between launches; nothing waits for the device.
+/// What it holds there takes a few words a head, or the blocks of a custom mask.
+#[derive(Clone)]
+pub struct CubeDecode {
+    pub(super) client: Client,
+    pub(super) problem: Arc<CacheProblem>,
+    pub(super) dtype: ElemType,
+    pub(super) choice: DecodeChoice,
+    pub(super) config: Config,
+    pub(super) index: Handle,
+    pub(super) index_len: usize,
+}
+
+impl CubeDecode {
+    /// Checks `problem` for the device of `client`, chooses an engine and sends what kernels need of the pattern.
+    ///
+    /// # Errors
+    /// A [`CubeError`] for what the device or the kernels cannot run.
+    pub fn new(
+        client: &Client,
+        problem: Arc<CacheProblem>,
+        dtype: ElemType,
+    ) -> Result<Self, CubeError> {
+        Self::with_engine(client, problem, dtype, None)
+    }
+
+    /// [`CubeDecode::new`] with this engine, where there is one.
+    ///
+    /// # Errors
+    /// Those of [`CubeDecode::new`], and [`CubeError::Engine`] where the engine does not run this call.
+    pub fn with_engine(
+        client: &Client,
+        problem: Arc<CacheProblem>,
+        dtype: ElemType,
+        engine: Option<Engine>,
+    ) -> Result<Self, CubeError> {
+        check_dtype(client, dtype)?;
+        check_problem(&problem)?;
+        let choice = choose(client, &problem, dtype, engine)?;
+        let (units, shared) = needs(problem.shape(), &choice);
+        let hardware = &client.properties().hardware;
+        // One buffer more holds shapes and scalars.
+        check_needs(
+            client,
+            "decode",
+            [
+                ("buffers", 6, hardware.max_bindings as usize),
+                (
+                    "bytes of shared memory",
+                    shared,
+                    hardware.max_shared_memory_size,
+                ),
+                ("units a cube", units, hardware.max_units_per_cube as usize),
+            ],
+        )?;
+        say(|| {
+            let shape = problem.shape();
+            format!(
+                "s2-attention on {}: decode, {dtype:?}, {} items, {} query and {} key/value heads, head dims {} and {}, \
+                 blocks of {}: {choice}",
+                client.name(),
+                shape.items,
+                shape.num_heads,
+                shape.num_kv_heads,
+                shape.head_dim,
+                shape.value_dim,
+                problem.pattern().block_size(),
+            )
+        });
+        let words = index_words(client, &problem)?;
+        Ok(Self {
+            client: client.clone(),
+            config: config(client, &problem, dtype, &choice),
+            problem,
+            dtype,
+            choice,
+            index: client.create_from_slice(i32::as_bytes(&words)),
+            index_len: words.len(),
+        })
+    }
+
+    /// The call.
+    pub fn problem(&self) -> &Arc<CacheProblem> {
+        &self.problem
+    }
+
+    /// What runs it, and why.
+    pub fn choice(&self) -> &DecodeChoice {
+        &self.choice
+    }
+
+    /// Bytes that it holds on the device.
+    pub fn index_bytes(&self) -> usize {
+        self.index_len * size_of::<i32>()
+    }
+
+    /// Launches attention of the new queries to all keys of their sequences that have pages, those of their own tokens included.
+    ///
+    /// `q` and `out` are `[1, num_heads, rows, width]` by their strides (head, token; the first is not used), `k_pages` and
+    /// `v_pages` the contiguous pools `[pages, block, width]`, `table` the i32 words of the step, and `lse` f32
+    /// `[rows, num_heads]`, contiguous. Each item has at most [`MAX_DECODE_TOKENS`](crate::cache::MAX_DECODE_TOKENS) new tokens;
+    /// rows that no item owns are not written. Positions are below 2^30.
+    ///
+    /// # Errors
+    /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where
+    /// a kernel fails at its first launch.
+    pub fn decode(
+        &self,
+        q: &DeviceTensor,
+        k_pages: &Handle,
+        v_pages: &Handle,
+        table: &Handle,
+        out: &DeviceTensor,
+        lse: &Handle,
+    ) -> Result<(), CubeError> {
+        let shape = self.problem.shape();
+        let lanes = match self.choice.engine {
+            Engine::Unit => unit::size::LANES,
+            _ => mma::LANES,
+        };
+        let (of_kernel, of_out) = ((lanes, self.dtype), (super::combine::LANES, self.dtype));
+        let [q_sizes, out_sizes] =
+            [shape.head_dim, shape.value_dim].map(|width| [1, shape.num_heads, shape.rows, width]);
+        check_tensor("q", &q.handle, 0, q.strides, q_sizes, of_kernel)?;
+        check_tensor("out", &out.handle, 0, out.strides, out_sizes, of_out)?;
+        check_apart("out", out.strides, out_sizes)?;
+        self.check_pool("k_pages", k_pages, self.problem.key_pool(), lanes)?;
+        self.check_pool("v_pages", v_pages, self.problem.value_pool(), lanes)?;
+        self.check_table(table)?;
+        check_len("lse", lse, shape.rows * shape.num_heads, size_of::<f32>())?;
+        let partials = launch::decode(self, q, k_pages, v_pages, table)?;
+        self.launched("decode", &partials)?;
+        launch::combine(self, &partials, table, out, lse)?;
+        self.launched("combine", &out.handle)
+    }
+
+    /// Launches the copy of new rows to the pages of their blocks: `rows` is `[1, num_kv_heads, rows, width]` by its strides,
+    /// `pages` a pool as [`CubeDecode::decode`] takes it. Rows that no item owns, and those whose block has no page, are left
+    /// out.
+    ///
+    /// # Errors
+    /// Those of [`CubeDecode::decode`].
+    pub fn write(
+        &self,
+        side: CacheSide,
+        rows: &DeviceTensor,
+        pages: &Handle,
+        table: &Handle,
+    ) -> Result<(), CubeError> {
+        let pool = self.pool(side);
+        let lanes = lanes(self.client.properties(), self.dtype);
+        self.check_rows(rows, pool, lanes)?;
+        self.check_pool("pages", pages, pool, lanes)?;
+        self.check_table(table)?;
+        launch::write(self, rows, pages, table, (pool, lanes))?;
+        self.launched("cache write", pages)
+    }
+
+    /// Launches the copy of an item's keys or values to `out`, `[1, num_kv_heads, tokens, width]` by its strides: old ones from
+    /// their pages, new ones from `rows`, which is as in [`CubeDecode::write`]. `tokens` is the item's `kv_len`. Tokens of blocks
+    /// without a page are left as they are.
+    ///
+    /// # Errors
+    /// Those of [`CubeDecode::decode`], and [`CubeError::Item`] where the step has no such item.
+    #[allow(clippy::too_many_arguments)]
+    pub fn read(
+        &self,
+        side: CacheSide,
+        pages: &Handle,
+        rows: &DeviceTensor,
+        table: &Handle,
+        item: usize,
+        out: &DeviceTensor,
+        tokens: usize,
+    ) -> Result<(), CubeError> {
+        let (shape, pool) = (self.problem.shape(), self.pool(side));
+        if item >= shape.items {
+            return Err(CubeError::Item {
+                seen: item,
+                accepted: shape.items,
+            });
+        }
+        let lanes = lanes(self.client.properties(), self.dtype);
+        self.check_rows(rows, pool, lanes)?;
+        self.check_pool("pages", pages, pool, lanes)?;
+        self.check_table(table)?;
+        let sizes = [1, shape.num_kv_heads, tokens, pool.width];
+        check_tensor(
+            "out",
+            &out.handle,
+            0,
+            out.strides,
+            sizes,
+            (lanes, self.dtype),
+        )?;
+        check_apart("out", out.strides, sizes)?;
+        launch::read(self, pages, rows, table, item, (out, tokens), (pool, lanes))?;
+        self.launched("cache read", &out.handle)
+    }
+
+    fn launched(&self, kernel: &'static str, output: &Handle) -> Result<(), CubeError> {
+        let engine = self.choice.engine;
+        launched(
+            &self.client,
+            engine,
+            kernel,
+            self.dtype,
+            self.config,
+            output,
+        )
+    }
+
+    fn pool(&self, side: CacheSide) -> PoolShape {
+        match side {
+            CacheSide::Keys => self.problem.key_pool(),
+            CacheSide::Values => self.problem.value_pool(),
+        }
+    }
+
+    fn check_rows(
+        &self,
+        rows: &DeviceTensor,
+        pool: PoolShape,
+        lanes: usize,
+    ) -> Result<(), CubeError> {
+        let shape = self.problem.shape();
+        let sizes = [1, shape.num_kv_heads, shape.rows, pool.width];
+        check_tensor(
+            "rows",
+            &rows.handle,
+            0,
+            rows.strides,
+            sizes,
+            (lanes, self.dtype),
+        )
+        .map(|_| ())
+    }
+
+    fn check_pool(
+        &self,
+        name: &'static str,
+        pages: &Handle,
+        pool: PoolShape,
+        lanes: usize,
+    ) -> Result<(), CubeError> {
+        check_offset(name, pages, (lanes, self.dtype))?;
+        check_len(name, pages, pool.len(), self.dtype.size())
+    }
+
+    fn check_table(&self, table: &Handle) -> Result<(), CubeError> {
+        check_len(
+            "table",
+            table,
+            self.problem.layout().len(),
+            size_of::<i32>(),
+        )
+    }
+}
+
+fn check_problem(problem: &CacheProblem) -> Result<(), CubeError> {
+    let shape = problem.shape();
+    check_dims(shape.head_dim, shape.value_dim)?;
+    problem.f32_scale().map_err(|_| CubeError::Scale {
+        seen: format!("{:e}", problem.scale()),
+    })?;
+    // Kernels count rows of the pool, words of the table and rows of all heads with 32 bits and a sign.
+    let counted = [
+        (
+            "tokens of the pool",
+            shape.pages.saturating_mul(problem.pattern().block_size()),
+        ),
+        ("words of the table", problem.layout().len()),
+        (
+            "rows of all query heads",
+            shape.rows.saturating_mul(shape.num_heads),
+        ),
+        // Those of the cache's kernels.
+        (
+            "elements of new rows",
+            (shape.rows.saturating_mul(shape.num_kv_heads))
+                .saturating_mul(shape.head_dim.max(shape.value_dim)),
+        ),
+    ];
+    counted
+        .into_iter()
+        .try_for_each(|(what, seen)| check_count(what, seen))
+}
+
+/// Whether kernels can count so many.
+pub(super) fn check_count(what: &'static str, seen: usize) -> Result<(), CubeError> {
+    let accepted = i32::MAX as usize;
+    if seen > accepted {
+        return Err(CubeError::Count {
+            what,
+            seen,
+            accepted,
+        });
+    }
+    Ok(())
+}
+
+/// The place of each query head's row record, then the records: see [`index`](crate::cube::index).
+fn index_words(client: &Client, problem: &CacheProblem) -> Result<Vec<i32>, CubeError> {
+    let (pattern, most) = (problem.pattern(), max_index_words(client));
+    let mut words = vec![0; pattern.num_heads()];
+    let (queries, keys) = pattern.max_blocks().unwrap_or_default();
+    let blocks = BlockGrid { queries, keys };
+    let pushed = push_heads(&mut words, 0, pattern, most, |words, schedule| {
+        if takes_tables(pattern) {
+            push_mask(words, schedule, [0; 2], blocks, most)
+        } else {
+            Ok(push_bands(words, schedule))
+        }
+    });
+    match pushed {
+        Ok(()) => Ok(words),
+        Err(TooManyWords(seen)) => Err(CubeError::Index {
+            device: client.name().to_owned(),
+            seen: seen * size_of::<i32>(),
+            accepted: most * size_of::<i32>(),
+        }),
+    }
+}

@@ -1,0 +1,247 @@
+//! Launches of decode and of the cache's kernels. No kernel reads or writes beyond its tensors, which are checked, as long as the
+//! table is that of the step.
+
+use cubecl::ir::AddressType;
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+
+use super::call::CubeDecode;
+use super::call::check_count;
+use super::combine;
+use super::plan::{record_bytes, record_rows, units};
+use super::table::Sections;
+use crate::cache::{MAX_DECODE_TOKENS, PoolShape};
+use crate::cube::cache::{UNITS, read, write};
+use crate::cube::error::CubeError;
+use crate::cube::launch::{address_type, grid, tensor_arg};
+use crate::cube::select::Engine;
+use crate::cube::tensors::DeviceTensor;
+use crate::cube::{mma, unit};
+
+impl CubeDecode {
+    fn addresses(&self, handles: &[&Handle]) -> AddressType {
+        address_type(
+            handles.iter().map(|handle| handle.size()),
+            self.dtype.size(),
+        )
+    }
+
+    fn table_arg(&self, table: &Handle) -> BufferArg {
+        unsafe { BufferArg::from_raw_parts(table.clone(), self.problem.layout().len()) }
+    }
+
+    fn sections(&self) -> Sections {
+        Sections::of(&self.problem.layout())
+    }
+
+    /// Numbers of the records of all parts.
+    fn records_len(&self) -> usize {
+        self.choice.splits * record_bytes(self.problem.shape()) / size_of::<f32>()
+    }
+
+    /// The tokens of an item that cubes of their own begin with.
+    fn tokens(&self) -> usize {
+        let shape = self.problem.shape();
+        shape.rows.div_ceil(shape.items).min(MAX_DECODE_TOKENS)
+    }
+}
+
+/// A pool as a tensor: its rows one after another.
+fn pool_arg(pages: &Handle, pool: PoolShape) -> TensorArg {
+    let rows = DeviceTensor {
+        handle: pages.clone(),
+        strides: [0, 0, pool.width, 1],
+    };
+    tensor_arg(&rows, [1, 1, pool.pages * pool.block_size, pool.width])
+}
+
+/// Launches the parts of a call and returns the records that they leave.
+pub(super) fn decode(
+    call: &CubeDecode,
+    q: &DeviceTensor,
+    k_pages: &Handle,
+    v_pages: &Handle,
+    table: &Handle,
+) -> Result<Handle, CubeError> {
+    let (shape, choice) = (call.problem.shape(), &call.choice);
+    let [_, head, token, _] = q.strides;
+    let lanes = match choice.engine {
+        Engine::Unit => unit::size::LANES,
+        _ => mma::LANES,
+    };
+    // Queries of all tokens and heads in one count, as far apart as both are multiples of.
+    let apart = gcd(head, token).max(lanes);
+    let last = ((shape.rows - 1).saturating_mul(token))
+        .saturating_add((shape.num_heads - 1).saturating_mul(head));
+    check_count("queries, counted by their strides,", last / apart)?;
+    let lists = shape.items * shape.num_kv_heads;
+    let count = grid(&call.client, choice.splits * lists * choice.tiles)?;
+    let partials = call.client.empty(call.records_len() * size_of::<f32>());
+    let (rows, item_rows) = record_rows(shape);
+    let sections = call.sections();
+    let kernel = match choice.engine {
+        Engine::Unit => unit::decode::decode::launch_unchecked,
+        _ => mma::decode::decode::launch_unchecked,
+    };
+    unsafe {
+        kernel(
+            &call.client,
+            count,
+            CubeDim::new_1d(units(choice) as u32),
+            call.addresses(&[&q.handle, k_pages, v_pages]),
+            lanes,
+            tensor_arg(q, [1, shape.num_heads, shape.rows, shape.head_dim]),
+            pool_arg(k_pages, call.problem.key_pool()),
+            pool_arg(v_pages, call.problem.value_pool()),
+            BufferArg::from_raw_parts(partials.clone(), call.records_len()),
+            call.table_arg(table),
+            BufferArg::from_raw_parts(call.index.clone(), call.index_len),
+            call.problem.scale() as f32,
+            f32::NEG_INFINITY,
+            (token / apart) as u32,
+            (head / apart) as u32,
+            (apart / lanes) as u32,
+            sections.counts,
+            sections.entries,
+            sections.list,
+            shape.items as u32,
+            shape.num_kv_heads as u32,
+            (shape.num_heads / shape.num_kv_heads) as u32,
+            choice.splits as u32,
+            choice.tiles as u32,
+            rows as u32,
+            item_rows as u32,
+            call.config,
+            call.dtype,
+        );
+    }
+    Ok(partials)
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Launches what combines the records of all parts.
+pub(super) fn combine(
+    call: &CubeDecode,
+    partials: &Handle,
+    table: &Handle,
+    out: &DeviceTensor,
+    lse: &Handle,
+) -> Result<(), CubeError> {
+    let (shape, choice) = (call.problem.shape(), &call.choice);
+    let tokens = call.tokens();
+    let count = grid(&call.client, shape.num_heads * shape.items * tokens)?;
+    let (across, down) = combine::layout(shape.value_dim);
+    let (rows, item_rows) = record_rows(shape);
+    let sections = call.sections();
+    let sizes = [1, shape.num_heads, shape.rows, shape.value_dim];
+    unsafe {
+        combine::combine::launch_unchecked(
+            &call.client,
+            count,
+            CubeDim::new_1d((across * down) as u32),
+            call.addresses(&[&out.handle]),
+            combine::LANES,
+            BufferArg::from_raw_parts(partials.clone(), call.records_len() / combine::LANES),
+            tensor_arg(out, sizes),
+            BufferArg::from_raw_parts(lse.clone(), shape.rows * shape.num_heads),
+            call.table_arg(table),
+            f32::NEG_INFINITY,
+            sections.counts,
+            sections.entries,
+            sections.list,
+            shape.items as u32,
+            shape.num_kv_heads as u32,
+            (shape.num_heads / shape.num_kv_heads) as u32,
+            choice.splits as u32,
+            tokens as u32,
+            rows as u32,
+            item_rows as u32,
+            shape.value_dim,
+            call.config.results,
+            call.dtype,
+        );
+    }
+    Ok(())
+}
+
+/// Launches the copy of new rows to a pool.
+pub(super) fn write(
+    call: &CubeDecode,
+    rows: &DeviceTensor,
+    pages: &Handle,
+    table: &Handle,
+    (pool, lanes): (PoolShape, usize),
+) -> Result<(), CubeError> {
+    let shape = call.problem.shape();
+    let vectors = shape.rows * shape.num_kv_heads * pool.width / lanes;
+    let chunks = vectors.div_ceil(shape.items * UNITS);
+    let sections = call.sections();
+    unsafe {
+        write::write::launch_unchecked(
+            &call.client,
+            grid(&call.client, shape.items * chunks)?,
+            CubeDim::new_1d(UNITS as u32),
+            call.addresses(&[&rows.handle, pages]),
+            lanes,
+            tensor_arg(rows, [1, shape.num_kv_heads, shape.rows, pool.width]),
+            BufferArg::from_raw_parts(pages.clone(), pool.len() / lanes),
+            call.table_arg(table),
+            sections.counts,
+            sections.entries,
+            sections.list,
+            shape.items as u32,
+            shape.num_kv_heads as u32,
+            chunks as u32,
+            pool.block_size as u32,
+            (pool.width / lanes) as u32,
+            lanes,
+            call.dtype,
+        );
+    }
+    Ok(())
+}
+
+/// Launches the copy of an item's rows from a pool and from new rows.
+pub(super) fn read(
+    call: &CubeDecode,
+    pages: &Handle,
+    rows: &DeviceTensor,
+    table: &Handle,
+    item: usize,
+    (out, tokens): (&DeviceTensor, usize),
+    (pool, lanes): (PoolShape, usize),
+) -> Result<(), CubeError> {
+    let shape = call.problem.shape();
+    let blocks = tokens.div_ceil(pool.block_size);
+    let all = blocks * pool.block_size + tokens.min(shape.rows);
+    let vectors = (all.saturating_mul(shape.num_kv_heads)).saturating_mul(pool.width / lanes);
+    check_count("vectors of an item", vectors)?;
+    let sections = call.sections();
+    unsafe {
+        read::read::launch_unchecked(
+            &call.client,
+            grid(&call.client, vectors.div_ceil(UNITS))?,
+            CubeDim::new_1d(UNITS as u32),
+            call.addresses(&[pages, &rows.handle, &out.handle]),
+            lanes,
+            BufferArg::from_raw_parts(pages.clone(), pool.len() / lanes),
+            tensor_arg(rows, [1, shape.num_kv_heads, shape.rows, pool.width]),
+            tensor_arg(out, [1, shape.num_kv_heads, tokens, pool.width]),
+            call.table_arg(table),
+            sections.counts,
+            sections.entries,
+            sections.list,
+            item as u32,
+            shape.num_kv_heads as u32,
+            blocks as u32,
+            pool.block_size as u32,
+            (pool.width / lanes) as u32,
+            lanes,
+            call.dtype,
+        );
+    }
+    Ok(())
+}
