@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Device, Tensor};
+use s2_attention_kernels::cache::CacheProblem;
 use s2_attention_kernels::{AttentionProblem, AttentionShape, ProblemError};
 use s2_attention_pattern::Pattern;
 
@@ -207,12 +208,21 @@ fn check_backend(q: &Tensor<4>, problem: &Arc<AttentionProblem>) -> Result<(), S
     }
 }
 
-/// Whether a cache can be on the device: there are kernels to write and to read it.
-pub(crate) fn check_cache_device(device: &Device, dtype: DType) -> Result<(), S2AttentionError> {
-    check_dtypes(&[("the cache", dtype)])?;
+/// Whether a cache can be on the device, and decode such a call.
+pub(crate) fn check_cache_backend(
+    device: &Device,
+    dtype: DType,
+    problem: CacheProblem,
+) -> Result<(), S2AttentionError> {
+    #[cfg(not(feature = "cubecl"))]
+    let _ = (dtype, problem);
     match device.as_dispatch() {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => Ok(()),
+        #[cfg(feature = "cubecl")]
+        DispatchDevice::Cube(device) => {
+            crate::backends::cubecl::check_cache(device, problem, dtype).map_err(Into::into)
+        }
         #[allow(unreachable_patterns)]
         device => Err(S2AttentionError::UnsupportedDevice {
             device: format!("{device:?}"),

@@ -9,7 +9,7 @@ use burn::backend::{Backend, backend_extension};
 #[cfg(feature = "cubecl")]
 use burn::tensor::DType;
 use s2_attention_kernels::AttentionProblem;
-use s2_attention_kernels::cache::{CacheProblem, PoolShape, TableLayout};
+use s2_attention_kernels::cache::{CacheProblem, PoolShape};
 use serde::{Deserialize, Serialize};
 
 /// The order of a tensor's axes.
@@ -58,13 +58,32 @@ pub struct WantedGradients {
     pub v: bool,
 }
 
-/// Pages, and a step's table that says what is in them.
+/// Which pages of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Keys, of `head_dim` elements.
+    Keys,
+    /// Values, of `value_dim` elements.
+    Values,
+}
+
+/// A checked call on the pages of a layer.
+#[derive(Debug, Clone)]
 pub struct PagesCall {
+    /// Sizes of the step and of the pages.
+    pub problem: Arc<CacheProblem>,
+    /// Keys or values.
+    pub side: Side,
+}
+
+impl PagesCall {
     /// The sizes of the pages.
-    pub pool: PoolShape,
-    /// Where the words of the table lie.
-    pub table: TableLayout,
+    pub fn pool(&self) -> PoolShape {
+        match self.side {
+            Side::Keys => self.problem.key_pool(),
+            Side::Values => self.problem.value_pool(),
+        }
+    }
 }
 
 /// S2 attention on a backend. Users call [`s2_attention`](crate::s2_attention) and [`KvCache`](crate::cache::KvCache), which
@@ -112,8 +131,8 @@ pub trait S2AttentionOps: Backend {
     /// Returns `pages` with the new keys or values of a step in them, at the places that its table names; rows without a page
     /// are skipped. Written in place where `pages` has no other owner.
     ///
-    /// `pages` is `[pages, block, width]`, `rows` `[rows, kv_heads, width]` of the same dtype, `table` holds `call.table.len()`
-    /// words, i32. No gradients.
+    /// `pages` is `[pages, block, width]`, `rows` `[rows, kv_heads, width]` of the same dtype, `table` holds the
+    /// words of `call.problem.layout()`, i32. No gradients.
     #[fusion(meta = pages_specs)]
     fn s2_cache_write(
         pages: FloatTensor<Self>,
@@ -231,7 +250,12 @@ fn read_specs(
     _item: &usize,
     kv_len: &usize,
 ) -> TensorSpec {
-    let shape = [1, *kv_len, call.table.kv_heads, call.pool.width];
+    let shape = [
+        1,
+        *kv_len,
+        call.problem.shape().num_kv_heads,
+        call.pool().width,
+    ];
     TensorSpec::new(shape.into(), pages.dtype)
 }
 

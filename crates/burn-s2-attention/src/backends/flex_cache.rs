@@ -49,8 +49,8 @@ fn write_as<T: Element + Pod>(
     let rows = readable::<T>(rows);
     let table = table.to_contiguous();
     cpu::cache_write::<T>(
-        &call.pool,
-        &call.table,
+        &call.pool(),
+        &call.problem.layout(),
         contiguous(&table),
         strided(&rows),
         rows.layout().shape()[0],
@@ -80,13 +80,13 @@ fn read_as<T: Element + Pod>(
     item: usize,
     kv_len: usize,
 ) -> FlexTensor {
-    let (kv_heads, width) = (call.table.kv_heads, call.pool.width);
+    let (kv_heads, width) = (call.problem.shape().num_kv_heads, call.pool().width);
     let [pages, table] = [pages, table].map(FlexTensor::to_contiguous);
     let rows = readable::<T>(rows);
     let mut out = FlexTensor::zeros(Shape::new([1, kv_len, kv_heads, width]), T::dtype());
     cpu::cache_read::<T>(
-        &call.pool,
-        &call.table,
+        &call.pool(),
+        &call.problem.layout(),
         contiguous(&table),
         item,
         contiguous(&pages),

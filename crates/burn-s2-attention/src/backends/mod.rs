@@ -4,6 +4,8 @@
 mod autodiff;
 #[cfg(feature = "cubecl")]
 pub(crate) mod cubecl;
+#[cfg(feature = "cubecl")]
+mod cubecl_cache;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "flex")]

@@ -3,8 +3,7 @@
 use burn::tensor::Tensor;
 use s2_attention_kernels::cache::{StepItem, StepKind};
 
-use super::group::Table;
-use super::pool::Pool;
+use super::pool::{Call, Pool};
 use super::{CacheLayer, KvCache};
 use crate::functional::{check_dtypes, same_device};
 use crate::{Layout, S2AttentionError, S2AttentionOptions, try_s2_attention};
@@ -62,14 +61,17 @@ impl KvCache {
         let group = &self.groups[*group];
         let table = group.all().ok_or(S2AttentionError::NoStep)?;
         let [q, k, v] = [q, k, v].map(|tensor| tensor.squeeze_dim::<3>(0));
-        pool.write(&k, &v, &table.0, table.1);
-        let decoded = match group.decoded() {
-            Some((words, layout)) if layout.items > 0 => {
-                Some(pool.decode(q.clone(), words, layout)?)
+        let rows = q.dims()[0];
+        let call = pool.call(rows, table)?;
+        pool.write(&k, &v, &call);
+        let decoded = match group.decoded().filter(|(_, layout)| layout.items > 0) {
+            Some(table) => {
+                let call = pool.call(rows, table)?;
+                Some(pool.decode(q.clone(), call))
             }
-            _ => None,
+            None => None,
         };
-        let out = Rows { q, k, v, decoded }.attend(pool, step.items(), &table)?;
+        let out = Rows { q, k, v, decoded }.attend(pool, step.items(), &call)?;
         Ok(if tracked {
             Tensor::from_inner(out)
         } else {
@@ -102,7 +104,7 @@ impl Rows {
         self,
         pool: &Pool,
         items: &[StepItem],
-        table: &Table,
+        call: &Call,
     ) -> Result<Tensor<4>, S2AttentionError> {
         let [rows, num_heads, _] = self.q.dims();
         let mut parts: Vec<Tensor<4>> = Vec::new();
@@ -111,7 +113,7 @@ impl Rows {
         for (index, item) in items.iter().enumerate() {
             if item.kind == StepKind::Prefill {
                 parts.extend(self.decoded_rows(done, item.q_row));
-                parts.push(self.prefill(pool, index, item, table)?);
+                parts.push(self.prefill(pool, index, item, call)?);
                 done = item.q_row + item.q_len;
             }
         }
@@ -139,7 +141,7 @@ impl Rows {
         pool: &Pool,
         index: usize,
         item: &StepItem,
-        (words, layout): &Table,
+        call: &Call,
     ) -> Result<Tensor<4>, S2AttentionError> {
         let own = |rows: &Tensor<3>| {
             rows.clone()
@@ -149,7 +151,7 @@ impl Rows {
         let [k, v] = if item.kv_len == item.q_len {
             [own(&self.k), own(&self.v)]
         } else {
-            pool.read([&self.k, &self.v], words, *layout, index, item.kv_len)
+            pool.read([&self.k, &self.v], call, index, item.kv_len)
         };
         // The last query stands on the last key, as it does by default.
         let options = S2AttentionOptions {

@@ -1,14 +1,16 @@
 //! The cache: its sequences and its steps.
 
 use burn::tensor::{DType, Device, Int, Tensor};
-use s2_attention_kernels::cache::{Append, BlockTables, CacheLimits, SequenceId, StepItem};
+use s2_attention_kernels::cache::{
+    Append, BlockTables, CacheLimits, CacheProblem, CacheShape, SequenceId, StepItem,
+};
 
 use super::group::Group;
 use super::pool::Pool;
 use super::words::DeviceWords;
 use super::{CacheLayer, KvCacheConfig};
 use crate::S2AttentionError;
-use crate::functional::check_cache_device;
+use crate::functional::{check_cache_backend, check_dtypes};
 
 /// Keys and values of the tokens of any number of sequences, for all layers of a model; see the [module](super).
 ///
@@ -93,7 +95,10 @@ impl KvCache {
             return Err(S2AttentionError::NoLayers);
         }
         let device = device.clone().without_autodiff();
-        check_cache_device(&device, dtype)?;
+        check_dtypes(&[("the cache", dtype)])?;
+        for layer in &layers {
+            check_cache_layer(layer, dtype, &device)?;
+        }
         let limits = CacheLimits {
             pages: None,
             max_tokens: config.max_tokens,
@@ -358,4 +363,27 @@ impl KvCache {
         self.sequences = sequences;
         Ok(result)
     }
+}
+
+/// Whether the device can decode with a layer: what no later call finds.
+fn check_cache_layer(
+    layer: &CacheLayer,
+    dtype: DType,
+    device: &Device,
+) -> Result<(), S2AttentionError> {
+    let smallest = CacheShape {
+        items: 1,
+        rows: 1,
+        num_heads: layer.pattern.num_heads(),
+        num_kv_heads: layer.pattern.num_kv_heads(),
+        head_dim: layer.head_dim,
+        value_dim: layer.value_dim,
+        pages: 1,
+        capacity: 1,
+    };
+    let problem = CacheProblem::new(smallest, &layer.pattern, layer.scale)?;
+    if dtype != DType::F64 {
+        problem.f32_scale()?;
+    }
+    check_cache_backend(device, dtype, problem)
 }

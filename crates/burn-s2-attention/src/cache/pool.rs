@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use s2_attention_kernels::cache::{CacheError, CacheProblem, CacheShape, PoolShape, TableLayout};
+use s2_attention_kernels::cache::{CacheError, CacheProblem, CacheShape};
 
 use super::CacheLayer;
-use crate::ops::{PagesCall, S2AttentionOps};
+use super::group::Table;
+use crate::ops::{PagesCall, S2AttentionOps, Side};
+
+/// Calls that a pool keeps: a mixed step makes two.
+const KEPT_PROBLEMS: usize = 2;
 
 /// Keys and values of one layer, `[pages, block, width]` each.
 #[derive(Debug)]
@@ -15,8 +19,8 @@ pub(super) struct Pool {
     pub(super) layer: CacheLayer,
     keys: Tensor<3>,
     values: Tensor<3>,
-    /// The decode call that was made last: steps repeat it.
-    problem: Option<Arc<CacheProblem>>,
+    /// The calls that were made last: steps repeat them.
+    problems: Vec<Arc<CacheProblem>>,
 }
 
 impl Pool {
@@ -29,7 +33,7 @@ impl Pool {
             keys: new(layer.head_dim),
             values: new(layer.value_dim),
             layer,
-            problem: None,
+            problems: Vec::new(),
         }
     }
 
@@ -78,71 +82,8 @@ impl Pool {
         }
     }
 
-    /// Writes the new keys and values of a step, `[rows, kv_heads, width]`.
-    pub(super) fn write(
-        &mut self,
-        k: &Tensor<3>,
-        v: &Tensor<3>,
-        table: &Tensor<1, Int>,
-        layout: TableLayout,
-    ) {
-        for (tensor, rows) in [(&mut self.keys, k), (&mut self.values, v)] {
-            let call = pages_call(tensor, layout);
-            tensor.inplace(|pages| {
-                Tensor::from_dispatch(Dispatch::s2_cache_write(
-                    pages.into_dispatch(),
-                    rows.clone().into_dispatch(),
-                    table.clone().into_dispatch(),
-                    call,
-                ))
-            });
-        }
-    }
-
-    /// All keys and values of an item, `[1, kv_len, kv_heads, width]`: those of before from pages, the new ones from the rows.
-    pub(super) fn read(
-        &self,
-        [k, v]: [&Tensor<3>; 2],
-        table: &Tensor<1, Int>,
-        layout: TableLayout,
-        item: usize,
-        kv_len: usize,
-    ) -> [Tensor<4>; 2] {
-        [(&self.keys, k), (&self.values, v)].map(|(pages, rows)| {
-            Tensor::from_dispatch(Dispatch::s2_cache_read(
-                pages.clone().into_dispatch(),
-                rows.clone().into_dispatch(),
-                table.clone().into_dispatch(),
-                pages_call(pages, layout),
-                item,
-                kv_len,
-            ))
-        })
-    }
-
-    /// What the items of a table attend in pages, `[rows, num_heads, value_dim]`.
-    pub(super) fn decode(
-        &mut self,
-        q: Tensor<3>,
-        table: Tensor<1, Int>,
-        layout: TableLayout,
-    ) -> Result<Tensor<3>, CacheError> {
-        let problem = self.problem(q.dims()[0], layout)?;
-        let (out, _) = Dispatch::s2_decode(
-            q.into_dispatch(),
-            self.keys.clone().into_dispatch(),
-            self.values.clone().into_dispatch(),
-            table.into_dispatch(),
-            problem,
-        );
-        Ok(Tensor::from_dispatch(out))
-    }
-
-    fn problem(
-        &mut self,
-        rows: usize,
-        layout: TableLayout,
-    ) -> Result<Arc<CacheProblem>, CacheError> {
+    /// The call of a step of so many rows with a table.
+    pub(super) fn call(&mut self, rows: usize, (words, layout): Table) -> Result<Call, CacheError> {
         let layer = &self.layer;
         let shape = CacheShape {
             items: layout.items,
@@ -154,23 +95,79 @@ impl Pool {
             pages: self.pages(),
             capacity: layout.capacity,
         };
-        if let Some(problem) = self.problem.as_ref().filter(|last| *last.shape() == shape) {
-            return Ok(problem.clone());
+        let kept = (self.problems.iter()).position(|problem| *problem.shape() == shape);
+        let problem = match kept {
+            Some(kept) => self.problems.remove(kept),
+            None => Arc::new(CacheProblem::new(shape, &layer.pattern, layer.scale)?),
+        };
+        self.problems.insert(0, problem.clone());
+        self.problems.truncate(KEPT_PROBLEMS);
+        Ok(Call { words, problem })
+    }
+
+    /// Writes the new keys and values of a step, `[rows, kv_heads, width]`.
+    pub(super) fn write(&mut self, k: &Tensor<3>, v: &Tensor<3>, call: &Call) {
+        let sides = [
+            (&mut self.keys, k, Side::Keys),
+            (&mut self.values, v, Side::Values),
+        ];
+        for (pages, rows, side) in sides {
+            pages.inplace(|pages| {
+                Tensor::from_dispatch(Dispatch::s2_cache_write(
+                    pages.into_dispatch(),
+                    rows.clone().into_dispatch(),
+                    call.words.clone().into_dispatch(),
+                    call.pages(side),
+                ))
+            });
         }
-        let problem = Arc::new(CacheProblem::new(shape, &layer.pattern, layer.scale)?);
-        self.problem = Some(problem.clone());
-        Ok(problem)
+    }
+
+    /// All keys and values of an item, `[1, kv_len, kv_heads, width]`: those of before from pages, the new ones from the rows.
+    pub(super) fn read(
+        &self,
+        [k, v]: [&Tensor<3>; 2],
+        call: &Call,
+        item: usize,
+        kv_len: usize,
+    ) -> [Tensor<4>; 2] {
+        let sides = [(&self.keys, k, Side::Keys), (&self.values, v, Side::Values)];
+        sides.map(|(pages, rows, side)| {
+            Tensor::from_dispatch(Dispatch::s2_cache_read(
+                pages.clone().into_dispatch(),
+                rows.clone().into_dispatch(),
+                call.words.clone().into_dispatch(),
+                call.pages(side),
+                item,
+                kv_len,
+            ))
+        })
+    }
+
+    /// What the items of a table attend in pages, `[rows, num_heads, value_dim]`.
+    pub(super) fn decode(&self, q: Tensor<3>, call: Call) -> Tensor<3> {
+        let (out, _) = Dispatch::s2_decode(
+            q.into_dispatch(),
+            self.keys.clone().into_dispatch(),
+            self.values.clone().into_dispatch(),
+            call.words.into_dispatch(),
+            call.problem,
+        );
+        Tensor::from_dispatch(out)
     }
 }
 
-fn pages_call(pages: &Tensor<3>, table: TableLayout) -> PagesCall {
-    let [pages, block_size, width] = pages.dims();
-    PagesCall {
-        pool: PoolShape {
-            pages,
-            block_size,
-            width,
-        },
-        table,
+/// A checked call, and the words of its table.
+pub(super) struct Call {
+    words: Tensor<1, Int>,
+    problem: Arc<CacheProblem>,
+}
+
+impl Call {
+    fn pages(&self, side: Side) -> PagesCall {
+        PagesCall {
+            problem: self.problem.clone(),
+            side,
+        }
     }
 }
