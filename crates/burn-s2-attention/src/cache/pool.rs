@@ -59,7 +59,7 @@ impl Pool {
                 let [_, block, width] = tensor.dims();
                 let like = (&tensor.device(), tensor.dtype());
                 let larger = Tensor::empty([pages, block, width], like);
-                larger.slice_assign([0..old], tensor)
+                larger.slice_assign(0..old, tensor)
             });
         }
     }
@@ -77,7 +77,7 @@ impl Pool {
             let copied = tensor.clone().select(0, from);
             for (index, (_, to)) in copies.iter().enumerate() {
                 let page = copied.clone().narrow(0, index, 1);
-                tensor.inplace(|tensor| tensor.slice_assign([*to..*to + 1], page));
+                tensor.inplace(|tensor| tensor.slice_assign(*to..*to + 1, page));
             }
         }
     }

@@ -39,7 +39,7 @@ impl DeviceWords {
 
 fn rewrite(tensor: &mut Tensor<1, Int>, words: Vec<i32>) {
     let (device, len) = (tensor.device(), words.len());
-    tensor.inplace(|tensor| tensor.slice_assign([0..len], upload(words, &device)));
+    tensor.inplace(|tensor| tensor.slice_assign(0..len, upload(words, &device)));
 }
 
 fn upload(words: Vec<i32>, device: &Device) -> Tensor<1, Int> {
