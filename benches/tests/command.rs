@@ -2,7 +2,8 @@
 
 use std::process::{Command, Output};
 
-use s2_bench::record::{Pass, Row};
+use s2_bench::cache_record::CacheRow;
+use s2_bench::record::{Pass, Record, Row};
 use s2_bench::summary::{BURN_ATTENTION, BURN_MATMUL, S2_ATTENTION};
 
 fn s2_bench(arguments: &[&str]) -> Output {

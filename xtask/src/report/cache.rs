@@ -1,0 +1,147 @@
+//! What the cache of a generation takes, against its length.
+
+use anyhow::{Context, Result, ensure};
+use plotters::prelude::*;
+use s2_bench::cache_record::CacheRow;
+
+use super::plots::{COLOURS, drawing};
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// The lengths nearest to powers of ten and the last one: what is in use beside the law and a full cache.
+///
+/// # Errors
+/// No rows, or rows of several runs.
+pub fn table(rows: &[CacheRow]) -> Result<String> {
+    let last = one_run(rows)?;
+    let mut text = String::from(
+        "| tokens | cache | the law | full cache | share | tokens/s so far |\n|---:|---:|---:|---:|---:|---:|\n",
+    );
+    let decades = (0..).map(|power| 10_usize.pow(power));
+    let lengths = decades.take_while(|length| *length < last.tokens);
+    let nearest = |length: usize| rows.iter().min_by_key(|row| row.tokens.abs_diff(length));
+    let mut shown: Vec<&CacheRow> = lengths.filter_map(nearest).chain([last]).collect();
+    shown.dedup();
+    for row in shown {
+        let mib = |bytes: f64| format!("{:.2} MiB", bytes / MIB);
+        text += &format!(
+            "| {} | {} | {} | {} | {:.1} % | {:.0} |\n",
+            row.tokens,
+            mib(row.memory_bytes as f64),
+            mib(row.law_bytes(row.tokens as f64)),
+            mib(row.full_bytes as f64),
+            100.0 * row.memory_bytes as f64 / row.full_bytes as f64,
+            row.tokens as f64 / row.seconds,
+        );
+    }
+    let CacheRow {
+        layers,
+        heads,
+        head_dim,
+        dtype,
+        device,
+        commit,
+        ..
+    } = last;
+    let day = last.date.split('T').next().unwrap_or_default();
+    text += &format!(
+        "\n{layers} layers of {heads} heads of {head_dim}, {}, {dtype}, on {device} ({day}, commit {commit}).\n",
+        pattern(last)
+    );
+    Ok(text)
+}
+
+/// Bytes in use at each length, the law, and a full cache.
+///
+/// # Errors
+/// Too few rows for a line, or rows of several runs.
+pub fn by_length(rows: &[CacheRow]) -> Result<String> {
+    let last = one_run(rows)?;
+    ensure!(rows.len() > 1, "nothing to draw: lines take two points");
+    let tokens = |row: &CacheRow| row.tokens as f64;
+    let largest = rows.iter().map(|row| row.full_bytes).max();
+    let top = largest.context("no rows")? as f64 / MIB * 1.05;
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, (720, 400)).into_drawing_area();
+    area.fill(&WHITE).map_err(drawing)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(
+            format!("cache of {} layers, {}", last.layers, pattern(last)),
+            ("sans-serif", 18),
+        )
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(56)
+        .build_cartesian_2d(0.0..tokens(last), 0.0..top)
+        .map_err(drawing)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_desc("tokens")
+        .y_desc("MiB")
+        .x_label_formatter(&|tokens| format!("{tokens:.0}"))
+        .y_label_formatter(&|mib| format!("{mib:.0}"))
+        .draw()
+        .map_err(drawing)?;
+    let full = rows
+        .iter()
+        .map(|row| (tokens(row), row.full_bytes as f64 / MIB));
+    let law = rows
+        .iter()
+        .map(|row| (tokens(row), row.law_bytes(tokens(row)) / MIB));
+    let lines: [(&str, Vec<(f64, f64)>, &RGBColor); 2] = [
+        ("a cache of everything", full.collect(), &COLOURS[1]),
+        (
+            "the law: L + (N - L) / V blocks",
+            law.collect(),
+            &COLOURS[0],
+        ),
+    ];
+    for (label, points, colour) in lines {
+        chart
+            .draw_series(LineSeries::new(points, colour.stroke_width(2)))
+            .map_err(drawing)?
+            .label(label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+    }
+    let dots = rows.iter().map(|row| {
+        Circle::new(
+            (tokens(row), row.memory_bytes as f64 / MIB),
+            2,
+            BLACK.filled(),
+        )
+    });
+    chart
+        .draw_series(dots)
+        .map_err(drawing)?
+        .label("in use, between two tokens")
+        .legend(|(x, y)| Circle::new((x + 9, y), 2, BLACK.filled()));
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.2))
+        .draw()
+        .map_err(drawing)?;
+    area.present().map_err(drawing)?;
+    drop(chart);
+    drop(area);
+    Ok(svg)
+}
+
+fn pattern(row: &CacheRow) -> String {
+    format!(
+        "block {}, local {}, stride {}",
+        row.block, row.local_blocks, row.vert_stride
+    )
+}
+
+/// The last row, if all are of one run.
+fn one_run(rows: &[CacheRow]) -> Result<&CacheRow> {
+    let last = rows.last().context("no rows")?;
+    ensure!(
+        rows.iter().all(|row| row.run == last.run),
+        "rows of several runs have nothing in common"
+    );
+    Ok(last)
+}
