@@ -4,6 +4,7 @@
 #[path = "../../../pattern/tests/common/golden.rs"]
 mod pattern_config;
 
+pub mod cache;
 pub mod compare;
 pub mod golden;
 pub mod packed;
