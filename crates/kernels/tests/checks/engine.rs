@@ -21,7 +21,7 @@ pub struct Engine {
     pub layout: Layout,
     pub storage: Storage,
     /// The kernels that must run; the library's choice where there are none.
-    forced: Option<cube::Engine>,
+    pub forced: Option<cube::Engine>,
     /// How the name of their tiles begins, where they can run the call.
     tiles: Option<String>,
     /// Calls by the kernels that ran them.
@@ -29,9 +29,9 @@ pub struct Engine {
 }
 
 /// A tensor of the device with the sizes of its axes.
-struct Placed {
-    tensor: DeviceTensor,
-    axes: [usize; 4],
+pub struct Placed {
+    pub tensor: DeviceTensor,
+    pub axes: [usize; 4],
 }
 
 impl Engine {
@@ -70,6 +70,12 @@ impl Engine {
     pub fn candidates(&self, problem: &AttentionProblem) -> Result<Vec<cube::Choice>, String> {
         CubeAttention::candidates(&self.client, problem, self.storage.elem(), self.forced)
             .map_err(|error| error.to_string())
+    }
+
+    /// Counts a call of these kernels.
+    pub fn count(&self, kernels: String) {
+        let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        *ran.entry(kernels).or_default() += 1;
     }
 
     /// Calls so far, by the kernels that ran them.
@@ -125,8 +131,7 @@ impl Engine {
         if self.tiles.is_some() {
             name = format!("{name} {}", choice.tiles());
         }
-        let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
-        *ran.entry(name).or_default() += 1;
+        self.count(name);
         let d_lse = match &tensors.d_lse {
             Some(d_lse) => self.floats(d_lse),
             None => self.floats(&vec![0.0; rows(&shape)]),
@@ -162,7 +167,7 @@ impl Engine {
     }
 
     /// What lies between the rows is NaN.
-    fn place(&self, values: &[f32], axes: [usize; 4]) -> Placed {
+    pub fn place(&self, values: &[f32], axes: [usize; 4]) -> Placed {
         let (strides, len) = self.layout.strides(axes);
         let mut data = vec![f32::NAN; len];
         for (row, values) in values.chunks_exact(axes[3]).enumerate() {
@@ -176,12 +181,15 @@ impl Engine {
     }
 
     /// A tensor for results: NaN until it is written.
-    fn unwritten(&self, axes: [usize; 4]) -> Placed {
+    pub fn unwritten(&self, axes: [usize; 4]) -> Placed {
         self.place(&vec![f32::NAN; axes.iter().product()], axes)
     }
 
     /// The contiguous values of the tensor that begins at element `at`. Nothing may have been written between its rows.
-    fn read(&self, handle: &Handle, at: usize, axes: [usize; 4]) -> Result<Vec<f64>, String> {
+    ///
+    /// # Errors
+    /// Launches that failed, and what was written there.
+    pub fn read(&self, handle: &Handle, at: usize, axes: [usize; 4]) -> Result<Vec<f64>, String> {
         let (strides, len) = self.layout.strides(axes);
         let all = &self.read_all(handle, self.storage)?[at..at + len];
         let rows = axes[0] * axes[1] * axes[2];
@@ -205,7 +213,7 @@ impl Engine {
         Ok(storage.values(&bytes.map_err(|error| format!("{error:?}"))?))
     }
 
-    fn floats(&self, values: &[f32]) -> Handle {
+    pub fn floats(&self, values: &[f32]) -> Handle {
         self.client.create_from_slice(f32::as_bytes(values))
     }
 }

@@ -7,6 +7,8 @@
 pub mod support;
 
 pub mod blocks;
+pub mod cached;
+pub mod decode;
 pub mod edges;
 pub mod engine;
 pub mod errors;
@@ -95,7 +97,7 @@ pub struct Check {
 }
 
 /// All of them, the most telling first.
-pub const CHECKS: [Check; 18] = [
+pub const CHECKS: [Check; 19] = [
     check("golden", golden::check),
     check("random", random::check),
     check("halves", halves::check),
@@ -107,6 +109,7 @@ pub const CHECKS: [Check; 18] = [
     check("poison", poison::check),
     check("nan", poison::check_visible),
     check("packed", packed::check),
+    check("decode", decode::check),
     check("edges", edges::check),
     check("blocks", blocks::check),
     check("extremes", extremes::check),

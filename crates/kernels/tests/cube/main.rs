@@ -69,6 +69,6 @@ macro_rules! tests {
 }
 
 tests!(
-    golden, random, halves, tiles, layouts, subsets, repeat, needle, poison, nan, packed, edges,
-    blocks, extremes, long, large, errors, mutations,
+    golden, random, halves, tiles, layouts, subsets, repeat, needle, poison, nan, packed, decode,
+    edges, blocks, extremes, long, large, errors, mutations,
 );

@@ -24,7 +24,7 @@ use crate::cube::tile::Tile;
 use crate::cube::unit::size::{CubeSize, SLICES};
 
 /// Rows of keys that a cube visits at a time.
-const VISITED: usize = 32;
+pub(in crate::cube) const VISITED: usize = 32;
 /// Most parts of a list.
 const MOST_SPLITS: usize = 512;
 /// Processors of a device that does not say how many it has.

@@ -5,9 +5,11 @@ use cubecl::prelude::*;
 
 use super::devices::Device;
 use crate::cube::config::Config;
+use crate::cube::decode::combine;
 use crate::cube::launch::{PREPASS_LANES, PREPASS_UNITS};
 use crate::cube::mma::size::units;
-use crate::cube::{mma, stats, unit, wgmma};
+use crate::cube::round::Rounding;
+use crate::cube::{cache, mma, stats, unit, wgmma};
 
 fn tensor() -> TensorCompilationArg {
     TensorCompilationArg {
@@ -173,4 +175,48 @@ pub(super) fn prepass(
         [T T T B B B S S S],
         PREPASS_LANES, value_dim, PREPASS_LANES, rounding, dtype
     )
+}
+
+/// Decode of the unit engine.
+pub(super) const UNIT_DECODE: Make = |device, config, dtype| {
+    kernel!(
+        unit::decode::decode::Decode, device, config.unit.units,
+        [T T T B B B S S S S S S S S S S S S S S S],
+        unit::size::LANES, config, dtype
+    )
+};
+
+/// Decode of the engine of tensor cores.
+pub(super) const MMA_DECODE: Make = |device, config, dtype| {
+    kernel!(
+        mma::decode::decode::Decode, device, units(config.owned.rows, 1),
+        [T T T B B B S S S S S S S S S S S S S S S],
+        mma::LANES, config, dtype
+    )
+};
+
+/// What combines the parts of a list, which engines share.
+pub(super) fn combine(device: &Device, value_dim: usize, dtype: ElemType) -> Box<dyn CubeKernel> {
+    let (across, down) = combine::layout(value_dim);
+    kernel!(
+        combine::combine::Combine, device, across * down,
+        [B T B B S S S S S S S S S S S],
+        combine::LANES, value_dim, Rounding::Conversion, dtype
+    )
+}
+
+/// The copies to pages and from them.
+pub(super) fn copies(device: &Device, lanes: usize, dtype: ElemType) -> [Box<dyn CubeKernel>; 2] {
+    [
+        kernel!(
+            cache::write::write::Write, device, cache::UNITS,
+            [T B B S S S S S S S S],
+            lanes, lanes, dtype
+        ),
+        kernel!(
+            cache::read::read::Read, device, cache::UNITS,
+            [B T T B S S S S S S S S],
+            lanes, lanes, dtype
+        ),
+    ]
 }

@@ -4,6 +4,7 @@
 //! By the feature `lowering`. Kernels for WebGPU and Vulkan are not lowered here: a processor runs those.
 //! `S2_DUMP_KERNELS=folder` keeps the sources.
 
+mod decode;
 mod devices;
 mod kernels;
 #[cfg(feature = "cuda")]
