@@ -145,3 +145,73 @@ fn one_run(rows: &[CacheRow]) -> Result<&CacheRow> {
     );
     Ok(last)
 }
+
+#[cfg(test)]
+mod tests {
+    use s2_bench::cache_record::CacheRow;
+    use serde_json::json;
+
+    use super::{by_length, table};
+
+    /// 2 layers of 4 heads, pages of 16 tokens of 16 elements of 4 bytes, local 4, stride 16.
+    fn row(run: &str, tokens: usize, pages: usize) -> CacheRow {
+        let page = 2 * 16 * 16 * 4;
+        let row = json!({
+            "run": run, "backend": "flex", "dtype": "f32", "layers": 2, "heads": 4, "kv_heads": 4, "head_dim": 16, "block": 16,
+            "local_blocks": 4, "vert_stride": 16, "tokens": tokens, "memory_bytes": 1024 + pages * page, "table_bytes": 1024,
+            "predicted_bytes": 1024 + pages * page, "full_bytes": 1024 + 8 * tokens / 16 * page, "reserved_bytes": 1 << 20,
+            "seconds": tokens as f64 / 500.0, "device": "Test CPU", "driver": null, "date": "2026-01-02T03:04:05Z",
+            "commit": "0123456789ab", "versions": {},
+        });
+        serde_json::from_value(row).unwrap()
+    }
+
+    /// 3200 tokens are 200 blocks: 4 local ones and 196 / 16 others, in 8 lists.
+    fn rows(run: &str) -> Vec<CacheRow> {
+        vec![row(run, 16, 8), row(run, 960, 60), row(run, 3200, 130)]
+    }
+
+    #[test]
+    fn the_table_stands_beside_the_law() {
+        assert_eq!(
+            rows("a")[2].law_bytes(3200.0),
+            1024.0 + 2048.0 * 8.0 * (4.0 + 12.25)
+        );
+        assert_eq!(rows("a")[0].law_bytes(16.0), 1024.0 + 2048.0 * 8.0);
+        let table = table(&rows("a")).unwrap();
+        let lines: Vec<&str> = table
+            .lines()
+            .skip(2)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "| 16 | 0.02 MiB | 0.02 MiB | 0.02 MiB | 100.0 % | 500 |",
+                "| 960 | 0.12 MiB | 0.12 MiB | 0.94 MiB | 12.6 % | 500 |",
+                "| 3200 | 0.25 MiB | 0.25 MiB | 3.13 MiB | 8.2 % | 500 |",
+            ]
+        );
+        assert!(
+            table.contains(
+                "2 layers of 4 heads of 16, block 16, local 4, stride 16, f32, on Test CPU"
+            )
+        );
+    }
+
+    #[test]
+    fn the_picture_has_all_three() {
+        let svg = by_length(&rows("a")).unwrap();
+        for text in [
+            "a cache of everything",
+            "the law",
+            "in use",
+            "block 16, local 4, stride 16",
+        ] {
+            assert!(svg.contains(text), "{text} in {svg}");
+        }
+        assert!(by_length(&rows("a")[..1]).is_err());
+        let mixed = [rows("a"), rows("b")].concat();
+        assert!(by_length(&mixed).is_err() && table(&mixed).is_err() && table(&[]).is_err());
+    }
+}

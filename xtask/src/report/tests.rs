@@ -1,7 +1,6 @@
 use std::fs;
 use std::path::Path;
 
-use s2_bench::cache_record::CacheRow;
 use s2_bench::record::{Record, Row};
 use serde_json::json;
 
