@@ -70,4 +70,6 @@ mod documents {
     struct Patterns;
     #[doc = include_str!("../../docs/training.md")]
     struct Training;
+    #[doc = include_str!("../../docs/generation.md")]
+    struct Generation;
 }

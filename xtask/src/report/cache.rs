@@ -59,8 +59,11 @@ pub fn by_length(rows: &[CacheRow]) -> Result<String> {
     let last = one_run(rows)?;
     ensure!(rows.len() > 1, "nothing to draw: lines take two points");
     let tokens = |row: &CacheRow| row.tokens as f64;
-    let largest = rows.iter().map(|row| row.full_bytes).max();
-    let top = largest.context("no rows")? as f64 / MIB * 1.05;
+    let bytes = |of: fn(usize, usize) -> usize| {
+        let of_rows = rows.iter().map(|row| of(row.memory_bytes, row.full_bytes));
+        of_rows.reduce(of).map_or(1.0, |bytes| bytes as f64 / MIB)
+    };
+    let (low, high) = (bytes(usize::min), bytes(usize::max));
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, (720, 400)).into_drawing_area();
     area.fill(&WHITE).map_err(drawing)?;
@@ -70,9 +73,13 @@ pub fn by_length(rows: &[CacheRow]) -> Result<String> {
             ("sans-serif", 18),
         )
         .margin(12)
+        .margin_right(28)
         .x_label_area_size(40)
         .y_label_area_size(56)
-        .build_cartesian_2d(0.0..tokens(last), 0.0..top)
+        .build_cartesian_2d(
+            (tokens(&rows[0])..tokens(last)).log_scale(),
+            (low * 0.8..high * 1.25).log_scale(),
+        )
         .map_err(drawing)?;
     chart
         .configure_mesh()
@@ -80,7 +87,7 @@ pub fn by_length(rows: &[CacheRow]) -> Result<String> {
         .x_desc("tokens")
         .y_desc("MiB")
         .x_label_formatter(&|tokens| format!("{tokens:.0}"))
-        .y_label_formatter(&|mib| format!("{mib:.0}"))
+        .y_label_formatter(&|mib| format!("{mib}"))
         .draw()
         .map_err(drawing)?;
     let full = rows
