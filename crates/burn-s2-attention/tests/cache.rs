@@ -2,6 +2,8 @@
 
 #![cfg(feature = "flex")]
 
+use burn::tensor::Device;
+
 mod cache {
     mod attend;
     mod bytes;
@@ -12,5 +14,11 @@ mod cache {
     mod sampling;
     #[path = "../modules/support.rs"]
     #[allow(dead_code)]
-    mod support;
+    mod tensors;
+    mod types;
+}
+
+/// The device of tests that GPUs are held to as well.
+fn device() -> Device {
+    Device::flex()
 }

@@ -102,6 +102,8 @@ struct Rows {
 enum Positions {
     /// Those from the start of each item.
     From(Vec<usize>),
+    /// Those from 0 on, which others are selected from. A captured graph may read them as long as none is asked for beyond them.
+    Table,
     /// Those of each document from 0, in one item.
     Packed(PackedSequences),
 }
@@ -194,7 +196,7 @@ impl Rope {
         let Some(x) = tensors.first() else {
             return tensors;
         };
-        let table = self.rows(&x.device(), compute_dtype(x), &[0], limit);
+        let table = self.table(&x.device(), compute_dtype(x), limit);
         let [cos, sin] = [table.cos, table.sin].map(|rows| rows.select(1, positions.clone()));
         tensors.map(|x| {
             let [batch, _, seq, _] = layout.sizes(x.dims());
@@ -243,6 +245,13 @@ impl Rope {
         })
     }
 
+    /// At least `limit` rows from position 0.
+    fn table(&self, device: &Device, dtype: DType, limit: usize) -> Rows {
+        self.kept_or(device, dtype, Positions::Table, limit, |device| {
+            self.compute_rows(device, dtype, &[0], limit)
+        })
+    }
+
     /// `seq` rows of the documents' positions, from a table beyond the longest; those of padding are of position 0.
     fn packed_rows(
         &self,
@@ -255,12 +264,7 @@ impl Rope {
         self.kept_or(device, dtype, positions, seq, |device| {
             let spans = || documents.spans().iter();
             let longest = spans().map(|span| span.q_start + span.q_len).max();
-            let table = self.rows(
-                device,
-                dtype,
-                &[0],
-                longest.unwrap_or(0).next_power_of_two(),
-            );
+            let table = self.table(device, dtype, longest.unwrap_or(0).next_power_of_two());
             let tokens = spans().flat_map(|span| span.q_start..span.q_start + span.q_len);
             let mut tokens: Vec<i64> = tokens.map(|position| position as i64).collect();
             tokens.resize(seq, 0);

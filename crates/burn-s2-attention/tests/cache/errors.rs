@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_s2_attention::cache::{Append, CacheError, CacheLayer, KvCache, KvCacheConfig};
 use burn_s2_attention::{PatternConfig, S2AttentionError};
 
-use super::support::panic_text;
+use super::tensors::panic_text;
 
 fn layer(pattern: PatternConfig) -> CacheLayer {
     CacheLayer {

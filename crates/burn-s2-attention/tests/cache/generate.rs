@@ -9,7 +9,7 @@ use burn_s2_attention::model::{
 };
 use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 
-use super::support::{randomize, tokens, values};
+use super::tensors::{randomize, tokens, values};
 
 const VOCAB: usize = 50;
 

@@ -9,7 +9,7 @@ use burn_s2_attention::model::{
 };
 use burn_s2_attention::{LayerSchedule, PatternConfig, Rule};
 
-use super::support::panic_text;
+use super::tensors::panic_text;
 
 fn model(pattern: PatternConfig) -> HybridTransformer {
     HybridTransformerConfig::new(20, 16, 1, 2, LayerSchedule::new(pattern)).init(&Device::flex())

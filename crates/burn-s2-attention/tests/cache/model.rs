@@ -1,18 +1,18 @@
 //! The model on a cache: what it computes of whole sequences.
 
 use burn::module::Module;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use burn_s2_attention::cache::{Append, KvCache, KvCacheConfig, SequenceId};
 use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
 use burn_s2_attention::module::{MlpKind, NormKind};
 use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 
-use super::support::{assert_close, cast, distance, randomize, tokens, values};
+use super::tensors::{assert_close, distance, randomize, tokens, values};
 
 const VOCAB: usize = 50;
 const SEQ: usize = 120;
 
-fn config() -> HybridTransformerConfig {
+pub fn config() -> HybridTransformerConfig {
     let sparse = PatternConfig::local_stride(1, 3, 8, 4).with_num_kv_heads(2);
     let schedule = LayerSchedule::new(sparse).with_dense_layers(DenseLayers::First(1));
     HybridTransformerConfig::new(VOCAB, 32, 3, 4, schedule).with_d_ff(Some(48))
@@ -38,17 +38,17 @@ fn variants() -> Vec<HybridTransformerConfig> {
     ]
 }
 
-fn model(config: HybridTransformerConfig, device: &Device) -> HybridTransformer {
+pub fn model(config: HybridTransformerConfig, device: &Device) -> HybridTransformer {
     randomize(config.init(device), 0.15)
 }
 
-fn cache(model: &HybridTransformer) -> KvCache {
+pub fn cache(model: &HybridTransformer) -> KvCache {
     model.kv_cache(&KvCacheConfig::new(SEQ))
 }
 
 /// Texts of one row each.
-fn texts(count: usize) -> Vec<Tensor<2, Int>> {
-    let all = tokens(count, SEQ, VOCAB, &Device::flex());
+pub fn texts(count: usize) -> Vec<Tensor<2, Int>> {
+    let all = tokens(count, SEQ, VOCAB, &crate::device());
     (0..count)
         .map(|text| all.clone().narrow(0, text, 1))
         .collect()
@@ -75,7 +75,7 @@ fn step(
 }
 
 /// Logits of one sequence that comes in chunks, the last of them as often as it takes.
-fn chunked(
+pub fn chunked(
     model: &HybridTransformer,
     cache: &mut KvCache,
     text: &Tensor<2, Int>,
@@ -99,7 +99,7 @@ fn chunked(
 #[test]
 fn any_split_of_a_prompt_gives_the_one_shot_logits() {
     for config in variants() {
-        let model = model(config, &Device::flex());
+        let model = model(config, &crate::device());
         let text = texts(1).remove(0);
         let expected = model.forward(text.clone());
         let mut cache = cache(&model);
@@ -122,7 +122,7 @@ fn any_split_of_a_prompt_gives_the_one_shot_logits() {
 /// One sequence decodes while another is still read.
 #[test]
 fn mixed_batches_give_each_its_own_logits() {
-    let model = model(config(), &Device::flex());
+    let model = model(config(), &crate::device());
     let texts = texts(3);
     let expected: Vec<_> = texts
         .iter()
@@ -155,7 +155,7 @@ fn mixed_batches_give_each_its_own_logits() {
 
 #[test]
 fn forks_continue_as_the_whole_texts_would() {
-    let model = model(config(), &Device::flex());
+    let model = model(config(), &crate::device());
     let [first, second] = <[_; 2]>::try_from(texts(2)).unwrap();
     let mut cache = cache(&model);
     let a = cache.add();
@@ -183,7 +183,7 @@ fn forks_continue_as_the_whole_texts_would() {
 
 #[test]
 fn eviction_changes_no_bit() {
-    let model = model(config(), &Device::flex());
+    let model = model(config(), &crate::device());
     let text = texts(1).remove(0);
     let [evicted, kept] = [true, false].map(|evict| {
         let config = KvCacheConfig::new(SEQ).with_evict(evict);
@@ -195,25 +195,10 @@ fn eviction_changes_no_bit() {
     assert!(evicted.1 < kept.1);
 }
 
-/// The cache has the type of the parameters, and loses no more than they do.
-#[test]
-fn bf16_is_near_f64_of_the_same_weights() {
-    let rounded = cast(model(config(), &Device::flex()), DType::BF16);
-    let text = texts(1).remove(0);
-    let mut cache = cache(&rounded);
-    assert_eq!(cache.dtype(), DType::BF16);
-    let logits = chunked(&rounded, &mut cache, &text, &[50, 20, 1]);
-    assert_eq!(logits.dtype(), DType::BF16);
-    let exact = cast(rounded, DType::F64).forward(text);
-    let norm = |x: Tensor<3>| values(x.square().sum().sqrt())[0];
-    let error = norm(logits.cast(DType::F64) - exact.clone()) / norm(exact);
-    assert!(error > 1e-3 && error < 2e-2, "{error:e}");
-}
-
 /// A model that trains can be asked as well; nothing is tracked beyond its own operations.
 #[test]
 fn a_model_with_gradients_computes_the_same() {
-    let device = Device::flex().autodiff();
+    let device = crate::device().autodiff();
     let model = model(config(), &device);
     let text = Tensor::from_data(texts(1).remove(0).into_data(), &device);
     let expected = model.valid().forward(text.clone().inner());
@@ -230,7 +215,7 @@ fn a_cache_grows_with_the_layers() {
         let schedule = LayerSchedule::new(PatternConfig::local_stride(1, 3, 8, 4));
         let config = HybridTransformerConfig::new(VOCAB, 32, layers, 4, schedule);
         let cache = config
-            .init(&Device::flex())
+            .init(&crate::device())
             .kv_cache(&KvCacheConfig::new(SEQ));
         (cache.num_layers(), cache.full_bytes(SEQ))
     };

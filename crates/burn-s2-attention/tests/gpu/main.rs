@@ -8,6 +8,11 @@
     feature = "rocm"
 ))]
 
+mod cache;
+#[path = "../cache/attend.rs"]
+mod cache_attend;
+#[path = "../cache/model.rs"]
+mod cache_model;
 #[path = "../attention/combine.rs"]
 mod combine;
 mod errors;
