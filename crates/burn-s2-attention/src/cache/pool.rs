@@ -171,3 +171,85 @@ impl Call {
         }
     }
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::{DType, Device, Int, Tensor};
+    use s2_attention_kernels::cache::TableLayout;
+
+    use super::{CacheLayer, Pool};
+    use crate::PatternConfig;
+
+    fn pool() -> Pool {
+        let pattern = PatternConfig::dense(2, 1).build().unwrap();
+        let layer = CacheLayer {
+            pattern,
+            head_dim: 8,
+            value_dim: 16,
+            scale: None,
+        };
+        Pool::new(layer, 4, DType::F32, &Device::flex())
+    }
+
+    fn places(pool: &Pool) -> [*const u8; 2] {
+        [&pool.keys, &pool.values].map(|tensor| {
+            let primitive = tensor.clone().try_into_primitive::<Flex>().unwrap();
+            primitive.bytes().as_ptr()
+        })
+    }
+
+    fn page(pool: &Pool, page: usize) -> Vec<f32> {
+        let page = pool.keys.clone().narrow(0, page, 1).into_data();
+        page.try_to_vec().unwrap()
+    }
+
+    /// A pool with one owner is written in place, also after pages of it were copied.
+    #[test]
+    fn pages_are_written_where_they_are() {
+        let mut pool = pool();
+        let before = places(&pool);
+        let layout = TableLayout {
+            items: 1,
+            kv_heads: 1,
+            capacity: 1,
+        };
+        // One item of 2 rows at positions 0 and 1, whose block is on page 3.
+        let words = Tensor::<1, Int>::from_ints([0, 2, 2, 1, 0, 3], &Device::flex());
+        let call = pool.call(2, (words, layout)).unwrap();
+        let rows = |width| Tensor::<3>::ones([2, 1, width], &Device::flex());
+        for _ in 0..2 {
+            pool.write(&rows(8), &rows(16), &call);
+            pool.copy(&[(3, 1), (3, 0)]);
+        }
+        assert_eq!(places(&pool), before);
+        assert_eq!(
+            [0, 1, 3].map(|index| page(&pool, index)),
+            [(); 3].map(|()| vec![1.0; 16])
+        );
+        pool.grow(5);
+        assert_eq!((pool.pages(), page(&pool, 3)), (5, vec![1.0; 16]));
+        pool.grow(3);
+        assert_eq!(pool.pages(), 5);
+    }
+
+    /// What others hold of a pool is not changed under them.
+    #[test]
+    fn pages_with_other_owners_are_copied() {
+        let mut pool = pool();
+        let other = pool.keys.clone();
+        let layout = TableLayout {
+            items: 1,
+            kv_heads: 1,
+            capacity: 1,
+        };
+        let words = Tensor::<1, Int>::from_ints([0, 1, 1, 1, 0, 2], &Device::flex());
+        let call = pool.call(1, (words, layout)).unwrap();
+        let rows = |width| Tensor::<3>::full([1, 1, width], 7.0, &Device::flex());
+        let before: Vec<f32> = other.clone().into_data().try_to_vec().unwrap();
+        pool.write(&rows(8), &rows(16), &call);
+        let after: Vec<f32> = other.into_data().try_to_vec().unwrap();
+        assert_eq!(before, after);
+        assert_eq!(page(&pool, 2)[..8], [7.0; 8]);
+    }
+}

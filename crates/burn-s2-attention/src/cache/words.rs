@@ -46,3 +46,37 @@ fn upload(words: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     let len = words.len();
     Tensor::from_data(TensorData::new(words, [len]), (device, DType::I32))
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::Device;
+
+    use super::DeviceWords;
+
+    /// Where the words are, and what they are.
+    fn state(words: &DeviceWords) -> (*const u8, Vec<i32>) {
+        let tensor = words.tensor().unwrap();
+        let values = tensor.clone().into_data().try_to_vec().unwrap();
+        let primitive = tensor.try_into_primitive::<Flex>().unwrap();
+        (primitive.bytes().as_ptr(), values)
+    }
+
+    #[test]
+    fn words_are_rewritten_where_they_are() {
+        let device = Device::flex();
+        let mut words = DeviceWords::default();
+        assert_eq!((words.bytes(), words.tensor().is_none()), (0, true));
+        words.write(vec![1, 2, 3, 4], &device);
+        let (place, _) = state(&words);
+        words.write(vec![5, 6, 7, 8], &device);
+        assert_eq!(state(&words), (place, vec![5, 6, 7, 8]));
+        words.write_front(vec![9, 10], &device);
+        assert_eq!(state(&words), (place, vec![9, 10, 7, 8]));
+        // Other lengths are other buffers.
+        words.write_front(vec![1; 5], &device);
+        assert_eq!(state(&words).1, [1; 5]);
+        words.write(vec![2; 3], &device);
+        assert_eq!((state(&words).1, words.bytes()), (vec![2; 3], 12));
+    }
+}

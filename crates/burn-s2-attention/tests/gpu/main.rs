@@ -10,6 +10,7 @@
 
 mod cache;
 #[path = "../cache/attend.rs"]
+#[allow(dead_code)]
 mod cache_attend;
 #[path = "../cache/model.rs"]
 mod cache_model;
