@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData, capture};
-use burn_s2_attention::cache::{Append, KvCacheConfig};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, capture};
+use burn_s2_attention::PatternConfig;
+use burn_s2_attention::cache::{Append, CacheLayer, KvCache, KvCacheConfig};
 use burn_s2_attention::model::GenerationConfig;
 
 use super::cache_model::{chunked, config, model, texts};
@@ -83,4 +84,42 @@ fn a_captured_step_is_every_step() {
         "{distance:e}, hardware: {}",
         graph.is_hardware()
     );
+}
+
+/// A step does not copy the pools, though fusion stands between them and the kernels that write them.
+#[test]
+fn pools_are_written_in_place() {
+    const TOKENS: usize = 200_000;
+    let device = crate::device();
+    let layer = CacheLayer {
+        pattern: PatternConfig::dense(64, 1).build().unwrap(),
+        head_dim: 128,
+        value_dim: 128,
+        scale: None,
+    };
+    let config = KvCacheConfig::new(TOKENS).with_reserve(Some(1));
+    let mut cache = KvCache::new(vec![layer], DType::F32, &device, &config);
+    let sequence = cache.add();
+    let mut held = || {
+        cache.begin(&[Append {
+            sequence,
+            tokens: 2,
+        }]);
+        let rows = Tensor::<4>::ones([1, 2, 1, 128], (&device, DType::F32));
+        let out = cache.attend(0, rows.clone(), rows.clone(), rows);
+        cache.commit();
+        assert!(values(out).iter().all(|x| (x - 1.0).abs() < 1e-5));
+        device.sync().unwrap();
+        let usage = device.memory_pool_usage().expect("what is allocated");
+        usage.bytes_reserved
+    };
+    let pool = TOKENS as u64 * 128 * 4;
+    for _ in 0..3 {
+        // Keys and values, and what other tests hold meanwhile: less than one pool.
+        let bytes = held();
+        assert!(
+            (2 * pool..3 * pool).contains(&bytes),
+            "{bytes} bytes for two pools of {pool}"
+        );
+    }
 }
