@@ -21,10 +21,11 @@
 //! | `cache` | the `cache` command: what the cache of a long generation takes |
 //! | `gpu` | the GPU kernels without Burn: inputs, launches, device time, memory |
 //! | `kernels` | the `kernels` command: times the GPU kernels and leaves no rows |
+//! | `decode` | the `decode` command: times one new token of each sequence against a cache |
 //! | `check` | the `check` command: what the GPU kernels hold on this machine's device |
 //!
 //! Those without a link need the feature `command`, and beside it: `providers` to `bench` a feature with something to
-//! time, `timing` (through Burn) or `kernels` (without it); `gpu` and `kernels` that feature; `check` its own. A GPU
+//! time, `timing` (through Burn) or `kernels` (without it); `gpu`, `kernels` and `decode` that feature; `check` its own. A GPU
 //! backend's feature turns all of them on.
 
 #[cfg(any(feature = "timing", feature = "kernels"))]
@@ -35,6 +36,8 @@ pub mod cache_record;
 pub mod catalogue;
 #[cfg(feature = "check")]
 pub mod check;
+#[cfg(feature = "kernels")]
+pub mod decode;
 #[cfg(feature = "kernels")]
 pub mod gpu;
 #[cfg(feature = "command")]

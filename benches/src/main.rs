@@ -11,6 +11,8 @@ use s2_bench::catalogue::{self, SETS};
 #[cfg(feature = "check")]
 use s2_bench::check::{self, CheckArgs};
 #[cfg(feature = "kernels")]
+use s2_bench::decode::{self, DecodeArgs};
+#[cfg(feature = "kernels")]
 use s2_bench::kernels::{self, KernelsArgs};
 #[cfg(feature = "timing")]
 use s2_bench::providers::child::{self, PointArgs};
@@ -40,6 +42,9 @@ enum Command {
     /// Time the GPU kernels alone, without Burn around them.
     #[cfg(feature = "kernels")]
     Kernels(KernelsArgs),
+    /// Time one new token of each sequence against a cache, by the GPU kernels alone.
+    #[cfg(feature = "kernels")]
+    Decode(DecodeArgs),
     /// Time one point of Burn's and print it as JSON: what `bench` starts for each on GPUs.
     #[cfg(feature = "timing")]
     #[command(hide = true)]
@@ -97,6 +102,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Point(args) => println!("{}", serde_json::to_string(&child::run(&args)?)?),
         #[cfg(feature = "kernels")]
         Command::Kernels(args) => println!("{}", kernels::run(&args)?),
+        #[cfg(feature = "kernels")]
+        Command::Decode(args) => println!("{}", decode::run(&args)?),
         Command::Problems {
             json: Some(selection),
             pass,

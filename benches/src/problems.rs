@@ -1,7 +1,8 @@
 //! Named attention problems.
 //!
 //! A name says the whole problem: `b1_h8kv2_s2048_d64_f32_blk64_l4_v8` is batch 1, 8 query and 2 key/value heads, 2048
-//! tokens, head dimension 64, f32, blocks of 64 tokens, a local window of 4 blocks and a vertical stride of 8.
+//! tokens, head dimension 64, f32, blocks of 64 tokens, a local window of 4 blocks and a vertical stride of 8. `_perkv` after it
+//! says that the pattern is that of key/value heads.
 
 use std::str::FromStr;
 
@@ -51,6 +52,9 @@ pub struct Point<'a> {
     pub pass: Pass,
 }
 
+/// What ends the names of patterns of key/value heads.
+const BY_KV_HEAD: &str = "perkv";
+
 /// Block size of the dense problems, in tokens. It changes nothing about what they compute.
 const DENSE_BLOCK: usize = 64;
 
@@ -62,6 +66,21 @@ impl Shape {
             name: format!("{}_blk{block}_l{local_blocks}_v{vert_stride}", self.name()),
             shape: self,
             pattern: pattern.with_num_kv_heads(self.kv_heads),
+        }
+    }
+
+    /// [`Shape::sparse`] with a pattern for each key/value head, which its query heads share.
+    pub fn sparse_by_kv_head(
+        self,
+        block: usize,
+        local_blocks: usize,
+        vert_stride: usize,
+    ) -> Problem {
+        let problem = self.sparse(block, local_blocks, vert_stride);
+        Problem {
+            name: format!("{}_{BY_KV_HEAD}", problem.name),
+            pattern: problem.pattern.per_kv_head(),
+            ..problem
         }
     }
 
@@ -186,6 +205,11 @@ fn parse(name: &str) -> Option<Problem> {
     match pattern {
         ["dense"] => Some(shape.dense()),
         [block, local, stride] => Some(shape.sparse(
+            number(block, "blk")?,
+            number(local, "l")?,
+            number(stride, "v")?,
+        )),
+        [block, local, stride, BY_KV_HEAD] => Some(shape.sparse_by_kv_head(
             number(block, "blk")?,
             number(local, "l")?,
             number(stride, "v")?,

@@ -87,6 +87,28 @@ impl Session {
         })
     }
 
+    /// Adds a time of decode: one new token of each sequence, the last of the problem's, which attends `pairs` keys in all.
+    ///
+    /// # Errors
+    /// Rows that cannot be written.
+    pub fn add_decode(
+        &mut self,
+        problem: &Problem,
+        measured: &Measured,
+        pairs: u64,
+    ) -> anyhow::Result<()> {
+        let shape = problem.shape;
+        let flops = 4.0 * pairs as f64 * shape.head_dim as f64;
+        let row =
+            self.attention_of(Provider::S2, problem, Pass::Decode, &measured.timing, flops)?;
+        self.add(Row {
+            engine: measured.engine,
+            seq_q: 1,
+            density: pairs as f64 / (shape.batch * shape.heads * shape.seq) as f64,
+            ..row
+        })
+    }
+
     fn attention(
         &self,
         provider: Provider,
@@ -94,13 +116,24 @@ impl Session {
         pass: Pass,
         timing: &Timing,
     ) -> anyhow::Result<Row> {
-        let report = problem.report()?;
         let flops = match pass {
             Pass::HostForward => 0.0,
             pass => problem
                 .useful_flops(pass)?
                 .context("a pass of attention has useful operations")?,
         };
+        self.attention_of(provider, problem, pass, timing, flops)
+    }
+
+    fn attention_of(
+        &self,
+        provider: Provider,
+        problem: &Problem,
+        pass: Pass,
+        timing: &Timing,
+        flops: f64,
+    ) -> anyhow::Result<Row> {
+        let report = problem.report()?;
         Ok(Row {
             provider: provider.name().to_owned(),
             problem: problem.name.clone(),

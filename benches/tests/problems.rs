@@ -57,6 +57,10 @@ fn names_say_the_problem() {
     for (problem, name) in [
         (SMALL.sparse(8, 2, 3), "b2_h4kv2_s70_d16_f32_blk8_l2_v3"),
         (SMALL.dense(), "b2_h4kv2_s70_d16_f32_dense"),
+        (
+            SMALL.sparse_by_kv_head(8, 2, 3),
+            "b2_h4kv2_s70_d16_f32_blk8_l2_v3_perkv",
+        ),
     ] {
         assert_eq!(problem.name, name);
         assert_eq!(name.parse::<Problem>().unwrap(), problem);

@@ -8,7 +8,7 @@ use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use s2_attention_kernels::cube::{
-    CubeAttention, DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs,
+    self, CubeAttention, DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs,
 };
 use s2_attention_kernels::{AttentionProblem, AttentionShape};
 
@@ -56,12 +56,7 @@ impl Call {
             head_dim: of.head_dim,
             value_dim: of.head_dim,
         };
-        let elem = ElemType::Float(match of.dtype {
-            Dtype::F32 => FloatKind::F32,
-            Dtype::F16 => FloatKind::F16,
-            Dtype::Bf16 => FloatKind::BF16,
-            Dtype::F64 => FloatKind::F64,
-        });
+        let elem = elem(of.dtype);
         let attention_problem =
             AttentionProblem::new(shape, &problem.pattern.build()?, None, None)?;
         let attention = CubeAttention::new(client, Arc::new(attention_problem), elem)?;
@@ -86,9 +81,7 @@ impl Call {
     /// # Errors
     /// An engine that rows have no name for.
     pub fn engine(&self) -> anyhow::Result<Engine> {
-        let engine = self.attention.choice().engine.to_string();
-        serde_json::from_value(engine.as_str().into())
-            .with_context(|| format!("rows have no name for the engine {engine}"))
+        named(self.attention.choice().engine)
     }
 
     /// What a backward pass starts from: the outputs of a forward pass, which is launched.
@@ -178,6 +171,23 @@ impl Launch<'_> {
     }
 }
 
+/// What rows call an engine.
+pub fn named(engine: cube::Engine) -> anyhow::Result<Engine> {
+    let engine = engine.to_string();
+    serde_json::from_value(engine.as_str().into())
+        .with_context(|| format!("rows have no name for the engine {engine}"))
+}
+
+/// What CubeCL calls a type.
+pub fn elem(dtype: Dtype) -> ElemType {
+    ElemType::Float(match dtype {
+        Dtype::F32 => FloatKind::F32,
+        Dtype::F16 => FloatKind::F16,
+        Dtype::Bf16 => FloatKind::BF16,
+        Dtype::F64 => FloatKind::F64,
+    })
+}
+
 /// Rows of `lse`, over all heads and sequences.
 fn rows(shape: &AttentionShape) -> usize {
     shape.batch * shape.num_heads * shape.seq_q
@@ -188,7 +198,8 @@ fn strides([_, heads, tokens, width]: [usize; 4]) -> [usize; 4] {
     [heads * tokens * width, tokens * width, width, 1]
 }
 
-fn empty(client: &Client, sizes: [usize; 4], elem: ElemType) -> DeviceTensor {
+/// A contiguous tensor of anything.
+pub fn empty(client: &Client, sizes: [usize; 4], elem: ElemType) -> DeviceTensor {
     let len: usize = sizes.iter().product();
     DeviceTensor {
         handle: client.empty(len * elem.size()),
@@ -196,7 +207,11 @@ fn empty(client: &Client, sizes: [usize; 4], elem: ElemType) -> DeviceTensor {
     }
 }
 
-fn random(client: &Client, sizes: [usize; 4], elem: ElemType) -> anyhow::Result<DeviceTensor> {
+/// A tensor of the normal distribution.
+///
+/// # Errors
+/// A type that the device does not have.
+pub fn random(client: &Client, sizes: [usize; 4], elem: ElemType) -> anyhow::Result<DeviceTensor> {
     let tensor = empty(client, sizes, elem);
     let binding = TensorBinding {
         handle: tensor.handle.clone().binding(),

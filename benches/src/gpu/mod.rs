@@ -2,6 +2,7 @@
 
 mod call;
 mod clock;
+mod decode;
 
 use anyhow::{anyhow, ensure};
 use cubecl::client::Client;
@@ -15,6 +16,8 @@ use crate::record::{Backend, Pass};
 
 use call::Call;
 use clock::Clock;
+
+pub use decode::Decoded;
 
 /// The device that CubeCL finds with the runtime that is built in.
 ///

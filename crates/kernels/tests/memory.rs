@@ -3,7 +3,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use s2_attention_kernels::cpu::{Gradients, Rows, RowsMut, Saved, backward, forward};
+use s2_attention_kernels::cache::{Append, BlockTables, CacheLimits, CacheProblem, CacheShape};
+use s2_attention_kernels::cpu::{Gradients, Rows, RowsMut, Saved, backward, decode, forward};
 use s2_attention_kernels::{AttentionProblem, AttentionShape};
 use s2_attention_pattern::PatternConfig;
 
@@ -40,14 +41,65 @@ fn peak_of(call: impl FnOnce()) -> usize {
     PEAK.load(SeqCst) - before
 }
 
+/// One test, since others would allocate beside it.
 #[test]
-fn working_memory_is_linear_in_the_sequence() {
+fn working_memory() {
+    is_linear_in_the_sequence();
+    of_decoding_is_that_of_a_short_sequence();
+}
+
+fn pool_of_two() -> rayon::ThreadPool {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+    pool.unwrap()
+}
+
+fn of_decoding_is_that_of_a_short_sequence() {
+    const DIM: usize = 32;
+    let peaks = [2_000, 200_000].map(|tokens| {
+        let pattern = PatternConfig::dense(16, 2).build().unwrap();
+        let limits = CacheLimits {
+            pages: None,
+            max_tokens: tokens + 1,
+        };
+        let mut tables = BlockTables::new(pattern.clone(), limits, true).unwrap();
+        let sequence = tables.add();
+        let step = tables.begin(&[Append { sequence, tokens }]).unwrap();
+        tables.commit(&step);
+        let appends = [Append {
+            sequence,
+            tokens: 1,
+        }];
+        let words = tables.begin(&appends).unwrap().words();
+        let shape = CacheShape {
+            items: 1,
+            rows: 1,
+            num_heads: 2,
+            num_kv_heads: 2,
+            head_dim: DIM,
+            value_dim: DIM,
+            pages: tables.num_pages(),
+            capacity: tables.capacity(),
+        };
+        let problem = CacheProblem::new(shape, &pattern, None).unwrap();
+        let pages = vec![0.1_f32; problem.key_pool().len()];
+        let q = [0.1; 2 * DIM];
+        let (mut out, mut lse) = ([0.0; 2 * DIM], [0.0; 2]);
+        let strides = [0, DIM, 2 * DIM];
+        let pool = pool_of_two();
+        peak_of(|| {
+            let (q, out) = (Rows::new(&q, strides), RowsMut::new(&mut out, strides));
+            pool.install(|| decode(&problem, q, &pages, &pages, &words, out, &mut lse));
+        })
+    });
+    println!("decoding held {peaks:?} bytes");
+    // Scores of all keys would be 200,000 numbers a head: 1.6 MB.
+    assert!(peaks[1] < peaks[0] + (1 << 20), "{peaks:?}");
+}
+
+fn is_linear_in_the_sequence() {
     const HEADS: usize = 2;
     const DIM: usize = 32;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(2)
-        .build()
-        .unwrap();
+    let pool = pool_of_two();
     let mut peaks = Vec::new();
     for seq in [8192, 32768] {
         // Wide local windows: 64 of every row's blocks are kept.

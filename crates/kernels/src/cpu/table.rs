@@ -1,6 +1,6 @@
 //! The words of a step's table, as numbers.
 
-use crate::cache::TableLayout;
+use crate::cache::{ITEM_WORDS, TableLayout};
 
 /// A table whose words have been checked.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ impl<'a> Table<'a> {
 
     fn check_rows(&self, num_rows: usize) {
         for item in 0..self.layout.items {
-            let words = &self.words[self.layout.item(item)..][..3];
+            let words = &self.words[self.layout.item(item)..][..ITEM_WORDS];
             assert!(
                 words.iter().all(|&word| word >= 0) && words[1] <= words[2],
                 "item {item}: q_row, q_len and kv_len are {words:?}"
@@ -119,15 +119,15 @@ impl<'a> Table<'a> {
             "item {item}, key/value head {kv_head}: {count} entries; there is room for {}",
             self.layout.capacity
         );
-        let start = self.layout.entry(item, kv_head, 0);
         let mut least = 0;
         for nth in 0..count as usize {
-            let (block, page) = (self.words[start + 2 * nth], self.words[start + 2 * nth + 1]);
+            let at = self.layout.entry(item, kv_head, nth);
+            let (block, page) = (self.words[at], self.words[at + 1]);
             assert!(
                 block >= least && page >= 0 && (page as usize) < pages,
                 "item {item}, key/value head {kv_head}: block {block} on page {page} of {pages}; blocks ascend"
             );
-            least = block + 1;
+            least = block.saturating_add(1);
         }
     }
 }

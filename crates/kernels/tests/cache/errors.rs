@@ -230,12 +230,24 @@ fn steps_that_the_pool_has_no_room_for() {
     assert_eq!(cache.used_pages(), 10);
 
     // Copies count: of three that share half a block, two take a page of their own.
-    cache.remove(b).unwrap();
+    cache.reset(b).unwrap();
+    append(&mut cache, b, 1);
     let forks = [cache.fork(a).unwrap(), cache.fork(a).unwrap()];
     let all = [a, forks[0], forks[1]].map(|sequence| Append {
         sequence,
         tokens: 2,
     });
+    let error = cache.begin(&all).unwrap_err();
+    let (needed, free, pages) = (2, 1, 10);
+    assert_eq!(
+        error,
+        CacheError::OutOfPages {
+            needed,
+            free,
+            pages
+        }
+    );
+    cache.remove(b).unwrap();
     let step = cache.begin(&all).unwrap();
     assert_eq!((step.copies().len(), cache.used_pages()), (2, 10));
     cache.commit(&step);

@@ -190,7 +190,7 @@ impl Layer {
         };
         let problem = CacheProblem::new(shape, &self.pattern, self.scale);
         let problem = Arc::new(problem.map_err(|error| error.to_string())?);
-        let (client, engine) = (&self.engine.client, self.engine.forced);
+        let (client, engine) = (&self.engine.client, self.engine.decodes_by());
         let call = CubeDecode::with_engine(client, problem, self.engine.storage.elem(), engine);
         let call = call.map_err(|error| error.to_string())?;
         let words = client.create_from_slice(i32::as_bytes(&new.step.words_of(items)));

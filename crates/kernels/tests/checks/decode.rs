@@ -61,10 +61,12 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     ensure(seen.decoded > runs as usize && seen.prefills > 0, || {
         format!("only {seen:?} in {runs} runs")
     })?;
+    let ratios = ratios(engine, &mut worst)?;
     let pairs = needles(engine)?;
     wrong_patterns_miss(engine)?;
     Ok(format!(
-        "{queries} queries of {files} files, {} items decoded and {} read back in {runs} runs, {pairs} needles, {worst}",
+        "{queries} queries of {files} files, {} items decoded and {} read back in {runs} runs, {ratios} items of 1 to 32 query \
+         heads a key/value head, {pairs} needles, {worst}",
         seen.decoded, seen.prefills
     ))
 }
@@ -231,6 +233,26 @@ fn random_run(
         kept.commit(&same)?;
     }
     Ok(())
+}
+
+/// Few and many query heads that share keys, and tokens: up to 512 rows.
+fn ratios(engine: &Engine, worst: &mut Worst) -> Result<usize, String> {
+    let rng = &mut StdRng::seed_from_u64(8);
+    let mut held = 0;
+    for ratio in [1, 2, 4, 5, 8, 32] {
+        let config = PatternConfig::local_stride(1, 3, 16, 2 * ratio).with_num_kv_heads(2);
+        let pattern = config.build().map_err(|error| error.to_string())?;
+        let mut layer = Layer::new(engine, &pattern, [16; 2], None, (2, 120), true)?;
+        for tokens in [[70, 41], [1, 1], [16, 3], [0, 16]] {
+            let new = layer.append(&tokens, STD, rng)?;
+            if let Some(decoded) = layer.decode(&new, 1)? {
+                held += hold(&layer, &new, &decoded, &pattern, worst)
+                    .map_err(|miss| format!("{ratio} heads, {tokens:?}: {miss}"))?;
+            }
+            layer.commit(&new)?;
+        }
+    }
+    Ok(held)
 }
 
 /// A local window and strides of each query head, three of which share a key/value head.

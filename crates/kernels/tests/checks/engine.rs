@@ -21,7 +21,7 @@ pub struct Engine {
     pub layout: Layout,
     pub storage: Storage,
     /// The kernels that must run; the library's choice where there are none.
-    pub forced: Option<cube::Engine>,
+    forced: Option<cube::Engine>,
     /// How the name of their tiles begins, where they can run the call.
     tiles: Option<String>,
     /// Calls by the kernels that ran them.
@@ -70,6 +70,14 @@ impl Engine {
     pub fn candidates(&self, problem: &AttentionProblem) -> Result<Vec<cube::Choice>, String> {
         CubeAttention::candidates(&self.client, problem, self.storage.elem(), self.forced)
             .map_err(|error| error.to_string())
+    }
+
+    /// The kernels that must decode: those of tensor cores where four planes multiply together otherwise.
+    pub fn decodes_by(&self) -> Option<cube::Engine> {
+        match self.forced {
+            Some(cube::Engine::Wgmma) => Some(cube::Engine::Mma),
+            forced => forced,
+        }
     }
 
     /// Counts a call of these kernels.

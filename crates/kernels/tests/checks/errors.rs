@@ -13,7 +13,7 @@ use s2_attention_pattern::PatternConfig;
 use super::edges::call;
 use super::engine::Engine;
 use super::storage::Storage;
-use super::{Effort, ensure, in_types, sizes};
+use super::{Effort, ensure, in_types, refused_steps, sizes};
 
 const SHAPE: AttentionShape = AttentionShape {
     batch: 1,
@@ -31,7 +31,7 @@ pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
 }
 
 fn of_type(engine: &Engine, _: &Effort) -> Result<String, String> {
-    let calls = refused_calls(engine)? + sizes::refused(engine)?;
+    let calls = refused_calls(engine)? + sizes::refused(engine)? + refused_steps::refused(engine)?;
     let tensors = refused_tensors(engine)? + refused_places(engine)?;
     Ok(format!("{calls} calls and {tensors} tensors refused"))
 }

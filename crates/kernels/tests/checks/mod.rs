@@ -24,6 +24,7 @@ pub mod packed;
 pub mod plain;
 pub mod poison;
 pub mod random;
+pub mod refused_steps;
 pub mod repeat;
 pub mod sizes;
 pub mod storage;

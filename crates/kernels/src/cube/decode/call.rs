@@ -127,8 +127,8 @@ impl CubeDecode {
     ///
     /// `q` and `out` are `[1, num_heads, rows, width]` by their strides (head, token; the first is not used), `k_pages` and
     /// `v_pages` the contiguous pools `[pages, block, width]`, `table` the i32 words of the step, and `lse` f32
-    /// `[rows, num_heads]`, contiguous. Each item has at most [`MAX_DECODE_TOKENS`](crate::cache::MAX_DECODE_TOKENS) new tokens;
-    /// rows that no item owns are not written. Positions are below 2^30.
+    /// `[rows, num_heads]`, contiguous. Of each item the first
+    /// [`MAX_DECODE_TOKENS`](crate::cache::MAX_DECODE_TOKENS) new tokens are decoded; other rows are not written. Positions are below 2^30.
     ///
     /// # Errors
     /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where

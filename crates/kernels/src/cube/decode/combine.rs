@@ -15,7 +15,7 @@ const UNITS: usize = 256;
 /// Units that share a column of a row, at most: each combines every so many of the parts.
 const SHARERS: usize = 8;
 /// Parts that a unit reads at a time.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 /// Where a maximum starts.
 const LOWEST: f32 = f32::MIN;
 
@@ -109,7 +109,7 @@ pub(in crate::cube) fn combine<E: Float, N: Size>(
     let out_rows = head_rows::<E, N>(&*out, 0usize, head as usize, 0i32.runtime(), LANES);
 
     let mut token = i32::cast_from(cube / heads / items);
-    while token < rows.item.len {
+    while token < rows.tokens() {
         let row = Row {
             exists: true.runtime(),
             token,

@@ -59,14 +59,14 @@ pub(in crate::cube) fn pages_bytes(rows: usize, visited: usize, places: usize) -
 impl VisitedPages {
     /// Sets the tile of rows from `first` on.
     pub(in crate::cube) fn own(&mut self, rows: &GroupRows, first: u32, index: &[i32]) {
-        self.block = NONE.runtime();
-        if UNIT_POS < comptime!(self.rows as u32) {
-            let row = rows.row(first + UNIT_POS);
-            if row.exists {
-                self.record = usize::cast_from(index[row.head]);
-                self.block = div(rows.position(&row), self.visited.block);
-            }
-        }
+        // Units beyond the rows look up a head as well: nothing waits for a branch.
+        let row = rows.row(first + UNIT_POS);
+        self.record = usize::cast_from(index[row.head]);
+        self.block = select(
+            row.exists,
+            div(max(rows.position(&row), 0i32), self.visited.block),
+            NONE,
+        );
     }
 
     /// Looks up visit `visit` of a part, for `place`. It is there after the next barrier; there is one inside.

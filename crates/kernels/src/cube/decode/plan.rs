@@ -191,7 +191,7 @@ fn splits(
     let processors = hardware
         .num_streaming_multiprocessors
         .map_or(PROCESSORS, |n| n as usize);
-    let of_processor = (hardware.max_shared_memory_size / (bytes + RESERVED)).clamp(1, most);
+    let of_processor = (hardware.max_shared_memory_size + RESERVED) / (bytes + RESERVED);
     let cubes = shape.items * shape.num_kv_heads * choice.tiles;
 
     // Records are one buffer, whose places have 32 bits.
@@ -207,8 +207,9 @@ fn splits(
             device: client.name().to_owned(),
         });
     }
-    let most = MOST_SPLITS.min(accepted / needed);
-    Ok((processors * of_processor / cubes).clamp(1, most))
+    let most_splits = MOST_SPLITS.min(accepted / needed);
+    let of_processor = of_processor.clamp(1, most);
+    Ok((processors * of_processor / cubes).clamp(1, most_splits))
 }
 
 /// Rows of each part's records, and those of an item; 0 where rows are those of the queries. The rows of a step may be mostly those

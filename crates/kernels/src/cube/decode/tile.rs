@@ -3,6 +3,7 @@
 use cubecl::prelude::*;
 
 use super::table::{Item, PageList, item_at, page_list};
+use crate::cache::MAX_DECODE_TOKENS;
 use crate::cube::rows::HeadRows;
 use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, div};
@@ -30,8 +31,13 @@ pub(in crate::cube) struct Row {
 
 #[cube]
 impl GroupRows {
+    /// Tokens that are decoded: there are no records for more.
+    pub(in crate::cube) fn tokens(&self) -> i32 {
+        min(self.item.len, comptime!(MAX_DECODE_TOKENS as i32))
+    }
+
     pub(in crate::cube) fn count(&self) -> u32 {
-        u32::cast_from(self.item.len) * self.group
+        u32::cast_from(self.tokens()) * self.group
     }
 
     pub(in crate::cube) fn row(&self, row: u32) -> Row {
@@ -64,7 +70,8 @@ pub(in crate::cube) struct Part {
 /// Entries of each part of a list of `count`, where there are `splits`; 0 for an empty one.
 #[cube]
 pub(in crate::cube) fn part_entries(count: i32, splits: u32) -> i32 {
-    i32::cast_from((u32::cast_from(count) + splits - 1u32) / splits)
+    let before = u32::cast_from(count) + splits - 1u32;
+    i32::cast_from(before / splits)
 }
 
 /// What a cube computes. It owns tiles `tile, tile + tiles, ..` of the rows.
@@ -131,17 +138,15 @@ pub(in crate::cube) fn visits(
             visited.slots(),
         )
     } else {
-        let mut visits = 0i32.runtime();
-        if entries > 0 {
-            let last = part.list.block(table, part.end - 1);
-            let tokens = min(
-                max(kv_len - last * comptime!(visited.block as i32), 0i32),
-                comptime!(visited.block as i32),
-            );
-            visits = (entries - 1) * comptime!(visited.parts() as i32)
-                + div(tokens + comptime!(visited.rows as i32 - 1), visited.rows);
-        }
-        visits
+        // Of an empty part any entry is read: nothing waits for a branch.
+        let last = part.list.block(table, max(part.end - 1, 0i32));
+        let tokens = min(
+            max(kv_len - last * comptime!(visited.block as i32), 0i32),
+            comptime!(visited.block as i32),
+        );
+        let visits = (entries - 1) * comptime!(visited.parts() as i32)
+            + div(tokens + comptime!(visited.rows as i32 - 1), visited.rows);
+        select(entries > 0, visits, 0)
     }
 }
 

@@ -70,19 +70,18 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
     let mut values = stage::<E, N>(comptime!(2 * count), value_dim, units, fast, products);
     let mut tokens = Shared::<[i32]>::new_slice(tile_rows);
     let mut pages = visited_pages(tile_rows, visited, PLACES);
+    pages.own(&work.rows, work.tile * comptime!(tile_rows as u32), index);
     let kv_len = work.rows.item.kv_len;
     let visits = visits(&work.part, table, kv_len, visited);
 
     let mut tile = work.tile;
     while visits > 0 && tile * comptime!(tile_rows as u32) < work.rows.count() {
         let first = tile * comptime!(tile_rows as u32);
-        pages.own(&work.rows, first, index);
         if UNIT_POS < comptime!(tile_rows as u32) {
             let row = work.rows.row(first + UNIT_POS);
             tokens[UNIT_POS as usize] = queries.token(&work.rows, &row);
         }
         pages.look_up(&work.part, table, index, kv_len, 0i32, 0u32);
-        pages.look_up(&work.part, table, index, kv_len, 1i32, 1u32);
         sync_cube();
         keys.fill(k, &k_rows, &pages.tokens, no_end, count, head_dim);
         owned.fill(q, &queries.rows, &tokens, no_end, tile_rows, head_dim);
@@ -93,6 +92,7 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
             let of = work.rows.row(first + own_row(row, 1usize, products));
             limits[row] = work.rows.position(&of);
         }
+        pages.look_up(&work.part, table, index, kv_len, 1i32, 1u32);
         let mut softmax = softmax(factor, 1usize, value_dim, false, fast, products);
         if scale < 0.0f32 {
             arrive(fast);
@@ -198,6 +198,7 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
             }
         }
         tile += tiles;
+        pages.own(&work.rows, tile * comptime!(tile_rows as u32), index);
     }
 }
 

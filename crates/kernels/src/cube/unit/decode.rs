@@ -55,13 +55,13 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
     let records = records(partial_rows, item_rows, kv_heads * group);
     let mut scratch = scratch::<N>(size, comptime!([head_dim, value_dim]), 1usize);
     let mut pages = visited_pages(tile_rows, visited, 1usize);
+    pages.own(&work.rows, work.tile * comptime!(tile_rows as u32), index);
     let kv_len = work.rows.item.kv_len;
     let visits = visits(&work.part, table, kv_len, visited);
 
     let mut tile = work.tile;
     while visits > 0 && tile * comptime!(tile_rows as u32) < work.rows.count() {
         let first = tile * comptime!(tile_rows as u32);
-        pages.own(&work.rows, first, index);
         let mut limits = Array::<i32>::new(rows);
         #[unroll]
         for i in 0..rows {
@@ -123,6 +123,7 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
             }
         }
         tile += tiles;
+        pages.own(&work.rows, tile * comptime!(tile_rows as u32), index);
     }
 }
 

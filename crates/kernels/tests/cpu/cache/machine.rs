@@ -173,7 +173,6 @@ impl<F: Real + Stored<F>> Machine<F> {
         };
         let (_, full) = self.full.step(&appends, &rows).unwrap();
         let same = |name, a: &[f64], b: &[f64]| {
-            // An lse of minus infinity is the same as another.
             let differ = a
                 .iter()
                 .zip(b)

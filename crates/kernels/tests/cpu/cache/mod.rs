@@ -6,6 +6,7 @@ mod long;
 mod machine;
 mod mutations;
 mod needle;
+mod panics;
 mod poison;
 mod random;
 mod repeat;

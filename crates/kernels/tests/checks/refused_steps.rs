@@ -1,0 +1,106 @@
+//! Calls on a cache that the kernels cannot run are refused before anything is launched.
+
+use std::sync::Arc;
+
+use cubecl::server::Handle;
+use s2_attention_kernels::cache::{CacheProblem, CacheShape};
+use s2_attention_kernels::cube::{self, CacheSide, CubeDecode, DeviceTensor};
+use s2_attention_pattern::PatternConfig;
+
+use super::engine::Engine;
+use super::errors::hold;
+
+const SHAPE: CacheShape = CacheShape {
+    items: 2,
+    rows: 3,
+    num_heads: 4,
+    num_kv_heads: 2,
+    head_dim: 16,
+    value_dim: 24,
+    pages: 5,
+    capacity: 4,
+};
+const BLOCK: usize = 16;
+
+/// Sizes and engines, then tensors that do not fit a call. Returns how many.
+pub fn refused(engine: &Engine) -> Result<usize, String> {
+    let call = |shape: CacheShape, engine_asked: Option<cube::Engine>| {
+        let config = PatternConfig::local_stride(1, 2, BLOCK, 4).with_num_kv_heads(2);
+        let pattern = config.build().map_err(|error| error.to_string())?;
+        let problem = CacheProblem::new(shape, &pattern, None);
+        let problem = Arc::new(problem.map_err(|error| error.to_string())?);
+        let (client, elem) = (&engine.client, engine.storage.elem());
+        Ok::<_, String>(CubeDecode::with_engine(client, problem, elem, engine_asked))
+    };
+    let narrow = CacheShape {
+        head_dim: 12,
+        ..SHAPE
+    };
+    let many = CacheShape {
+        pages: 1 << 28,
+        ..SHAPE
+    };
+    hold(call(narrow, None)?, &["head_dim is 12", "multiples of 8"])?;
+    hold(
+        call(many, None)?,
+        &["tokens of the pool are 4294967296", "2147483647"],
+    )?;
+    let wgmma = Some(cube::Engine::Wgmma);
+    hold(call(SHAPE, wgmma)?, &["`wgmma`", "accepted: mma, unit"])?;
+
+    let call = call(SHAPE, engine.decodes_by())?.map_err(|error| error.to_string())?;
+    let bytes = |elements: usize| engine.client.empty(elements * engine.storage.elem().size());
+    let words = |words: usize| engine.client.empty(words * size_of::<i32>());
+    let rows = |heads: usize, width: usize| DeviceTensor {
+        handle: bytes(SHAPE.rows * heads * width),
+        strides: [0, width, heads * width, 1],
+    };
+    let pool = |width: usize| bytes(SHAPE.pages * BLOCK * width);
+    let table_words = call.problem().layout().len();
+    let [q, out] = [rows(4, 16), rows(4, 24)];
+    let [k, v, table, lse] = [pool(16), pool(24), words(table_words), words(12)];
+    let decode =
+        |q: &DeviceTensor, k: &Handle, table: &Handle, out: &DeviceTensor, lse: &Handle| {
+            call.decode(q, k, &v, table, out, lse)
+        };
+    let unaligned = DeviceTensor {
+        strides: [0, 17, 68, 1],
+        ..q.clone()
+    };
+    let shared = DeviceTensor {
+        strides: [0, 24, 0, 1],
+        ..out.clone()
+    };
+    hold(
+        decode(&unaligned, &k, &table, &out, &lse),
+        &["strides of q", "17, 68"],
+    )?;
+    hold(
+        decode(&q, &pool(8), &table, &out, &lse),
+        &["k_pages", "1280", "640"],
+    )?;
+    let short = words(table_words - 1);
+    hold(
+        decode(&q, &k, &short, &out, &lse),
+        &["table ends at element"],
+    )?;
+    hold(
+        decode(&q, &k, &table, &shared, &lse),
+        &["out", "overlaps with itself"],
+    )?;
+    hold(
+        decode(&q, &k, &table, &out, &words(11)),
+        &["lse", "12", "11"],
+    )?;
+    hold(
+        call.write(CacheSide::Keys, &rows(1, 16), &k, &table),
+        &["rows ends at element 64", "48"],
+    )?;
+    let read = |item: usize, tokens: usize| {
+        let (rows, out) = (rows(2, 24), rows(2, 24));
+        call.read(CacheSide::Values, &v, &rows, &table, item, &out, tokens)
+    };
+    hold(read(2, 3), &["item 2 of a step of 2"])?;
+    hold(read(1, 4), &["out ends at element", "144"])?;
+    Ok(11)
+}
