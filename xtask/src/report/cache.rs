@@ -90,21 +90,16 @@ pub fn by_length(rows: &[CacheRow]) -> Result<String> {
         .y_label_formatter(&|mib| format!("{mib}"))
         .draw()
         .map_err(drawing)?;
-    let full = rows
-        .iter()
-        .map(|row| (tokens(row), row.full_bytes as f64 / MIB));
-    let law = rows
-        .iter()
-        .map(|row| (tokens(row), row.law_bytes(tokens(row)) / MIB));
-    let lines: [(&str, Vec<(f64, f64)>, &RGBColor); 2] = [
-        ("a cache of everything", full.collect(), &COLOURS[1]),
-        (
-            "the law: L + (N - L) / V blocks",
-            law.collect(),
-            &COLOURS[0],
-        ),
-    ];
-    for (label, points, colour) in lines {
+    let points = |bytes: &dyn Fn(&CacheRow) -> f64| -> Vec<(f64, f64)> {
+        let points = rows.iter().map(|row| (tokens(row), bytes(row) / MIB));
+        points.collect()
+    };
+    let full = points(&|row| row.full_bytes as f64);
+    let law = points(&|row| row.law_bytes(tokens(row)));
+    for (label, points, colour) in [
+        ("a cache of everything", full, &COLOURS[1]),
+        ("the law: L + (N - L) / V blocks", law, &COLOURS[0]),
+    ] {
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))
             .map_err(drawing)?

@@ -1,14 +1,12 @@
-//! The cache: its sequences and its steps.
+//! The cache: what it is made of.
 
-use burn::tensor::{DType, Device, Int, Tensor};
-use s2_attention_kernels::cache::{
-    Append, BlockTables, CacheLimits, CacheProblem, CacheShape, SequenceId, StepItem,
-};
+use burn::tensor::{DType, Device};
+use s2_attention_kernels::cache::{BlockTables, CacheLimits, CacheProblem, CacheShape};
 
 use super::group::Group;
 use super::pool::Pool;
 use super::words::DeviceWords;
-use super::{CacheLayer, KvCacheConfig};
+use super::{CacheLayer, CacheStep, KvCacheConfig};
 use crate::S2AttentionError;
 use crate::functional::{check_cache_backend, check_dtypes};
 
@@ -51,32 +49,13 @@ pub struct KvCache {
     /// The pool of each layer, and the group that it belongs to.
     pub(super) pools: Vec<(usize, Pool)>,
     pub(super) step: Option<CacheStep>,
-    positions: DeviceWords,
+    pub(super) positions: DeviceWords,
     /// The longest sequence of any step so far, in tokens.
-    longest: usize,
-    sequences: usize,
-    config: KvCacheConfig,
+    pub(super) longest: usize,
+    pub(super) sequences: usize,
+    pub(super) config: KvCacheConfig,
     pub(super) dtype: DType,
     pub(super) device: Device,
-}
-
-/// New tokens of some sequences. Their rows are packed in the order in which they were given: all of the first sequence, all of
-/// the second, and so on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CacheStep {
-    items: Vec<StepItem>,
-}
-
-impl CacheStep {
-    /// The sequences, with their rows and positions.
-    pub fn items(&self) -> &[StepItem] {
-        &self.items
-    }
-
-    /// Rows of all sequences.
-    pub fn rows(&self) -> usize {
-        self.items.iter().map(|item| item.q_len).sum()
-    }
 }
 
 impl KvCache {
@@ -147,176 +126,6 @@ impl KvCache {
         Self::try_new(layers, dtype, device, config).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Adds an empty sequence.
-    ///
-    /// # Errors
-    /// [`S2AttentionError::ReservedSequences`].
-    pub fn try_add(&mut self) -> Result<SequenceId, S2AttentionError> {
-        self.each_group(1, |tables| Ok(tables.add()))
-    }
-
-    /// Same as [`try_add`](Self::try_add).
-    ///
-    /// # Panics
-    /// With the text of the error that [`try_add`](Self::try_add) returns.
-    pub fn add(&mut self) -> SequenceId {
-        self.try_add().unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Adds a sequence that begins with the tokens of another: a prompt that several share is read and kept once.
-    ///
-    /// # Errors
-    /// [`S2AttentionError::ReservedSequences`]; of [`S2AttentionError::Cache`] an unknown sequence, and one in a step that is not
-    /// committed.
-    pub fn try_fork(&mut self, of: SequenceId) -> Result<SequenceId, S2AttentionError> {
-        self.each_group(1, |tables| tables.fork(of))
-    }
-
-    /// Same as [`try_fork`](Self::try_fork).
-    ///
-    /// # Panics
-    /// With the text of the error that [`try_fork`](Self::try_fork) returns.
-    pub fn fork(&mut self, of: SequenceId) -> SequenceId {
-        self.try_fork(of).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Frees a sequence's pages and forgets it.
-    ///
-    /// # Errors
-    /// Of [`S2AttentionError::Cache`] an unknown sequence.
-    pub fn try_remove(&mut self, sequence: SequenceId) -> Result<(), S2AttentionError> {
-        self.each_group(0, |tables| tables.remove(sequence))?;
-        self.sequences -= 1;
-        Ok(())
-    }
-
-    /// Same as [`try_remove`](Self::try_remove).
-    ///
-    /// # Panics
-    /// With the text of the error that [`try_remove`](Self::try_remove) returns.
-    pub fn remove(&mut self, sequence: SequenceId) {
-        self.try_remove(sequence)
-            .unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Frees a sequence's pages and makes it empty.
-    ///
-    /// # Errors
-    /// Of [`S2AttentionError::Cache`] an unknown sequence.
-    pub fn try_reset(&mut self, sequence: SequenceId) -> Result<(), S2AttentionError> {
-        self.each_group(0, |tables| tables.reset(sequence))
-    }
-
-    /// Same as [`try_reset`](Self::try_reset).
-    ///
-    /// # Panics
-    /// With the text of the error that [`try_reset`](Self::try_reset) returns.
-    pub fn reset(&mut self, sequence: SequenceId) {
-        self.try_reset(sequence)
-            .unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Makes room for new tokens of some sequences. Nothing changes where it fails.
-    ///
-    /// Each layer then calls [`attend`](Self::attend), and [`commit`](Self::commit) ends the step. Sequences of a step that
-    /// cannot be carried out to its end are without keys: commit it, and reset or remove them.
-    ///
-    /// # Errors
-    /// [`S2AttentionError::OpenStep`]; of [`S2AttentionError::Cache`] a step without sequences, a sequence that is unknown, given
-    /// twice or would become longer than `max_tokens`, and too many tokens for one step.
-    pub fn try_begin(&mut self, appends: &[Append]) -> Result<CacheStep, S2AttentionError> {
-        if self.step.is_some() {
-            return Err(S2AttentionError::OpenStep);
-        }
-        let mut items = Vec::new();
-        // The tables of all groups hold the same sequences with the same lengths: a step that the first one, whose table is the
-        // largest, takes is taken by all.
-        for (index, group) in self.groups.iter_mut().enumerate() {
-            let step = group.begin(appends, &self.device)?;
-            items = step.items().to_vec();
-            let copies = step.copies().to_vec();
-            let pages = group.tables.num_pages();
-            for (_, pool) in self.pools.iter_mut().filter(|(group, _)| *group == index) {
-                pool.grow(pages);
-                pool.copy(&copies);
-            }
-        }
-        let positions = items
-            .iter()
-            .flat_map(|item| item.kv_len - item.q_len..item.kv_len)
-            .map(|position| position as i32);
-        self.positions
-            .write_front(positions.collect(), &self.device);
-        let longest = items.iter().map(|item| item.kv_len).max();
-        self.longest = self.longest.max(longest.unwrap_or(0));
-        Ok(self.step.insert(CacheStep { items }).clone())
-    }
-
-    /// Same as [`try_begin`](Self::try_begin).
-    ///
-    /// # Panics
-    /// With the text of the error that [`try_begin`](Self::try_begin) returns.
-    pub fn begin(&mut self, appends: &[Append]) -> CacheStep {
-        self.try_begin(appends)
-            .unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Ends the step, once all layers have attended: frees the blocks that no later token attends. Without a step it does
-    /// nothing.
-    pub fn commit(&mut self) {
-        if self.step.take().is_some() {
-            self.groups.iter_mut().for_each(Group::commit);
-        }
-    }
-
-    /// The step that has begun and is not committed.
-    pub fn step(&self) -> Option<&CacheStep> {
-        self.step.as_ref()
-    }
-
-    /// The positions of the first `rows` rows of the step, on the device; those of rows that no sequence owns are below
-    /// [`position_limit`](Self::position_limit), and mean nothing. The buffer stays the same from step to step.
-    ///
-    /// # Errors
-    /// [`S2AttentionError::NoStep`], and an axis mismatch for more rows than any step had.
-    pub(crate) fn positions(&self, rows: usize) -> Result<Tensor<1, Int>, S2AttentionError> {
-        let positions = self.step.as_ref().and(self.positions.tensor());
-        let positions = positions.ok_or(S2AttentionError::NoStep)?;
-        let [accepted] = positions.dims();
-        if rows > accepted {
-            return Err(S2AttentionError::AxisMismatch {
-                tensor: "x",
-                axis: "rows",
-                seen: rows,
-                other: "the step",
-                accepted,
-            });
-        }
-        Ok(positions.narrow(0, 0, rows))
-    }
-
-    /// What all positions of this and earlier steps are below. It grows in few leaps, or not at all where the cache is reserved.
-    pub(crate) fn position_limit(&self) -> usize {
-        let max_tokens = self.config.max_tokens;
-        if self.config.reserve.is_some() {
-            return max_tokens;
-        }
-        self.longest.next_power_of_two().min(max_tokens)
-    }
-
-    /// Tokens of a sequence, those of a step that is not committed included.
-    ///
-    /// # Errors
-    /// Of [`S2AttentionError::Cache`] an unknown sequence.
-    pub fn tokens(&self, sequence: SequenceId) -> Result<usize, S2AttentionError> {
-        Ok(self.groups[0].tables.tokens(sequence)?)
-    }
-
-    /// Sequences in the cache.
-    pub fn num_sequences(&self) -> usize {
-        self.sequences
-    }
-
     /// Layers.
     pub fn num_layers(&self) -> usize {
         self.pools.len()
@@ -335,33 +144,6 @@ impl KvCache {
     /// Where they are.
     pub fn device(&self) -> &Device {
         &self.device
-    }
-
-    /// Changes the tables of each group, where there is room for `added` sequences. Their sequences are the same: the first fails
-    /// or none does, and all give the same.
-    fn each_group<T>(
-        &mut self,
-        added: usize,
-        change: impl Fn(&mut BlockTables) -> Result<T, super::CacheError>,
-    ) -> Result<T, S2AttentionError> {
-        let sequences = self.sequences + added;
-        if let Some(accepted) = self
-            .config
-            .reserve
-            .filter(|accepted| sequences > *accepted && added > 0)
-        {
-            return Err(S2AttentionError::ReservedSequences { accepted });
-        }
-        let (first, others) = self
-            .groups
-            .split_first_mut()
-            .ok_or(S2AttentionError::NoLayers)?;
-        let result = change(&mut first.tables)?;
-        for group in others {
-            change(&mut group.tables)?;
-        }
-        self.sequences = sequences;
-        Ok(result)
     }
 }
 

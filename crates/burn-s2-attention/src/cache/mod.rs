@@ -14,7 +14,9 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `config` | [`KvCacheConfig`], and what a layer keeps |
-//! | `kv_cache` | [`KvCache`]: its sequences and steps |
+//! | `kv_cache` | [`KvCache`]: what it is made of |
+//! | `sequences` | its sequences: added, forked, removed, made empty |
+//! | `step` | its steps: [`KvCache::begin`] and [`KvCache::commit`] |
 //! | `attend` | the call that each layer makes in a step |
 //! | `bytes` | what a cache takes, and would take |
 //! | `group` | layers that share a pattern, and so their tables |
@@ -27,10 +29,13 @@ mod config;
 mod group;
 mod kv_cache;
 mod pool;
+mod sequences;
+mod step;
 mod words;
 
 pub use config::{CacheLayer, KvCacheConfig};
-pub use kv_cache::{CacheStep, KvCache};
+pub use kv_cache::KvCache;
 pub use s2_attention_kernels::cache::{
     Append, CacheError, MAX_DECODE_TOKENS, SequenceId, StepItem, StepKind,
 };
+pub use step::CacheStep;

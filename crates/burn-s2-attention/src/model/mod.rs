@@ -5,7 +5,7 @@
 //! | `config`, `transformer`, `block` | [`HybridTransformer`] and its layers |
 //! | `cached` | the model on the new tokens of a [`KvCache`](crate::cache::KvCache) |
 //! | `generation` | [`GenerationConfig`], and what generation gives |
-//! | `generate` | [`HybridTransformer::generate`] and [`Generator`], which goes step by step |
+//! | `generate`, `generator` | [`HybridTransformer::generate`], and [`Generator`], which goes step by step |
 //! | `sampling` | [`Sampler`]: tokens from logits |
 
 mod block;
@@ -13,15 +13,16 @@ mod cached;
 mod config;
 mod generate;
 mod generation;
+mod generator;
 mod sampling;
 mod transformer;
 
 pub use block::TransformerBlock;
 pub use config::HybridTransformerConfig;
-pub use generate::Generator;
 pub use generation::{
     CacheUse, FinishReason, GeneratedSequence, GeneratedToken, Generation, GenerationConfig,
     GenerationError,
 };
+pub use generator::Generator;
 pub use sampling::Sampler;
 pub use transformer::HybridTransformer;
