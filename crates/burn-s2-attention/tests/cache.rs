@@ -2,6 +2,10 @@
 
 #![cfg(feature = "flex")]
 
+#[path = "../../kernels/tests/support/mod.rs"]
+#[allow(dead_code)]
+mod support;
+
 use burn::tensor::Device;
 
 mod cache {
@@ -11,6 +15,7 @@ mod cache {
     mod generate;
     mod generation_errors;
     mod model;
+    mod random;
     mod sampling;
     #[path = "../modules/support.rs"]
     #[allow(dead_code)]

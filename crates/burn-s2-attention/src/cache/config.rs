@@ -14,7 +14,8 @@ pub struct KvCacheConfig {
     #[config(default = true)]
     pub evict: bool,
     /// Allocates at once what this many sequences of `max_tokens` can need, and refuses more: buffers that never move, as a
-    /// captured step needs them. By default pages are allocated as they are needed, for any number of sequences.
+    /// captured step needs them. Models with rotary positions then keep rotations of all `max_tokens` positions. By default pages
+    /// are allocated as they are needed, for any number of sequences.
     pub reserve: Option<usize>,
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 use burn_s2_attention::cache::{Append, CacheLayer, KvCache, KvCacheConfig, SequenceId};
 use burn_s2_attention::{Layout, PatternConfig, S2AttentionOptions, s2_attention};
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::tensors::{assert_close, distance, normal, values};
 
@@ -121,45 +121,53 @@ pub fn new(layer: &CacheLayer, dtype: DType, config: &KvCacheConfig) -> KvCache 
 /// Several sequences, each with a random number of new tokens in each step: prompts, parts of prompts, single tokens and none.
 #[test]
 fn any_chunking_of_any_batch_is_the_one_shot_result() {
-    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut random = StdRng::seed_from_u64(1);
     for (index, layer) in layers().iter().enumerate() {
-        for case in 0..12 {
+        for case in 0..4 {
             let config = KvCacheConfig::new(300).with_evict(case % 2 == 0);
-            let mut cache = new(layer, DType::F32, &config);
-            let count = random.random_range(1..4);
-            let sequences: Vec<(SequenceId, Tokens)> = (0..count)
-                .map(|seed| {
-                    let tokens = random.random_range(1..300);
-                    (cache.add(), Tokens::new(layer, tokens, 10 * case + seed))
-                })
-                .collect();
-            let mut outs: Vec<Vec<Tensor<4>>> = sequences.iter().map(|_| vec![]).collect();
-            let mut done = vec![0; sequences.len()];
-            while (0..sequences.len()).any(|of| done[of] < sequences[of].1.len()) {
-                let (mut parts, mut owners) = (vec![], vec![]);
-                for (of, (id, tokens)) in sequences.iter().enumerate() {
-                    let left = tokens.len() - done[of];
-                    let longest = [1, 4, 16, 17, 60, 300][random.random_range(0..6)];
-                    let len = random.random_range(0..=longest.min(left));
-                    if len > 0 {
-                        parts.push((*id, tokens.part(done[of], len)));
-                        owners.push(of);
-                        done[of] += len;
-                    }
-                }
-                if !parts.is_empty() {
-                    for (of, out) in owners.into_iter().zip(step(&mut cache, parts)) {
-                        outs[of].push(out);
-                    }
-                }
+            let distance = batch_distance(layer, &config, &mut random);
+            assert!(distance < 2e-5, "layer {index}, case {case}: {distance:e}");
+        }
+    }
+}
+
+/// How far what random steps of a random batch give is from the one-shot results.
+pub fn batch_distance(layer: &CacheLayer, config: &KvCacheConfig, random: &mut StdRng) -> f64 {
+    let mut cache = new(layer, DType::F32, config);
+    let count = random.random_range(1..4);
+    let sequences: Vec<(SequenceId, Tokens)> = (0..count)
+        .map(|_| {
+            let tokens = random.random_range(1..config.max_tokens);
+            (
+                cache.add(),
+                Tokens::new(layer, tokens, random.random_range(0..1 << 40)),
+            )
+        })
+        .collect();
+    let mut outs: Vec<Vec<Tensor<4>>> = sequences.iter().map(|_| vec![]).collect();
+    let mut done = vec![0; sequences.len()];
+    while (0..sequences.len()).any(|of| done[of] < sequences[of].1.len()) {
+        let (mut parts, mut owners) = (vec![], vec![]);
+        for (of, (id, tokens)) in sequences.iter().enumerate() {
+            let left = tokens.len() - done[of];
+            let longest = [1, 4, 16, 17, 60, 300][random.random_range(0..6)];
+            let len = random.random_range(0..=left.min(longest));
+            if len > 0 {
+                parts.push((*id, tokens.part(done[of], len)));
+                owners.push(of);
+                done[of] += len;
             }
-            for ((_, tokens), outs) in sequences.iter().zip(outs) {
-                let expected = tokens.at_once(layer);
-                let distance = distance(Tensor::cat(outs, 1), expected);
-                assert!(distance < 2e-5, "layer {index}, case {case}: {distance:e}");
+        }
+        if !parts.is_empty() {
+            for (of, out) in owners.into_iter().zip(step(&mut cache, parts)) {
+                outs[of].push(out);
             }
         }
     }
+    let distances = sequences.iter().zip(outs);
+    distances
+        .map(|((_, tokens), outs)| distance(Tensor::cat(outs, 1), tokens.at_once(layer)))
+        .fold(0.0, f64::max)
 }
 
 /// The tokens of a step do not reach other sequences of it, and a cache that keeps everything gives the same bits.

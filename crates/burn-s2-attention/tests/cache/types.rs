@@ -49,3 +49,15 @@ fn bf16_is_near_f64_of_the_same_weights() {
     let error = norm(logits.cast(DType::F64) - exact.clone()) / norm(exact);
     assert!(error > 1e-3 && error < 2e-2, "{error:e}");
 }
+
+/// Also the rotations are in f64.
+#[test]
+fn an_f64_model_loses_nothing() {
+    let model = cast(model(config(), &crate::device()), DType::F64);
+    let text = texts(1).remove(0);
+    let mut cache = cache(&model);
+    let logits = chunked(&model, &mut cache, &text, &[50, 20, 1]);
+    assert_eq!(logits.dtype(), DType::F64);
+    let distance = distance(logits, model.forward(text));
+    assert!(distance < 1e-12, "{distance:e}");
+}
