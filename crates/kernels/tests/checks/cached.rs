@@ -12,53 +12,43 @@ use s2_attention_kernels::cache::{
     StepKind, TableLayout,
 };
 use s2_attention_kernels::cube::{CacheSide, CubeDecode};
-use s2_attention_kernels::{AttentionProblem, AttentionShape, SequenceSpan};
 use s2_attention_pattern::Pattern;
 
 use super::engine::{Engine, Placed};
 use super::ensure;
-use super::storage::Storage;
-use super::support::{Results, Tensors};
-use super::worst::Expected;
+use super::support::cache::swap_axes;
 
 /// Rows behind those of a step that no item owns.
 const NOBODYS: usize = 3;
 
 /// A sequence: its keys and values, `[tokens, kv_heads, width]`.
 #[derive(Clone)]
-struct History {
+pub(super) struct History {
     id: SequenceId,
-    sides: [Vec<f32>; 2],
+    pub(super) sides: [Vec<f32>; 2],
 }
 
 /// The cache of a layer.
 #[derive(Clone)]
 pub struct Layer {
-    engine: Engine,
+    pub(super) engine: Engine,
     pub pattern: Pattern,
     /// Of keys and of values.
     pub dims: [usize; 2],
-    scale: Option<f64>,
+    pub(super) scale: Option<f64>,
     tables: Arc<std::sync::Mutex<BlockTables>>,
-    sequences: Vec<History>,
+    pub(super) sequences: Vec<History>,
     /// What the pools hold, and NaN in every page that holds nothing.
-    pools: [Vec<f32>; 2],
+    pub(super) pools: [Vec<f32>; 2],
     pages: usize,
 }
 
 /// New tokens of some sequences, with their rows of `q`, `k` and `v`: `[rows, heads, width]`.
 pub struct NewTokens {
     pub step: cache::Step,
-    rows: usize,
-    q: Vec<f32>,
+    pub(super) rows: usize,
+    pub(super) q: Vec<f32>,
     sides: [Vec<f32>; 2],
-}
-
-/// What decode gave: `out [heads, rows, value_dim]` and `lse [rows, heads]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decoded {
-    pub out: Vec<f64>,
-    pub lse: Vec<f64>,
 }
 
 impl Layer {
@@ -99,7 +89,7 @@ impl Layer {
         })
     }
 
-    fn heads(&self) -> [usize; 2] {
+    pub(super) fn heads(&self) -> [usize; 2] {
         [self.pattern.num_heads(), self.pattern.num_kv_heads()]
     }
 
@@ -175,7 +165,11 @@ impl Layer {
     }
 
     /// The call of some items of a step.
-    fn call(&self, new: &NewTokens, items: &[usize]) -> Result<(CubeDecode, Handle), String> {
+    pub(super) fn call(
+        &self,
+        new: &NewTokens,
+        items: &[usize],
+    ) -> Result<(CubeDecode, Handle), String> {
         let [heads, kv_heads] = self.heads();
         let layout = new.step.layout_of(items.len());
         let shape = CacheShape {
@@ -198,12 +192,12 @@ impl Layer {
     }
 
     /// `values [rows, heads, width]` as a tensor of the engine's layout.
-    fn place(&self, values: &[f32], heads: usize, width: usize) -> Placed {
+    pub(super) fn place(&self, values: &[f32], heads: usize, width: usize) -> Placed {
         let axes = [1, heads, values.len() / heads / width, width];
         self.engine.place(&by_head(values, heads, width), axes)
     }
 
-    fn upload(&self, pool: &[f32]) -> Handle {
+    pub(super) fn upload(&self, pool: &[f32]) -> Handle {
         self.engine
             .client
             .create_from_slice(&self.engine.storage.bytes(pool))
@@ -281,163 +275,6 @@ impl Layer {
         Ok(prefills.len())
     }
 
-    /// Decodes the items of a few new tokens, with NaN in the pages of blocks that none of their rows attends; nothing where there
-    /// are no such items.
-    ///
-    /// # Errors
-    /// Launches that fail, and rows that are written though they are nobody's.
-    pub fn decode(&self, new: &NewTokens, launches: usize) -> Result<Option<Decoded>, String> {
-        let items = new.step.items_of(StepKind::Decode);
-        if items.is_empty() {
-            return Ok(None);
-        }
-        let pools = self.poisoned(new, &items);
-        self.decode_with(new, &items, &pools, launches).map(Some)
-    }
-
-    fn decode_with(
-        &self,
-        new: &NewTokens,
-        items: &[usize],
-        pools: &[Vec<f32>; 2],
-        launches: usize,
-    ) -> Result<Decoded, String> {
-        let heads = self.heads()[0];
-        let (call, words) = self.call(new, items)?;
-        self.engine
-            .count(format!("decode {}", call.choice().engine));
-        let q = self.place(&new.q, heads, self.dims[0]);
-        let [k, v] = [0, 1].map(|side| self.upload(&pools[side]));
-        let mut first = None;
-        for launch in 0..launches {
-            let out = self.engine.unwritten([1, heads, new.rows, self.dims[1]]);
-            let lse = self.engine.floats(&vec![f32::NAN; new.rows * heads]);
-            call.decode(&q.tensor, &k, &v, &words, &out.tensor, &lse)
-                .map_err(|error| error.to_string())?;
-            let decoded = Decoded {
-                out: self.engine.read(&out.tensor.handle, 0, out.axes)?,
-                lse: self.engine.read_all(&lse, Storage::F32)?,
-            };
-            let bits = |decoded: &Decoded| -> Vec<u64> {
-                let all = decoded.out.iter().chain(&decoded.lse);
-                all.map(|x| x.to_bits()).collect()
-            };
-            match &first {
-                None => first = Some(decoded),
-                Some(first) => ensure(bits(first) == bits(&decoded), || {
-                    format!("launch {launch} has other bits than the first")
-                })?,
-            }
-        }
-        let decoded = first.ok_or("no launch")?;
-        let mut owned = vec![false; new.rows];
-        for item in items.iter().map(|item| new.step.items()[*item]) {
-            owned[item.q_row..item.q_row + item.q_len].fill(true);
-        }
-        for row in (0..new.rows).filter(|row| !owned[*row]) {
-            let nobodys = (0..heads).all(|head| {
-                let at = (head * new.rows + row) * self.dims[1];
-                let out = &decoded.out[at..at + self.dims[1]];
-                out.iter().all(|x| x.is_nan()) && decoded.lse[row * heads + head].is_nan()
-            });
-            ensure(nobodys, || {
-                format!("row {row} is written, which no item owns")
-            })?;
-        }
-        Ok(decoded)
-    }
-
-    /// The pools with NaN in every page that is not listed, and in those of blocks that no row attends.
-    fn poisoned(&self, new: &NewTokens, items: &[usize]) -> [Vec<f32>; 2] {
-        let (kv_heads, block) = (self.heads()[1], self.pattern.block_size());
-        let mut read = HashSet::new();
-        for &number in items {
-            let item = new.step.items()[number];
-            for kv_head in 0..kv_heads {
-                let entries = entries(new, number, kv_head);
-                let attended = entries.filter(|(j, _)| {
-                    let heads = self.pattern.heads().query_heads(kv_head);
-                    heads.into_iter().any(|head| {
-                        let mut queries = item.kv_len - item.q_len..item.kv_len;
-                        queries.any(|query| {
-                            *j <= query / block && self.pattern.attends(head, query / block, *j)
-                        })
-                    })
-                });
-                read.extend(attended.map(|(_, page)| page));
-            }
-        }
-        let mut pools = self.pools.clone();
-        for (pool, width) in pools.iter_mut().zip(self.dims) {
-            for (page, values) in pool.chunks_exact_mut(block * width).enumerate() {
-                if !read.contains(&page) {
-                    values.fill(f32::NAN);
-                }
-            }
-        }
-        pools
-    }
-
-    /// What attention of an item to all tokens of its sequence gives.
-    pub fn expected(&self, new: &NewTokens, number: usize, pattern: &Pattern) -> Option<Expected> {
-        let [heads, kv_heads] = self.heads();
-        let item = new.step.items()[number];
-        if item.q_len == 0 {
-            return None;
-        }
-        let shape = AttentionShape {
-            batch: 1,
-            num_heads: heads,
-            num_kv_heads: kv_heads,
-            seq_q: item.q_len,
-            seq_kv: item.kv_len,
-            head_dim: self.dims[0],
-            value_dim: self.dims[1],
-        };
-        let span = SequenceSpan {
-            q_start: item.kv_len - item.q_len,
-            q_len: item.q_len,
-            kv_start: 0,
-            kv_len: item.kv_len,
-        };
-        let problem = AttentionProblem::new(shape, pattern, self.scale, Some(vec![span])).ok()?;
-        let [d, dv] = self.dims;
-        let q = &new.q[item.q_row * heads * d..][..item.q_len * heads * d];
-        let history = &self.sequences[number].sides;
-        let tensors = Tensors {
-            q: by_head(q, heads, d),
-            k: by_head(&history[0], kv_heads, d),
-            v: by_head(&history[1], kv_heads, dv),
-            d_out: vec![0.0; heads * item.q_len * dv],
-            d_lse: None,
-        };
-        Some(Expected::new(&problem, &tensors, self.engine.storage))
-    }
-
-    /// What decode gave of an item, beside which gradients are those that are expected.
-    pub fn of_item(
-        &self,
-        new: &NewTokens,
-        number: usize,
-        decoded: &Decoded,
-        expected: &Expected,
-    ) -> Results {
-        let (heads, dv) = (self.heads()[0], self.dims[1]);
-        let item = new.step.items()[number];
-        let rows = item.q_row..item.q_row + item.q_len;
-        let of_heads = (0..heads).flat_map(|head| rows.clone().map(move |row| (head, row)));
-        Results {
-            out: (of_heads.clone())
-                .flat_map(|(head, row)| &decoded.out[(head * new.rows + row) * dv..][..dv])
-                .copied()
-                .collect(),
-            lse: of_heads
-                .map(|(head, row)| decoded.lse[row * heads + head])
-                .collect(),
-            ..expected.results.clone()
-        }
-    }
-
     /// Ends a step: pages that it frees hold nothing.
     pub fn commit(&mut self, new: &NewTokens) -> Result<(), String> {
         self.lock().commit(&new.step);
@@ -472,7 +309,7 @@ fn is_new(item: &StepItem, position: usize) -> bool {
 }
 
 /// Blocks and pages of a list of the whole table.
-fn entries(
+pub(super) fn entries(
     new: &NewTokens,
     item: usize,
     kv_head: usize,
@@ -486,12 +323,8 @@ fn entries(
 }
 
 /// `[rows, heads, width]` as `[heads, rows, width]`.
-pub fn by_head(values: &[f32], heads: usize, width: usize) -> Vec<f32> {
-    let rows = values.len() / heads / width;
-    let of = |at: usize| &values[(at % rows * heads + at / rows) * width..][..width];
-    (0..rows * heads)
-        .flat_map(|at| of(at).iter().copied())
-        .collect()
+pub(super) fn by_head(values: &[f32], heads: usize, width: usize) -> Vec<f32> {
+    swap_axes(values, [values.len() / heads / width, heads, width])
 }
 
 /// Holds what was read to what was expected, bit for bit but for NaNs.

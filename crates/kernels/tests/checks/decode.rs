@@ -4,11 +4,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use s2_attention_pattern::{Pattern, PatternConfig};
 
-use super::cached::{Decoded, Layer, NewTokens};
+use super::cached::{Layer, NewTokens};
+use super::cached_decode::Decoded;
 use super::engine::Engine;
 use super::storage::{Layout, Storage};
+use super::support::cache::causal_pattern;
 use super::support::golden::Golden;
-use super::support::random::{CLASSES, Class, STD, pattern};
+use super::support::random::{CLASSES, Class, STD};
 use super::worst::Worst;
 use super::{Effort, ensure, in_types};
 
@@ -177,18 +179,6 @@ fn chunk(rng: &mut StdRng) -> usize {
     }
 }
 
-/// A pattern that a cache takes.
-fn causal_pattern(rng: &mut StdRng, class: Class) -> Pattern {
-    loop {
-        let config = pattern(rng, class.block, MOST_TOKENS.div_ceil(class.block));
-        if let Ok(pattern) = config.build()
-            && pattern.is_causal()
-        {
-            return pattern;
-        }
-    }
-}
-
 fn random_run(
     engine: &Engine,
     class: Class,
@@ -198,7 +188,7 @@ fn random_run(
     seen: &mut Seen,
 ) -> Result<(), String> {
     let rng = &mut StdRng::seed_from_u64(3_000_000 + seed);
-    let pattern = causal_pattern(rng, class);
+    let pattern = causal_pattern(rng, class.block, MOST_TOKENS.div_ceil(class.block));
     let sequences = rng.random_range(1..=3);
     let scale = (rng.random_bool(0.3)).then(|| -0.7 / (class.head_dim as f64).sqrt());
     let dims = [class.head_dim, class.value_dim];

@@ -8,6 +8,7 @@ pub mod support;
 
 pub mod blocks;
 pub mod cached;
+pub mod cached_decode;
 pub mod decode;
 pub mod edges;
 pub mod engine;

@@ -9,18 +9,16 @@ use cubecl::server::Handle;
 
 use super::launch;
 use super::plan::{DecodeChoice, choose, config, needs};
+use super::prepare::{check_problem, index_words};
 use crate::cache::{CacheProblem, PoolShape};
 use crate::cube::cache::{CacheSide, lanes};
 use crate::cube::checks::{
-    check_apart, check_dims, check_dtype, check_len, check_needs, check_offset, check_tensor,
-    max_index_words,
+    check_apart, check_dtype, check_len, check_needs, check_offset, check_tensor,
 };
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
 use crate::cube::first_launch::launched;
-use crate::cube::index::{TooManyWords, push_bands, push_heads};
 use crate::cube::select::{Engine, say};
-use crate::cube::table::{BlockGrid, push_mask, takes_tables};
 use crate::cube::tensors::DeviceTensor;
 use crate::cube::{mma, unit};
 
@@ -283,70 +281,5 @@ impl CubeDecode {
             self.problem.layout().len(),
             size_of::<i32>(),
         )
-    }
-}
-
-fn check_problem(problem: &CacheProblem) -> Result<(), CubeError> {
-    let shape = problem.shape();
-    check_dims(shape.head_dim, shape.value_dim)?;
-    problem.f32_scale().map_err(|_| CubeError::Scale {
-        seen: format!("{:e}", problem.scale()),
-    })?;
-    // Kernels count rows of the pool, words of the table and rows of all heads with 32 bits and a sign.
-    let counted = [
-        (
-            "tokens of the pool",
-            shape.pages.saturating_mul(problem.pattern().block_size()),
-        ),
-        ("words of the table", problem.layout().len()),
-        (
-            "rows of all query heads",
-            shape.rows.saturating_mul(shape.num_heads),
-        ),
-        // Those of the cache's kernels.
-        (
-            "elements of new rows",
-            (shape.rows.saturating_mul(shape.num_kv_heads))
-                .saturating_mul(shape.head_dim.max(shape.value_dim)),
-        ),
-    ];
-    counted
-        .into_iter()
-        .try_for_each(|(what, seen)| check_count(what, seen))
-}
-
-/// Whether kernels can count so many.
-pub(super) fn check_count(what: &'static str, seen: usize) -> Result<(), CubeError> {
-    let accepted = i32::MAX as usize;
-    if seen > accepted {
-        return Err(CubeError::Count {
-            what,
-            seen,
-            accepted,
-        });
-    }
-    Ok(())
-}
-
-/// The place of each query head's row record, then the records: see [`index`](crate::cube::index).
-fn index_words(client: &Client, problem: &CacheProblem) -> Result<Vec<i32>, CubeError> {
-    let (pattern, most) = (problem.pattern(), max_index_words(client));
-    let mut words = vec![0; pattern.num_heads()];
-    let (queries, keys) = pattern.max_blocks().unwrap_or_default();
-    let blocks = BlockGrid { queries, keys };
-    let pushed = push_heads(&mut words, 0, pattern, most, |words, schedule| {
-        if takes_tables(pattern) {
-            push_mask(words, schedule, [0; 2], blocks, most)
-        } else {
-            Ok(push_bands(words, schedule))
-        }
-    });
-    match pushed {
-        Ok(()) => Ok(words),
-        Err(TooManyWords(seen)) => Err(CubeError::Index {
-            device: client.name().to_owned(),
-            seen: seen * size_of::<i32>(),
-            accepted: most * size_of::<i32>(),
-        }),
     }
 }

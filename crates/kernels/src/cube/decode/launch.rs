@@ -6,9 +6,9 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 
 use super::call::CubeDecode;
-use super::call::check_count;
 use super::combine;
 use super::plan::{record_bytes, record_rows, units};
+use super::prepare::check_count;
 use super::table::Sections;
 use crate::cache::{MAX_DECODE_TOKENS, PoolShape};
 use crate::cube::cache::{UNITS, read, write};
