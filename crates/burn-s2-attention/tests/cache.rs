@@ -3,7 +3,6 @@
 #![cfg(feature = "flex")]
 
 #[path = "../../kernels/tests/support/mod.rs"]
-#[allow(dead_code)]
 mod support;
 
 use burn::tensor::Device;
