@@ -295,6 +295,43 @@ fn rows_of_no_sequence_change_nothing() {
     }
 }
 
+/// A sequence that has ended keeps its place in the table without a token, so that a batch needs no other buffers: the rows of
+/// the others follow each other, and rows at the end are nobody's.
+#[test]
+fn ended_sequences_keep_their_place() {
+    let layer = &layers()[0];
+    let texts = [14, 15, 16].map(|seed| Tokens::new(layer, 80, seed));
+    let expected = texts.each_ref().map(|text| text.at_once(layer));
+    let config = KvCacheConfig::new(80).with_reserve(Some(3));
+    let mut cache = new(layer, DType::F32, &config);
+    let ids = [(); 3].map(|()| cache.add());
+    let prompts = ids.into_iter().zip(&texts);
+    step(
+        &mut cache,
+        prompts.map(|(id, text)| (id, text.part(0, 50))).collect(),
+    );
+    for position in 50..80 {
+        let ended = |text: usize| position >= [80, 60, 70][text];
+        let appends = [0, 1, 2].map(|text| Append {
+            sequence: ids[text],
+            tokens: usize::from(!ended(text)),
+        });
+        let begun = cache.begin(&appends);
+        let live: Vec<usize> = (0..3).filter(|text| !ended(*text)).collect();
+        let rows = (0..3).map(|row| texts[*live.get(row).unwrap_or(&0)].part(position, 1));
+        let Tokens { q, k, v } = Tokens::cat(rows.collect());
+        let out = cache.attend(0, q, k, v);
+        cache.commit();
+        assert_eq!((out.dims()[1], begun.rows()), (3, live.len()));
+        for (row, text) in live.into_iter().enumerate() {
+            let expected = expected[text].clone().narrow(1, position, 1);
+            assert_close(out.clone().narrow(1, row, 1), expected, 2e-5);
+        }
+    }
+    let tokens = ids.map(|id| cache.tokens(id).unwrap());
+    assert_eq!(tokens, [80, 60, 70]);
+}
+
 /// A step that is carried out again gives the same, as a captured step that is replayed does.
 #[test]
 fn a_step_can_be_repeated() {
