@@ -11,7 +11,7 @@ use crate::harness::Effort;
 use crate::peers::{Outcome as PeerOutcome, Script};
 use crate::problems::Problem;
 use crate::providers::{Matmul, Provider, Rig};
-use crate::record::{Backend, Pass, Row};
+use crate::record::{Backend, Pass, Record, Row};
 use crate::session::Session;
 
 /// Options of `bench`.

@@ -7,6 +7,7 @@
 //! | [`problems`] | an attention problem and its name |
 //! | [`catalogue`] | the catalogue: problems in sets |
 //! | [`record`] | the result row, one line of JSON for each measured point |
+//! | [`cache_record`] | the same for the memory of a cache at each length |
 //! | [`summary`] | what follows from the rows of one run: speed-ups and shares |
 //! | `machine` | device, commit and versions that rows name |
 //! | `harness` | warm-up, median of many runs |
@@ -17,6 +18,7 @@
 //! | `providers` | who is timed, and on what |
 //! | `session` | the rows of a run as they come |
 //! | `bench` | the `bench` command: problems x providers x passes |
+//! | `cache` | the `cache` command: what the cache of a long generation takes |
 //! | `gpu` | the GPU kernels without Burn: inputs, launches, device time, memory |
 //! | `kernels` | the `kernels` command: times the GPU kernels and leaves no rows |
 //! | `decode` | the `decode` command: times one new token of each sequence against a cache |
@@ -28,6 +30,9 @@
 
 #[cfg(any(feature = "timing", feature = "kernels"))]
 pub mod bench;
+#[cfg(feature = "timing")]
+pub mod cache;
+pub mod cache_record;
 pub mod catalogue;
 #[cfg(feature = "check")]
 pub mod check;
@@ -68,4 +73,6 @@ mod documents {
     struct Patterns;
     #[doc = include_str!("../../docs/training.md")]
     struct Training;
+    #[doc = include_str!("../../docs/generation.md")]
+    struct Generation;
 }

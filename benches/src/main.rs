@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 #[cfg(any(feature = "timing", feature = "kernels"))]
 use s2_bench::bench::{self, BenchArgs};
+#[cfg(feature = "timing")]
+use s2_bench::cache::{self, CacheArgs};
 use s2_bench::catalogue::{self, SETS};
 #[cfg(feature = "check")]
 use s2_bench::check::{self, CheckArgs};
@@ -31,6 +33,9 @@ enum Command {
     /// Time problems and print how they compare.
     #[cfg(any(feature = "timing", feature = "kernels"))]
     Bench(BenchArgs),
+    /// Let a small model write a long text, and note what its cache takes.
+    #[cfg(feature = "timing")]
+    Cache(CacheArgs),
     /// Hold the GPU kernels to their tests on this machine's device.
     #[cfg(feature = "check")]
     Check(CheckArgs),
@@ -71,6 +76,19 @@ fn main() -> anyhow::Result<ExitCode> {
                 outcome.id,
                 outcome.path.display()
             );
+        }
+        #[cfg(feature = "timing")]
+        Command::Cache(args) => {
+            let (rows, path) = cache::run(&args)?;
+            if let Some(last) = rows.last() {
+                println!("{last}");
+                println!(
+                    "{} rows of run {} added to {}",
+                    rows.len(),
+                    last.run,
+                    path.display()
+                );
+            }
         }
         #[cfg(feature = "check")]
         Command::Check(args) => {

@@ -10,7 +10,50 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
+
+/// What a results file holds, one line of JSON each.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Shared by all that one command found on one machine.
+    fn run(&self) -> &str;
+
+    /// The records of a file; empty lines are skipped.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a line that is no such record.
+    fn read(path: &Path) -> Result<Vec<Self>, RecordError> {
+        let text = fs::read_to_string(path).map_err(|source| file_error(path, source))?;
+        let lines = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty());
+        lines
+            .map(|(index, line)| {
+                serde_json::from_str(line).map_err(|source| RecordError::Line {
+                    path: path.to_owned(),
+                    line: index + 1,
+                    source,
+                })
+            })
+            .collect()
+    }
+
+    /// Adds the record to a file, which is created with its folder where it is missing.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    fn append(&self, path: &Path) -> Result<(), RecordError> {
+        let write = || {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+            writeln!(file, "{}", serde_json::to_string(self)?)
+        };
+        write().map_err(|source| file_error(path, source))
+    }
+}
 
 /// One measured point.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -209,41 +252,11 @@ impl Row {
     pub fn is_dense(&self) -> bool {
         self.block.is_none() && self.density == 1.0
     }
+}
 
-    /// The rows of a results file; empty lines are skipped.
-    ///
-    /// # Errors
-    /// A file that cannot be read, or a line that is not a row.
-    pub fn read(path: &Path) -> Result<Vec<Row>, RecordError> {
-        let text = fs::read_to_string(path).map_err(|source| file_error(path, source))?;
-        let lines = text
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| !line.trim().is_empty());
-        lines
-            .map(|(index, line)| {
-                serde_json::from_str(line).map_err(|source| RecordError::Line {
-                    path: path.to_owned(),
-                    line: index + 1,
-                    source,
-                })
-            })
-            .collect()
-    }
-
-    /// Adds the row to a results file, which is created with its folder where it is missing.
-    ///
-    /// # Errors
-    /// A file that cannot be written.
-    pub fn append(&self, path: &Path) -> Result<(), RecordError> {
-        let write = || {
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-            writeln!(file, "{}", serde_json::to_string(self)?)
-        };
-        write().map_err(|source| file_error(path, source))
+impl Record for Row {
+    fn run(&self) -> &str {
+        &self.run
     }
 }
 

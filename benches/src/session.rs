@@ -9,7 +9,7 @@ use crate::harness::Timing;
 use crate::machine::Machine;
 use crate::problems::{Problem, Shape};
 use crate::providers::{Matmul, Measured, Provider};
-use crate::record::{Backend, Pass, Row};
+use crate::record::{Backend, Pass, Record, Row};
 
 /// A run on one machine, and its rows so far.
 pub struct Session {

@@ -2,7 +2,8 @@
 
 use std::process::{Command, Output};
 
-use s2_bench::record::{Pass, Row};
+use s2_bench::cache_record::CacheRow;
+use s2_bench::record::{Pass, Record, Row};
 use s2_bench::summary::{BURN_ATTENTION, BURN_MATMUL, S2_ATTENTION};
 
 fn s2_bench(arguments: &[&str]) -> Output {
@@ -78,6 +79,46 @@ fn a_run_leaves_rows_of_every_provider_and_pass() {
         screen.contains("speed-up") && screen.contains("b1_h8_s512_d64_f32_blk64_l4_v8"),
         "{screen}"
     );
+}
+
+#[test]
+fn the_cache_of_a_generation_leaves_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().to_str().unwrap();
+    let options = [
+        "--tokens",
+        "300",
+        "--points",
+        "6",
+        "--stride",
+        "4",
+        "--results",
+        results,
+    ];
+    let output = s2_bench(&[&["cache"][..], &options].concat());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    let screen = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        screen.contains("300 tokens") && screen.contains("6 rows"),
+        "{screen}"
+    );
+    let run_folder = std::fs::read_dir(folder.path()).unwrap().next().unwrap();
+    let rows = CacheRow::read(&run_folder.unwrap().path().join("cache.jsonl")).unwrap();
+    let tokens: Vec<usize> = rows.iter().map(|row| row.tokens).collect();
+    assert_eq!(tokens, [50, 100, 150, 200, 250, 300]);
+    for row in &rows {
+        assert_eq!(row.memory_bytes, row.predicted_bytes);
+        // The law has parts of pages: less than one in each of the 2 layers' 4 lists.
+        let page = 2 * 16 * 16 * 4;
+        let from_law = row.memory_bytes as f64 - row.law_bytes(row.tokens as f64);
+        assert!(from_law.abs() < (8 * page) as f64, "{row:?}");
+    }
+    let last = &rows[5];
+    assert!(2 * last.memory_bytes < last.full_bytes && last.seconds > 0.0);
+
+    let output = s2_bench(&["cache", "--points", "0", "--results", results]);
+    assert!(!output.status.success());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #[path = "common/device.rs"]
 mod device;
 
-use s2_bench::record::{Backend, Engine, Pass, Row};
+use s2_bench::record::{Backend, Engine, Pass, Record, Row};
 use s2_bench::summary::S2_ATTENTION;
 
 use device::{s2_bench, stderr};

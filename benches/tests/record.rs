@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::sparse;
-use s2_bench::record::{RecordError, Row};
+use s2_bench::record::{Record, RecordError, Row};
 use serde_json::{Value, json};
 
 fn as_json() -> Value {

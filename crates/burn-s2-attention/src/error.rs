@@ -2,6 +2,7 @@
 
 use burn::tensor::DType;
 use s2_attention_kernels::ProblemError;
+use s2_attention_kernels::cache::CacheError;
 use thiserror::Error;
 
 /// A call that cannot be honoured. Every message names the values seen and what would be accepted.
@@ -59,6 +60,34 @@ pub enum S2AttentionError {
     UnsupportedDevice {
         /// The device of the tensors.
         device: String,
+    },
+    /// A cache, or a step of it, cannot be had.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A cache of nothing.
+    #[error("the cache was given no layers; it needs at least one")]
+    NoLayers,
+    /// A layer that the cache does not have.
+    #[error("layer {seen} is not in the cache; it was made for layers below {accepted}")]
+    Layer {
+        /// The layer given.
+        seen: usize,
+        /// The number of layers.
+        accepted: usize,
+    },
+    /// Tokens that no step made room for.
+    #[error("the cache has no open step; begin one with the new tokens of each sequence")]
+    NoStep,
+    /// A step in another.
+    #[error("the last step of the cache is not committed; commit it before the next one begins")]
+    OpenStep,
+    /// A cache that reserved its pages has no more.
+    #[error(
+        "the cache reserved pages for {accepted} sequences and has them all; remove one, or reserve more"
+    )]
+    ReservedSequences {
+        /// The sequences reserved.
+        accepted: usize,
     },
     /// `combine` needs something to combine.
     #[error("combine was given no parts; it needs at least one (out, lse) pair")]

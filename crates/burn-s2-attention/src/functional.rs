@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Device, Tensor};
+use s2_attention_kernels::cache::CacheProblem;
 use s2_attention_kernels::{AttentionProblem, AttentionShape, ProblemError};
 use s2_attention_pattern::Pattern;
 
@@ -113,7 +114,7 @@ pub(crate) fn checked_call(
         layout.sizes(k.dims()),
         layout.sizes(v.dims()),
     )?;
-    check_dtypes([("q", q.dtype()), ("k", k.dtype()), ("v", v.dtype())])?;
+    check_dtypes(&[("q", q.dtype()), ("k", k.dtype()), ("v", v.dtype())])?;
     same_device(&[("q", q.device()), ("k", k.device()), ("v", v.device())])?;
     let problem = problem(shape)?;
     if q.dtype() != DType::F64 {
@@ -167,20 +168,23 @@ fn attention_shape(
     })
 }
 
-fn check_dtypes(tensors: [(&'static str, DType); 3]) -> Result<(), S2AttentionError> {
-    let (_, first) = tensors[0];
+/// Whether all have the dtype of the first, and that is one that is computed in.
+pub(crate) fn check_dtypes(tensors: &[(&'static str, DType)]) -> Result<(), S2AttentionError> {
+    let Some(&(name, first)) = tensors.first() else {
+        return Ok(());
+    };
     if !DTYPES.contains(&first) {
         return Err(S2AttentionError::DType {
-            tensor: tensors[0].0,
+            tensor: name,
             seen: first,
             accepted: format!("{DTYPES:?}"),
         });
     }
-    match tensors.into_iter().find(|(_, dtype)| *dtype != first) {
-        Some((tensor, seen)) => Err(S2AttentionError::DType {
+    match tensors.iter().find(|(_, dtype)| *dtype != first) {
+        Some(&(tensor, seen)) => Err(S2AttentionError::DType {
             tensor,
             seen,
-            accepted: format!("{first:?}, the dtype of q"),
+            accepted: format!("{first:?}, the dtype of {name}"),
         }),
         None => Ok(()),
     }
@@ -204,7 +208,29 @@ fn check_backend(q: &Tensor<4>, problem: &Arc<AttentionProblem>) -> Result<(), S
     }
 }
 
-fn same_device(tensors: &[(&'static str, Device)]) -> Result<(), S2AttentionError> {
+/// Whether a cache can be on the device, and decode such a call.
+pub(crate) fn check_cache_backend(
+    device: &Device,
+    dtype: DType,
+    problem: CacheProblem,
+) -> Result<(), S2AttentionError> {
+    #[cfg(not(feature = "cubecl"))]
+    let _ = (dtype, problem);
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => Ok(()),
+        #[cfg(feature = "cubecl")]
+        DispatchDevice::Cube(device) => {
+            crate::backends::cubecl::check_cache(device, problem, dtype).map_err(Into::into)
+        }
+        #[allow(unreachable_patterns)]
+        device => Err(S2AttentionError::UnsupportedDevice {
+            device: format!("{device:?}"),
+        }),
+    }
+}
+
+pub(crate) fn same_device(tensors: &[(&'static str, Device)]) -> Result<(), S2AttentionError> {
     let Some((first_name, first)) = tensors.first() else {
         return Ok(());
     };

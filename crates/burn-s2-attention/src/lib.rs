@@ -11,7 +11,8 @@
 //! | [`functional`] | the operation on tensors: [`s2_attention`], [`s2_attention_with_lse`], [`combine`] |
 //! | [`packed`] | the operation on documents of different lengths without padding: [`s2_attention_packed`] |
 //! | [`module`] | [`module::S2Attention`] and the other layers of a transformer |
-//! | [`model`] | [`model::HybridTransformer`]: a language model of sparse and dense layers |
+//! | [`model`] | [`model::HybridTransformer`]: a language model of sparse and dense layers, and writing with it |
+//! | [`cache`] | [`cache::KvCache`]: keys and values of earlier tokens, those that later ones attend |
 //! | [`ops`] | the backend extension trait |
 //!
 //! Patterns come from [`s2_attention_pattern`], whose types are re-exported here.
@@ -20,9 +21,11 @@
 //! |---|---|
 //! | `autodiff` (default) | gradients |
 //! | `flex` | Burn's pure Rust CPU backend, with a fused multi-threaded kernel |
-//! | `wgpu`, `vulkan`, `metal`, `cuda`, `cuda-cpp`, `rocm` | Burn's GPU backends; S2 attention has no kernels there yet and says so |
+//! | `wgpu`, `vulkan`, `metal`, `cuda`, `rocm` | Burn's GPU backends, with kernels in CubeCL |
+//! | `cuda-cpp` | `cuda` through NVRTC: adds what Hopper needs |
 
 mod backends;
+pub mod cache;
 pub mod error;
 pub mod functional;
 pub mod model;

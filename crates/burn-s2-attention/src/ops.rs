@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 #[cfg(feature = "cubecl")]
 use burn::backend::fusion::custom::TensorSpec;
-use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, backend_extension};
 #[cfg(feature = "cubecl")]
 use burn::tensor::DType;
 use s2_attention_kernels::AttentionProblem;
+use s2_attention_kernels::cache::{CacheProblem, PoolShape};
 use serde::{Deserialize, Serialize};
 
 /// The order of a tensor's axes.
@@ -56,7 +58,36 @@ pub struct WantedGradients {
     pub v: bool,
 }
 
-/// S2 attention on a backend. Users call [`s2_attention`](crate::s2_attention), which checks its inputs first.
+/// Which pages of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Keys, of `head_dim` elements.
+    Keys,
+    /// Values, of `value_dim` elements.
+    Values,
+}
+
+/// A checked call on the pages of a layer.
+#[derive(Debug, Clone)]
+pub struct PagesCall {
+    /// Sizes of the step and of the pages.
+    pub problem: Arc<CacheProblem>,
+    /// Keys or values.
+    pub side: Side,
+}
+
+impl PagesCall {
+    /// The sizes of the pages.
+    pub fn pool(&self) -> PoolShape {
+        match self.side {
+            Side::Keys => self.problem.key_pool(),
+            Side::Values => self.problem.value_pool(),
+        }
+    }
+}
+
+/// S2 attention on a backend. Users call [`s2_attention`](crate::s2_attention) and [`KvCache`](crate::cache::KvCache), which
+/// check their inputs first.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     Cube: cfg(feature = "cubecl"),
@@ -96,6 +127,48 @@ pub trait S2AttentionOps: Backend {
         call: AttentionCall,
         wanted: WantedGradients,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Returns `pages` with the new keys or values of a step in them, at the places that its table names; rows without a page
+    /// are skipped. Written in place where `pages` has no other owner.
+    ///
+    /// `pages` is `[pages, block, width]`, `rows` `[rows, kv_heads, width]` of the same dtype, `table` holds the
+    /// words of `call.problem.layout()`, i32. No gradients.
+    #[fusion(meta = pages_specs)]
+    fn s2_cache_write(
+        pages: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        call: PagesCall,
+    ) -> FloatTensor<Self>;
+
+    /// Returns the keys or values of an item of a step next to each other, `[1, kv_len, kv_heads, width]`: those before the step
+    /// from its pages, the new ones from `rows`. What blocks without a page hold is undefined: no query of the item attends
+    /// them. No gradients.
+    ///
+    /// Tensors as in [`s2_cache_write`](Self::s2_cache_write). `kv_len` is that of the item, in tokens.
+    #[fusion(meta = read_specs)]
+    fn s2_cache_read(
+        pages: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        call: PagesCall,
+        item: usize,
+        kv_len: usize,
+    ) -> FloatTensor<Self>;
+
+    /// Returns `out [rows, num_heads, value_dim]`, of the dtype of `q`, and `lse`, f32 `[rows, num_heads]`, of a few new tokens
+    /// of each item of a table over its pages. Rows of no item are undefined. No gradients.
+    ///
+    /// `q` is `[rows, num_heads, head_dim]`; `k_pages` and `v_pages` have its dtype, the sizes of `problem`, and already hold the
+    /// new keys and values.
+    #[fusion(meta = decode_specs)]
+    fn s2_decode(
+        q: FloatTensor<Self>,
+        k_pages: FloatTensor<Self>,
+        v_pages: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        problem: Arc<CacheProblem>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// Whether `out` of this dtype is kept with what rounding took from it.
@@ -156,4 +229,48 @@ fn backward_specs(
         TensorSpec::new(shape, like.dtype)
     };
     (spec(q, wanted.q), spec(k, wanted.k), spec(v, wanted.v))
+}
+
+#[cfg(feature = "cubecl")]
+fn pages_specs(
+    pages: &TensorSpec,
+    _rows: &TensorSpec,
+    _table: &TensorSpec,
+    _call: &PagesCall,
+) -> TensorSpec {
+    pages.clone()
+}
+
+#[cfg(feature = "cubecl")]
+fn read_specs(
+    pages: &TensorSpec,
+    _rows: &TensorSpec,
+    _table: &TensorSpec,
+    call: &PagesCall,
+    _item: &usize,
+    kv_len: &usize,
+) -> TensorSpec {
+    let shape = [
+        1,
+        *kv_len,
+        call.problem.shape().num_kv_heads,
+        call.pool().width,
+    ];
+    TensorSpec::new(shape.into(), pages.dtype)
+}
+
+#[cfg(feature = "cubecl")]
+fn decode_specs(
+    q: &TensorSpec,
+    _k_pages: &TensorSpec,
+    _v_pages: &TensorSpec,
+    _table: &TensorSpec,
+    problem: &Arc<CacheProblem>,
+) -> (TensorSpec, TensorSpec) {
+    let shape = problem.shape();
+    let lse = [shape.rows, shape.num_heads];
+    (
+        TensorSpec::new([lse[0], lse[1], shape.value_dim].into(), q.dtype),
+        TensorSpec::new(lse.into(), DType::F32),
+    )
 }

@@ -174,7 +174,7 @@ pub struct GenerateArgs {
     /// Bytes to write.
     #[arg(long, default_value_t = 400)]
     pub bytes: usize,
-    /// How bytes are drawn.
+    /// How bytes are read and drawn.
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Where the run is.
@@ -182,7 +182,7 @@ pub struct GenerateArgs {
     pub place: PlaceArgs,
 }
 
-/// How bytes are drawn.
+/// How bytes are read and drawn.
 #[derive(Debug, Args)]
 pub struct SamplingArgs {
     /// Below 1 likely bytes get likelier; 0 always takes the likeliest.
@@ -191,9 +191,15 @@ pub struct SamplingArgs {
     /// Draw among this many likeliest bytes.
     #[arg(long, default_value_t = Self::default().top_k)]
     pub top_k: usize,
+    /// Draw among the fewest bytes whose probabilities sum to this much; by default among all that --top-k leaves.
+    #[arg(long)]
+    pub top_p: Option<f64>,
     /// Seed of the draws.
     #[arg(long, default_value_t = Self::default().seed)]
     pub seed: u64,
+    /// Bytes of the prompt that are read at once.
+    #[arg(long, default_value_t = Self::default().prefill_chunk)]
+    pub prefill_chunk: usize,
 }
 
 impl Default for SamplingArgs {
@@ -201,7 +207,9 @@ impl Default for SamplingArgs {
         Self {
             temperature: 0.6,
             top_k: 40,
+            top_p: None,
             seed: 0,
+            prefill_chunk: 8192,
         }
     }
 }

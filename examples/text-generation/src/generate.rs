@@ -1,107 +1,131 @@
-//! Writing with a model: one byte at a time, drawn from what it predicts.
+//! Writing with a model: bytes as they come, and how fast they came.
 
-use std::io::Write;
+use std::{
+    fmt,
+    io::{self, Write},
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use burn_s2_attention::model::{CacheUse, GenerationConfig};
+use indicatif::HumanBytes;
 
 use crate::{cli::SamplingArgs, model::LanguageModel};
 
-/// Draws bytes from logits.
-pub struct Sampler {
-    temperature: f64,
-    top_k: usize,
-    rng: ChaCha8Rng,
+/// What was written, and what it took.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The text, without the prompt.
+    pub text: String,
+    /// Bytes of the prompt.
+    pub prompt_bytes: usize,
+    /// Bytes written.
+    pub bytes: usize,
+    /// Time until the first byte: that of the prompt.
+    pub prompt_time: Duration,
+    /// Time of the other bytes.
+    pub time: Duration,
+    /// The cache when it was largest.
+    pub cache: CacheUse,
 }
 
-impl Sampler {
-    /// A sampler; the same seed draws the same bytes.
-    ///
-    /// # Errors
-    ///
-    /// For a temperature that is not a number from 0 on, and for no candidates.
-    pub fn new(args: &SamplingArgs) -> Result<Self> {
-        let SamplingArgs {
-            temperature,
-            top_k,
-            seed,
-        } = *args;
-        ensure!(
-            temperature >= 0.0 && temperature.is_finite(),
-            "--temperature {temperature} is not a number from 0 on"
-        );
-        ensure!(
-            top_k > 0,
-            "--top-k 0 leaves nothing to draw from: at least 1"
-        );
-        Ok(Self {
-            temperature,
-            top_k,
-            rng: ChaCha8Rng::seed_from_u64(seed),
-        })
-    }
-
-    /// Draws a byte from its 256 logits.
-    pub fn draw(&mut self, logits: &[f32]) -> u8 {
-        let mut order: Vec<u8> = (0..=255).collect();
-        order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
-        if self.temperature == 0.0 {
-            return order[0];
-        }
-        order.truncate(self.top_k);
-        let best = f64::from(logits[order[0] as usize]);
-        let weight =
-            |byte: u8| ((f64::from(logits[byte as usize]) - best) / self.temperature).exp();
-        let total: f64 = order.iter().map(|&byte| weight(byte)).sum();
-        let mut left = self.rng.random::<f64>() * total;
-        for &byte in &order {
-            left -= weight(byte);
-            if left < 0.0 {
-                return byte;
-            }
-        }
-        order[0]
-    }
-}
-
-/// Continues `prompt` by `count` bytes, writing them to `out` as they come, and returns them.
+/// Continues `prompt` as `config` says, writing bytes to `out` as they come.
 ///
-/// Each byte takes a whole forward pass over the last `context` bytes.
+/// Keys and values are kept in a cache: each byte takes one pass over itself.
 ///
 /// # Errors
 ///
 /// For an empty prompt, and where the device or `out` fails.
 pub fn generate(
     model: &LanguageModel,
-    context: usize,
     prompt: &str,
-    count: usize,
-    sampler: &mut Sampler,
-    device: &Device,
+    config: &GenerationConfig,
     out: &mut impl Write,
-) -> Result<String> {
+) -> Result<Written> {
     ensure!(
         !prompt.is_empty(),
         "--prompt is empty: the model needs a byte to continue"
     );
+    let tokens: Vec<u32> = prompt.bytes().map(u32::from).collect();
     let mut text = prompt.as_bytes().to_vec();
     let mut shown = text.len();
-    for _ in 0..count {
-        let window = &text[text.len().saturating_sub(context)..];
-        let bytes: Vec<i32> = window.iter().map(|&byte| byte.into()).collect();
-        let length = bytes.len();
-        let input = Tensor::<2, Int>::from_data(TensorData::new(bytes, [1, length]), device);
-        let logits = model.forward(input).narrow(1, length - 1, 1);
-        let logits: Vec<f32> = logits.try_into_vec_as()?;
-        text.push(sampler.draw(&logits));
-        shown += show(&text[shown..], out).context("cannot write the text")?;
+    let mut written = Ok(());
+    let start = Instant::now();
+    let mut first = None;
+    let generation = model
+        .transformer()
+        .try_generate(&[tokens], config, |token| {
+            first.get_or_insert_with(|| start.elapsed());
+            // The model knows 256 tokens.
+            text.push(token.token as u8);
+            match show(&text[shown..], out) {
+                Ok(bytes) => {
+                    shown += bytes;
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    written = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+    written.context("cannot write the text")?;
+    let (all, prompt_time) = (start.elapsed(), first.unwrap_or_default());
+    Ok(Written {
+        text: String::from_utf8_lossy(&text[prompt.len()..]).into_owned(),
+        prompt_bytes: prompt.len(),
+        bytes: text.len() - prompt.len(),
+        prompt_time,
+        time: all.saturating_sub(prompt_time),
+        cache: generation.cache,
+    })
+}
+
+/// The generation that options ask for, of at most `count` bytes.
+///
+/// # Errors
+///
+/// For options that mean nothing.
+pub fn config(sampling: &SamplingArgs, count: usize) -> Result<GenerationConfig> {
+    let config = GenerationConfig::new(count)
+        .with_temperature(sampling.temperature)
+        .with_top_k(Some(sampling.top_k))
+        .with_top_p(sampling.top_p)
+        .with_seed(sampling.seed)
+        .with_prefill_chunk(sampling.prefill_chunk);
+    config.check()?;
+    Ok(config)
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = self.prompt_time.as_secs_f64() * 1e3;
+        write!(
+            f,
+            "{} bytes of prompt in {milliseconds:.0} ms",
+            self.prompt_bytes
+        )?;
+        // The first byte comes with the prompt.
+        if self.bytes > 1 {
+            let rate = (self.bytes - 1) as f64 / self.time.as_secs_f64();
+            write!(f, ", {} written: {rate:.0} tokens/s", self.bytes)?;
+        }
+        if self.cache.full_bytes > 0 {
+            let CacheUse { bytes, full_bytes } = self.cache;
+            let percent = 100.0 * bytes as f64 / full_bytes as f64;
+            let [bytes, full] = [bytes, full_bytes].map(|bytes| HumanBytes(bytes as u64));
+            write!(
+                f,
+                "; cache {bytes}, {percent:.0} % of the {full} of a full one"
+            )?;
+        }
+        Ok(())
     }
-    Ok(String::from_utf8_lossy(&text[prompt.len()..]).into_owned())
 }
 
 /// Writes the characters that are whole, and how many bytes they had.
-fn show(bytes: &[u8], out: &mut impl Write) -> std::io::Result<usize> {
+fn show(bytes: &[u8], out: &mut impl Write) -> io::Result<usize> {
     let mut shown = 0;
     for chunk in bytes.utf8_chunks() {
         out.write_all(chunk.valid().as_bytes())?;

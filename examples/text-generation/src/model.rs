@@ -84,6 +84,11 @@ impl LanguageModel {
         self.transformer.forward(bytes)
     }
 
+    /// What computes the logits.
+    pub fn transformer(&self) -> &HybridTransformer {
+        &self.transformer
+    }
+
     /// The mean cross-entropy of a batch in nats, and what metrics need.
     pub fn loss(&self, batch: Batch) -> SequenceOutput {
         let [windows, context] = batch.inputs.dims();

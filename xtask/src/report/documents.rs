@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use s2_bench::record::Row;
+use s2_bench::record::Record;
 
 use super::views::{Shown, View};
 
@@ -76,10 +76,10 @@ impl Document {
                 }
                 _ => source,
             };
-            let rows = source
-                .rows(root)
+            let shown = view
+                .show(&source, root)
                 .with_context(|| format!("{}", self.path.display()))?;
-            let body = match view.show(&rows)? {
+            let body = match shown {
                 Shown::Table(table) => table,
                 Shown::Picture { svg, words } => {
                     let name = format!(
@@ -143,12 +143,7 @@ impl Source {
         let file = names.join("/");
         let run = match run {
             Some(run) => run,
-            None => {
-                Row::read(&path)?
-                    .pop()
-                    .with_context(|| format!("{file} holds no rows"))?
-                    .run
-            }
+            None => last_run(&path)?.with_context(|| format!("{file} holds no rows"))?,
         };
         Ok(Self { file, run })
     }
@@ -157,9 +152,10 @@ impl Source {
         self.file.rsplit('/').next().unwrap_or(&self.file)
     }
 
-    fn rows(&self, root: &Path) -> anyhow::Result<Vec<Row>> {
-        let mut rows = Row::read(&root.join(&self.file))?;
-        rows.retain(|row| row.run == self.run);
+    /// The rows of the run, of the kind that the file holds.
+    pub fn rows<R: Record>(&self, root: &Path) -> anyhow::Result<Vec<R>> {
+        let mut rows = R::read(&root.join(&self.file))?;
+        rows.retain(|row| row.run() == self.run);
         ensure!(
             !rows.is_empty(),
             "no rows of run {} in {}",
@@ -174,4 +170,17 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.file, self.run)
     }
+}
+
+/// The run of the last row in a file, of any kind.
+fn last_run(path: &Path) -> anyhow::Result<Option<String>> {
+    let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    let Some(last) = text.lines().rfind(|line| !line.trim().is_empty()) else {
+        return Ok(None);
+    };
+    let row: serde_json::Value =
+        serde_json::from_str(last).with_context(|| format!("{}", path.display()))?;
+    let run = row["run"].as_str();
+    let run = run.with_context(|| format!("{}: a row without a run", path.display()))?;
+    Ok(Some(run.to_owned()))
 }

@@ -8,6 +8,7 @@
 //! <!-- end of report -->
 //! ```
 
+mod cache;
 mod documents;
 mod peers;
 mod plots;

@@ -21,7 +21,7 @@ const PASSES: [(Pass, &str); 3] = [
 const PANELS: usize = 2;
 
 /// Distinguishable for the colour-blind (Okabe and Ito).
-const COLOURS: [RGBColor; 8] = [
+pub(super) const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -220,6 +220,6 @@ fn draw_panel(
     Ok(())
 }
 
-fn drawing<E: std::fmt::Display>(error: E) -> anyhow::Error {
+pub(super) fn drawing<E: std::fmt::Display>(error: E) -> anyhow::Error {
     anyhow!("cannot draw: {error}")
 }

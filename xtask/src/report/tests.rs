@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use s2_bench::record::Row;
+use s2_bench::record::{Record, Row};
 use serde_json::json;
 
 use super::peers::peers;

@@ -1,11 +1,14 @@
 //! What a report can show.
 
 use std::fmt;
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use s2_bench::cache_record::CacheRow;
 use s2_bench::record::Row;
 
-use super::{peers, plots, tables};
+use super::documents::Source;
+use super::{cache, peers, plots, tables};
 
 /// A table or a picture of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,10 @@ pub enum View {
     TimeByLength,
     /// Speed-up over dense attention against density, at one length.
     SpeedupByDensity,
+    /// Memory of a cache at some lengths.
+    Cache,
+    /// The same as a picture, beside the law and a full cache.
+    CacheByLength,
 }
 
 /// What a view makes of rows.
@@ -35,12 +42,14 @@ pub enum Shown {
     },
 }
 
-const NAMES: [(&str, View); 5] = [
+const NAMES: [(&str, View); 7] = [
     ("speed", View::Speed),
     ("points", View::Points),
     ("peers", View::Peers),
     ("time-by-length", View::TimeByLength),
     ("speedup-by-density", View::SpeedupByDensity),
+    ("cache", View::Cache),
+    ("cache-by-length", View::CacheByLength),
 ];
 
 impl View {
@@ -53,22 +62,29 @@ impl View {
         Ok(*view)
     }
 
-    /// Shows rows.
+    /// Shows a run.
     ///
     /// # Errors
-    /// Rows of several runs, or too few for a line.
-    pub fn show(self, rows: &[Row]) -> Result<Shown> {
+    /// A file that cannot be read or holds rows of another kind, or too few rows for a line.
+    pub fn show(self, source: &Source, root: &Path) -> Result<Shown> {
+        let rows = || source.rows::<Row>(root);
+        let cache = || source.rows::<CacheRow>(root);
         Ok(match self {
-            View::Speed => Shown::Table(tables::speed(rows)?),
-            View::Points => Shown::Table(tables::points(rows)?),
-            View::Peers => Shown::Table(peers::peers(rows)?),
+            View::Speed => Shown::Table(tables::speed(&rows()?)?),
+            View::Points => Shown::Table(tables::points(&rows()?)?),
+            View::Peers => Shown::Table(peers::peers(&rows()?)?),
             View::TimeByLength => Shown::Picture {
-                svg: plots::time_by_length(rows)?,
+                svg: plots::time_by_length(&rows()?)?,
                 words: "Time of a call against length",
             },
             View::SpeedupByDensity => Shown::Picture {
-                svg: plots::speedup_by_density(rows)?,
+                svg: plots::speedup_by_density(&rows()?)?,
                 words: "Speed-up over dense attention against density",
+            },
+            View::Cache => Shown::Table(cache::table(&cache()?)?),
+            View::CacheByLength => Shown::Picture {
+                svg: cache::by_length(&cache()?)?,
+                words: "Memory of the cache against length",
             },
         })
     }

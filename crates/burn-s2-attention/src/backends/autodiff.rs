@@ -10,9 +10,11 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::autodiff::{Autodiff, NodeId};
-use burn::backend::{AutodiffBackend, Backend, TensorMetadata, tensor::FloatTensor};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{AutodiffBackend, Backend, TensorMetadata};
+use s2_attention_kernels::cache::CacheProblem;
 
-use crate::ops::{AttentionCall, S2AttentionOps, WantedGradients};
+use crate::ops::{AttentionCall, PagesCall, S2AttentionOps, WantedGradients};
 
 /// Where the child node leaves the gradient of `lse` for its parent.
 type LseGradient<B> = Arc<Mutex<Option<FloatTensor<B>>>>;
@@ -75,6 +77,46 @@ impl<B: Backend + S2AttentionOps, C: CheckpointStrategy> S2AttentionOps for Auto
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         panic!(
             "s2_attention has first-order gradients only: its backward pass cannot be differentiated"
+        )
+    }
+
+    // What a cache holds is a constant: gradients end here, for pages and for what is computed of them.
+
+    fn s2_cache_write(
+        pages: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        call: PagesCall,
+    ) -> FloatTensor<Self> {
+        let [pages, rows] = [pages, rows].map(|tensor| tensor.into_primitive());
+        <Self as AutodiffBackend>::from_inner(B::s2_cache_write(pages, rows, table, call))
+    }
+
+    fn s2_cache_read(
+        pages: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        call: PagesCall,
+        item: usize,
+        kv_len: usize,
+    ) -> FloatTensor<Self> {
+        let [pages, rows] = [pages, rows].map(|tensor| tensor.into_primitive());
+        let read = B::s2_cache_read(pages, rows, table, call, item, kv_len);
+        <Self as AutodiffBackend>::from_inner(read)
+    }
+
+    fn s2_decode(
+        q: FloatTensor<Self>,
+        k_pages: FloatTensor<Self>,
+        v_pages: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        problem: Arc<CacheProblem>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [q, k_pages, v_pages] = [q, k_pages, v_pages].map(|tensor| tensor.into_primitive());
+        let (out, lse) = B::s2_decode(q, k_pages, v_pages, table, problem);
+        (
+            <Self as AutodiffBackend>::from_inner(out),
+            <Self as AutodiffBackend>::from_inner(lse),
         )
     }
 }

@@ -6,19 +6,22 @@
 use std::sync::Arc;
 
 use burn::backend::TensorMetadata;
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
 use s2_attention_kernels::AttentionProblem;
+use s2_attention_kernels::cache::CacheProblem;
 use s2_attention_kernels::cube::{
-    CubeAttention, CubeError, DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs,
+    CubeAttention, CubeDecode, CubeError, DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs,
 };
 
+use super::cubecl_cache;
 use super::prepared::prepared;
 use crate::ops::{
-    AttentionCall, Layout, PLACEHOLDER, S2AttentionOps, WantedGradients, keeps_rounding,
+    AttentionCall, Layout, PLACEHOLDER, PagesCall, S2AttentionOps, WantedGradients, keeps_rounding,
 };
 
 /// Elements that rows begin at multiples of.
@@ -32,7 +35,17 @@ pub(crate) fn check(
     problem: &Arc<AttentionProblem>,
     dtype: DType,
 ) -> Result<(), CubeError> {
-    prepared(device, problem, dtype).map(|_| ())
+    prepared::<CubeAttention>(device, problem, dtype).map(|_| ())
+}
+
+/// Checks whether `device` can decode such a call. It is not kept: those that run have other sizes.
+pub(crate) fn check_cache(
+    device: &CubeDevice,
+    problem: CacheProblem,
+    dtype: DType,
+) -> Result<(), CubeError> {
+    let elem = dtype_to_elem_type(dtype);
+    CubeDecode::new(&device.client(), Arc::new(problem), elem).map(|_| ())
 }
 
 impl S2AttentionOps for CubeBackend {
@@ -120,6 +133,36 @@ impl S2AttentionOps for CubeBackend {
             keys.dv.unwrap_or_else(placeholder),
         )
     }
+
+    fn s2_cache_write(
+        pages: CubeTensor,
+        rows: CubeTensor,
+        table: CubeTensor,
+        call: PagesCall,
+    ) -> CubeTensor {
+        cubecl_cache::write(pages, rows, table, &call)
+    }
+
+    fn s2_cache_read(
+        pages: CubeTensor,
+        rows: CubeTensor,
+        table: CubeTensor,
+        call: PagesCall,
+        item: usize,
+        kv_len: usize,
+    ) -> CubeTensor {
+        cubecl_cache::read(pages, rows, table, &call, item, kv_len)
+    }
+
+    fn s2_decode(
+        q: CubeTensor,
+        k_pages: CubeTensor,
+        v_pages: CubeTensor,
+        table: CubeTensor,
+        problem: Arc<CacheProblem>,
+    ) -> (CubeTensor, CubeTensor) {
+        cubecl_cache::decode(q, [k_pages, v_pages], table, &problem)
+    }
 }
 
 /// dK and dV, in one buffer.
@@ -180,12 +223,12 @@ fn ready(like: &CubeTensor, call: &AttentionCall) -> Arc<CubeAttention> {
     prepared(&like.device, &call.problem, like.dtype).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+pub(super) fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
 }
 
 /// The tensor, with rows that begin and end with whole vectors.
-fn readable(tensor: CubeTensor) -> CubeTensor {
+pub(super) fn readable(tensor: CubeTensor) -> CubeTensor {
     let strides = tensor.meta.strides();
     let start = tensor.handle.offset_start.unwrap_or(0) as usize;
     let (elements, last) = strides.split_at(strides.len() - 1);
@@ -202,7 +245,7 @@ fn readable(tensor: CubeTensor) -> CubeTensor {
     copied
 }
 
-fn device_tensor(tensor: &CubeTensor, layout: Layout) -> DeviceTensor {
+pub(super) fn device_tensor(tensor: &CubeTensor, layout: Layout) -> DeviceTensor {
     let (shape, strides) = (tensor.meta.shape(), tensor.meta.strides());
     // Along an axis of one element there is nowhere to go, and strides say anything.
     let stride = |axis: usize| match (axis, shape[axis]) {

@@ -6,13 +6,18 @@
 //! rowsum(dO * O)` moves a whole row of dS and wants more of `out` than a 2-byte type keeps, and f64 gradients want more
 //! of `lse`: for these types the backward pass computes both again.
 
+use std::sync::Arc;
+
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout as FlexLayout};
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{Bytes, DType, Element, FloatDType, Shape};
+use bytemuck::Pod;
+use s2_attention_kernels::cache::CacheProblem;
 use s2_attention_kernels::cpu::{self, Gradients, Real, Rows, RowsMut, Saved};
 
-use crate::ops::{AttentionCall, Layout, S2AttentionOps, WantedGradients};
+use super::flex_cache;
+use crate::ops::{AttentionCall, Layout, PagesCall, S2AttentionOps, WantedGradients};
 
 impl S2AttentionOps for Flex {
     fn s2_attention_forward(
@@ -47,6 +52,36 @@ impl S2AttentionOps for Flex {
             DType::F64 => backward::<f64>(tensors, lse, d_lse, &call, wanted),
             _ => backward::<f32>(tensors, lse, d_lse, &call, wanted),
         }
+    }
+
+    fn s2_cache_write(
+        pages: FlexTensor,
+        rows: FlexTensor,
+        table: FlexTensor,
+        call: PagesCall,
+    ) -> FlexTensor {
+        flex_cache::write(pages, rows, &table, &call)
+    }
+
+    fn s2_cache_read(
+        pages: FlexTensor,
+        rows: FlexTensor,
+        table: FlexTensor,
+        call: PagesCall,
+        item: usize,
+        kv_len: usize,
+    ) -> FlexTensor {
+        flex_cache::read(pages, rows, &table, &call, item, kv_len)
+    }
+
+    fn s2_decode(
+        q: FlexTensor,
+        k_pages: FlexTensor,
+        v_pages: FlexTensor,
+        table: FlexTensor,
+        problem: Arc<CacheProblem>,
+    ) -> (FlexTensor, FlexTensor) {
+        flex_cache::decode(q, [k_pages, v_pages], &table, &problem)
     }
 }
 
@@ -143,10 +178,10 @@ fn placeholder(dtype: DType) -> FlexTensor {
 
 /// The tensor in the type that the engine computes in, with neighbouring elements in each row. Any other strides are
 /// read as they are.
-fn readable<F: Element>(tensor: FlexTensor) -> FlexTensor {
+pub(super) fn readable<F: Element>(tensor: FlexTensor) -> FlexTensor {
     let tensor = Flex::float_cast(tensor, FloatDType::from(F::dtype()));
     let strides = tensor.layout().strides();
-    if strides[3] == 1 && strides.iter().all(|stride| *stride >= 0) {
+    if strides.last() == Some(&1) && strides.iter().all(|stride| *stride >= 0) {
         tensor
     } else {
         tensor.to_contiguous()
@@ -163,12 +198,14 @@ fn rows<F: Real + Element>(tensor: &FlexTensor, layout: Layout) -> Rows<'_, F> {
     )
 }
 
-fn contiguous<F: Real + Element>(tensor: &FlexTensor) -> &[F] {
+/// The elements of a contiguous tensor.
+pub(super) fn contiguous<F: Element + Pod>(tensor: &FlexTensor) -> &[F] {
     let start = tensor.layout().start_offset();
     &tensor.storage()[start..start + tensor.layout().num_elements()]
 }
 
-fn tensor<E: Element>(data: Vec<E>, shape: Shape, dtype: DType) -> FlexTensor {
+/// A contiguous tensor.
+pub(super) fn tensor<E: Element>(data: Vec<E>, shape: Shape, dtype: DType) -> FlexTensor {
     FlexTensor::new(
         Bytes::from_elems(data),
         FlexLayout::contiguous(shape),

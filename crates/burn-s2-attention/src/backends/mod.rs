@@ -4,7 +4,11 @@
 mod autodiff;
 #[cfg(feature = "cubecl")]
 pub(crate) mod cubecl;
+#[cfg(feature = "cubecl")]
+mod cubecl_cache;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "flex")]
+mod flex_cache;
 #[cfg(feature = "cubecl")]
 mod prepared;

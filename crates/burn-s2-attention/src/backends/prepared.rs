@@ -6,47 +6,118 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::DType;
 use burn_cubecl::CubeDevice;
+use burn_cubecl::cubecl::ir::ElemType;
 use s2_attention_kernels::AttentionProblem;
-use s2_attention_kernels::cube::{CubeAttention, CubeError};
+use s2_attention_kernels::cache::CacheProblem;
+use s2_attention_kernels::cube::{CubeAttention, CubeDecode, CubeError};
 
-/// Calls that are kept ready at most, the last ones used.
+/// Calls of a kind that are kept ready at most, the last ones used.
 const KEPT: usize = 64;
 /// Bytes that they may hold on their devices: a mask of many blocks takes megabytes.
 const KEPT_BYTES: usize = 64 << 20;
 
+/// A kind of call.
+pub(super) trait Call: Sized + 'static {
+    /// What it is made of.
+    type Problem: PartialEq;
+
+    fn new(
+        device: &CubeDevice,
+        problem: Arc<Self::Problem>,
+        elem: ElemType,
+    ) -> Result<Self, CubeError>;
+
+    fn problem(&self) -> &Arc<Self::Problem>;
+
+    /// Bytes that it holds on its device.
+    fn bytes(&self) -> usize;
+
+    /// Those of the kind that are ready.
+    fn kept() -> &'static Mutex<Calls<Self>>;
+}
+
+impl Call for CubeAttention {
+    type Problem = AttentionProblem;
+
+    fn new(
+        device: &CubeDevice,
+        problem: Arc<AttentionProblem>,
+        elem: ElemType,
+    ) -> Result<Self, CubeError> {
+        Self::new(&device.client(), problem, elem)
+    }
+
+    fn problem(&self) -> &Arc<AttentionProblem> {
+        self.shared_problem()
+    }
+
+    fn bytes(&self) -> usize {
+        self.index_bytes()
+    }
+
+    fn kept() -> &'static Mutex<Calls<Self>> {
+        static CALLS: Mutex<Calls<CubeAttention>> = Mutex::new(Calls(VecDeque::new()));
+        &CALLS
+    }
+}
+
+impl Call for CubeDecode {
+    type Problem = CacheProblem;
+
+    fn new(
+        device: &CubeDevice,
+        problem: Arc<CacheProblem>,
+        elem: ElemType,
+    ) -> Result<Self, CubeError> {
+        Self::new(&device.client(), problem, elem)
+    }
+
+    fn problem(&self) -> &Arc<CacheProblem> {
+        Self::problem(self)
+    }
+
+    fn bytes(&self) -> usize {
+        self.index_bytes()
+    }
+
+    fn kept() -> &'static Mutex<Calls<Self>> {
+        static CALLS: Mutex<Calls<CubeDecode>> = Mutex::new(Calls(VecDeque::new()));
+        &CALLS
+    }
+}
+
 /// A call ready for launches. Layers and steps repeat their calls: what a device needs of the pattern is sent once.
-pub(super) fn prepared(
+pub(super) fn prepared<C: Call>(
     device: &CubeDevice,
-    problem: &Arc<AttentionProblem>,
+    problem: &Arc<C::Problem>,
     dtype: DType,
-) -> Result<Arc<CubeAttention>, CubeError> {
-    static CALLS: Mutex<Calls> = Mutex::new(Calls(VecDeque::new()));
-    let lock = || CALLS.lock().unwrap_or_else(PoisonError::into_inner);
+) -> Result<Arc<C>, CubeError> {
+    let lock = || C::kept().lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(call) = lock().take(device, problem, dtype) {
         return Ok(call);
     }
     // Other threads go on with their calls meanwhile. Of two that build the same one, both are right.
     let elem = dtype_to_elem_type(dtype);
-    let call = Arc::new(CubeAttention::new(&device.client(), problem.clone(), elem)?);
+    let call = Arc::new(C::new(device, problem.clone(), elem)?);
     lock().keep(device, dtype, &call);
     Ok(call)
 }
 
-type Prepared = (CubeDevice, DType, Arc<CubeAttention>);
+type Prepared<C> = (CubeDevice, DType, Arc<C>);
 
 /// The last calls, the latest first.
-struct Calls(VecDeque<Prepared>);
+pub(super) struct Calls<C>(VecDeque<Prepared<C>>);
 
-impl Calls {
+impl<C: Call> Calls<C> {
     fn take(
         &mut self,
         device: &CubeDevice,
-        problem: &Arc<AttentionProblem>,
+        problem: &Arc<C::Problem>,
         dtype: DType,
-    ) -> Option<Arc<CubeAttention>> {
-        let find = |same: &dyn Fn(&Arc<AttentionProblem>) -> bool| {
-            let same = |(on, of, call): &Prepared| {
-                on == device && *of == dtype && same(call.shared_problem())
+    ) -> Option<Arc<C>> {
+        let find = |same: &dyn Fn(&Arc<C::Problem>) -> bool| {
+            let same = |(on, of, call): &Prepared<C>| {
+                on == device && *of == dtype && same(C::problem(call))
             };
             self.0.iter().position(same)
         };
@@ -58,9 +129,9 @@ impl Calls {
         Some(call)
     }
 
-    fn keep(&mut self, device: &CubeDevice, dtype: DType, call: &Arc<CubeAttention>) {
+    fn keep(&mut self, device: &CubeDevice, dtype: DType, call: &Arc<C>) {
         self.0.push_front((device.clone(), dtype, call.clone()));
-        let bytes = self.0.iter().map(|(_, _, call)| call.index_bytes());
+        let bytes = self.0.iter().map(|(_, _, call)| call.bytes());
         self.0.truncate(kept(bytes));
     }
 }

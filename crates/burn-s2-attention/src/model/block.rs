@@ -5,6 +5,7 @@ use burn::nn::{Dropout, norm::Normalization};
 use burn::tensor::Tensor;
 
 use crate::PackedSequences;
+use crate::cache::KvCache;
 use crate::module::{Mlp, S2Attention};
 
 /// A pre-norm layer: `x += dropout(attention(norm(x)))`, then `x += dropout(mlp(norm(x)))`.
@@ -50,6 +51,22 @@ impl TransformerBlock {
     pub fn forward_packed(&self, x: Tensor<3>, documents: &PackedSequences) -> Tensor<3> {
         let normed = self.attention_norm.forward(x.clone());
         let attended = self.attention.forward_packed(normed, documents);
+        self.feed_forward(x + self.dropout.forward(attended))
+    }
+
+    /// Applies the layer to the new tokens of the step that `cache` is in, as its layer `layer`.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[1, rows, d_model]`
+    /// - output: `[1, rows, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// As [`S2Attention::forward_cached`].
+    pub fn forward_cached(&self, x: Tensor<3>, cache: &mut KvCache, layer: usize) -> Tensor<3> {
+        let normed = self.attention_norm.forward(x.clone());
+        let attended = self.attention.forward_cached(normed, cache, layer);
         self.feed_forward(x + self.dropout.forward(attended))
     }
 

@@ -6,6 +6,7 @@ use burn::tensor::{Tensor, assert_shape};
 
 use super::projection::{Qkv, QkvProjection};
 use super::rope::{Rope, assert_starts};
+use crate::cache::{CacheLayer, KvCache};
 use crate::packed::packed_batch;
 use crate::{Layout, PackedSequences, Pattern, S2AttentionOptions, SequenceSpan, s2_attention};
 
@@ -13,7 +14,7 @@ use crate::{Layout, PackedSequences, Pattern, S2AttentionOptions, SequenceSpan, 
 /// projection. Created by [`S2AttentionConfig`](super::S2AttentionConfig).
 ///
 /// [`forward`](Self::forward) is [`project`](Self::project), [`rotate`](Self::rotate), [`attend`](Self::attend) and the output
-/// projection in a row. Decoding with a cache keeps what `rotate` gives and calls `attend` with the spans of queries and cache.
+/// projection in a row; [`forward_cached`](Self::forward_cached) does the same for the new tokens of a cache.
 ///
 /// There is no dropout of attention weights: the sparse operation never holds them.
 #[derive(Module, Debug)]
@@ -181,6 +182,49 @@ impl S2Attention {
         match packed_batch([q, k, v], &self.pattern, documents, self.scale) {
             Ok((out, _)) => out,
             Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Attends from the new tokens of the step that `cache` is in, and keeps their keys and values for later steps.
+    ///
+    /// `layer` is the place of this module among the layers of the cache. No gradients pass through what is attended.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[1, rows, d_model]`, the rows of [`CacheStep`](crate::cache::CacheStep); more at the end mean nothing
+    /// - output: `[1, rows, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// If the last axis of `x` is not `d_model`, the cache is in no step or one of more rows, or [`KvCache::attend`] refuses the
+    /// call.
+    pub fn forward_cached(&self, x: Tensor<3>, cache: &mut KvCache, layer: usize) -> Tensor<3> {
+        let Qkv { q, k, v } = self.rotate_cached(self.project(x), cache);
+        self.project_output(cache.attend(layer, q, k, v))
+    }
+
+    /// [`rotate`](Self::rotate) by the positions of the step that `cache` is in.
+    ///
+    /// # Panics
+    ///
+    /// If the cache is in no step or one of fewer rows.
+    pub fn rotate_cached(&self, qkv: Qkv, cache: &KvCache) -> Qkv {
+        let Some(rope) = &self.rope else { return qkv };
+        let positions = cache
+            .positions(qkv.q.dims()[1])
+            .unwrap_or_else(|error| panic!("{error}"));
+        let tensors = [qkv.q, qkv.k];
+        let [q, k] = rope.turn_at(tensors, Layout::Bshd, positions, cache.position_limit());
+        Qkv { q, k, v: qkv.v }
+    }
+
+    /// What a cache needs to know of this layer.
+    pub fn cache_layer(&self) -> CacheLayer {
+        CacheLayer {
+            pattern: self.pattern.clone(),
+            head_dim: self.head_dim,
+            value_dim: self.head_dim,
+            scale: self.scale,
         }
     }
 

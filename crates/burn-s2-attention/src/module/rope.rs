@@ -102,6 +102,8 @@ struct Rows {
 enum Positions {
     /// Those from the start of each item.
     From(Vec<usize>),
+    /// Those from 0 on, which others are selected from. A captured graph may read them as long as none is asked for beyond them.
+    Table,
     /// Those of each document from 0, in one item.
     Packed(PackedSequences),
 }
@@ -133,7 +135,7 @@ impl Rope {
         let [batch, _, seq, _] = layout.sizes(x.dims());
         assert_starts(starts, batch);
         let rows = self.rows(&x.device(), compute_dtype(&x), starts, seq);
-        self.turn(x, layout, rows)
+        self.turn(x, layout, rows.cos, rows.sin)
     }
 
     /// [`forward`](Self::forward) of documents that lie one after the other in a batch of 1: positions begin at 0 in each.
@@ -155,12 +157,61 @@ impl Rope {
             "documents of {total} tokens need a batch of 1 with as many or more, got {batch} of {seq}"
         );
         let rows = self.packed_rows(&x.device(), compute_dtype(&x), documents, seq);
-        self.turn(x, layout, rows)
+        self.turn(x, layout, rows.cos, rows.sin)
+    }
+
+    /// [`forward`](Self::forward) of tokens in a batch of 1, whose positions a tensor holds. Nothing is sent to the device, so
+    /// that a captured call can be replayed once the positions were rewritten in place.
+    ///
+    /// All positions are below `limit`: a table of so many rows is kept on the device, and taken for lower limits as well.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[1, heads, seq, head_dim]` or `[1, seq, heads, head_dim]`, as `layout` says
+    /// - `positions`: `[seq]`, in tokens
+    /// - output: same shape and dtype as `x`
+    ///
+    /// # Panics
+    ///
+    /// If the last axis is not [`head_dim`](Self::head_dim), the batch is not 1, or there is not one position for each token.
+    pub fn forward_at(
+        &self,
+        x: Tensor<4>,
+        layout: Layout,
+        positions: Tensor<1, Int>,
+        limit: usize,
+    ) -> Tensor<4> {
+        let [x] = self.turn_at([x], layout, positions, limit);
+        x
+    }
+
+    /// [`forward_at`](Self::forward_at) of several tensors with the same tokens.
+    pub(super) fn turn_at<const N: usize>(
+        &self,
+        tensors: [Tensor<4>; N],
+        layout: Layout,
+        positions: Tensor<1, Int>,
+        limit: usize,
+    ) -> [Tensor<4>; N] {
+        let Some(x) = tensors.first() else {
+            return tensors;
+        };
+        let table = self.table(&x.device(), compute_dtype(x), limit);
+        let [cos, sin] = [table.cos, table.sin].map(|rows| rows.select(1, positions.clone()));
+        tensors.map(|x| {
+            let [batch, _, seq, _] = layout.sizes(x.dims());
+            let [given] = positions.dims();
+            assert!(
+                batch == 1 && given == seq,
+                "{given} positions need a batch of 1 with as many tokens, got {batch} of {seq}"
+            );
+            self.turn(x, layout, cos.clone(), sin.clone())
+        })
     }
 
     /// Turns the tokens of each item by its rows, or those of all items by the rows of one.
-    fn turn(&self, x: Tensor<4>, layout: Layout, rows: Rows) -> Tensor<4> {
-        let (dtype, compute) = (x.dtype(), rows.cos.dtype());
+    fn turn(&self, x: Tensor<4>, layout: Layout, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<4> {
+        let (dtype, compute) = (x.dtype(), cos.dtype());
         let [_, _, seq, head_dim] = layout.sizes(x.dims());
         let half = self.frequencies.len();
         assert!(
@@ -168,7 +219,7 @@ impl Rope {
             "the last axis of x must be head_dim = {}, got {head_dim}",
             2 * half
         );
-        let [cos, sin] = [rows.cos, rows.sin].map(|rows| {
+        let [cos, sin] = [cos, sin].map(|rows| {
             let items = rows.dims()[0];
             rows.narrow(1, 0, seq)
                 .reshape(layout.shape([items, 1, seq, half]))
@@ -194,6 +245,13 @@ impl Rope {
         })
     }
 
+    /// At least `limit` rows from position 0.
+    fn table(&self, device: &Device, dtype: DType, limit: usize) -> Rows {
+        self.kept_or(device, dtype, Positions::Table, limit, |device| {
+            self.compute_rows(device, dtype, &[0], limit)
+        })
+    }
+
     /// `seq` rows of the documents' positions, from a table beyond the longest; those of padding are of position 0.
     fn packed_rows(
         &self,
@@ -206,12 +264,7 @@ impl Rope {
         self.kept_or(device, dtype, positions, seq, |device| {
             let spans = || documents.spans().iter();
             let longest = spans().map(|span| span.q_start + span.q_len).max();
-            let table = self.rows(
-                device,
-                dtype,
-                &[0],
-                longest.unwrap_or(0).next_power_of_two(),
-            );
+            let table = self.table(device, dtype, longest.unwrap_or(0).next_power_of_two());
             let tokens = spans().flat_map(|span| span.q_start..span.q_start + span.q_len);
             let mut tokens: Vec<i64> = tokens.map(|position| position as i64).collect();
             tokens.resize(seq, 0);

@@ -8,6 +8,12 @@
     feature = "rocm"
 ))]
 
+mod cache;
+#[path = "../cache/attend.rs"]
+#[allow(dead_code)]
+mod cache_attend;
+#[path = "../cache/model.rs"]
+mod cache_model;
 #[path = "../attention/combine.rs"]
 mod combine;
 mod errors;

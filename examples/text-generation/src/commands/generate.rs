@@ -12,7 +12,7 @@ use crate::{
     cli::GenerateArgs,
     config::RunConfig,
     device,
-    generate::{Sampler, generate},
+    generate::{config as generation, generate},
     model::LanguageModel,
     run_dir::RunDir,
     training::newest_complete,
@@ -25,7 +25,7 @@ pub(super) fn run(args: GenerateArgs) -> Result<ExitCode> {
         sampling,
         place,
     } = args;
-    let mut sampler = Sampler::new(&sampling)?;
+    let generation = generation(&sampling, bytes)?;
     let run = RunDir::open(&place.artifacts, place.run.as_deref())?;
     let config = RunConfig::load(&run.config())?;
     let device = device::open(place.device.as_ref(), config.model.dtype)?;
@@ -43,17 +43,17 @@ pub(super) fn run(args: GenerateArgs) -> Result<ExitCode> {
         .try_load_record(record)
         .with_context(|| format!("`{}` is not a model of this run", file.display()))?;
 
+    let (length, context) = (prompt.len() + bytes, config.model.context);
+    if length > context {
+        eprintln!(
+            "warning: {length} bytes with the prompt, and the model was trained on {context} at once: it has learnt nothing of \
+             positions after those"
+        );
+    }
     let mut out = stdout();
     write!(out, "{prompt}")?;
-    generate(
-        &model,
-        config.model.context,
-        &prompt,
-        bytes,
-        &mut sampler,
-        &device,
-        &mut out,
-    )?;
+    let written = generate(&model, &prompt, &generation, &mut out)?;
     writeln!(out)?;
+    eprintln!("{written}");
     Ok(ExitCode::SUCCESS)
 }

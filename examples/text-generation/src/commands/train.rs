@@ -15,7 +15,7 @@ use crate::{
     data::Corpus,
     device,
     evaluate::evaluate,
-    generate::{Sampler, generate},
+    generate::{config as generation, generate},
     model::LanguageModel,
     report::{History, Report, describe_patterns, draw_losses, draw_patterns},
     run_dir::RunDir,
@@ -105,14 +105,11 @@ pub(super) fn run(args: TrainArgs) -> Result<ExitCode> {
     write!(out, "{}", corpus.prompt)?;
     let sample = generate(
         &trained.model,
-        config.model.context,
         &corpus.prompt,
-        sample_bytes,
-        &mut Sampler::new(&SamplingArgs::default())?,
-        &device,
+        &generation(&SamplingArgs::default(), sample_bytes)?,
         &mut out,
     )?;
-    writeln!(out, "\n")?;
+    writeln!(out, "\n\n{sample}")?;
 
     let history = History::read(&run, &config);
     draw_losses(&history, trained.baselines, &run.loss_plot())?;
@@ -129,7 +126,7 @@ pub(super) fn run(args: TrainArgs) -> Result<ExitCode> {
             .into(),
         time: (time, done),
         stopped: trained.stopped.map(|stopped| stopped.to_string()),
-        sample: (corpus.prompt.clone(), sample),
+        sample: (corpus.prompt.clone(), sample.text),
     };
     report.write(&run)?;
     writeln!(out, "{}", run.report().display())?;

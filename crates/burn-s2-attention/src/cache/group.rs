@@ -1,0 +1,100 @@
+//! Layers that share a pattern: one table for all of them.
+
+use burn::tensor::{Device, Int, Tensor};
+use s2_attention_kernels::cache::{Append, BlockTables, CacheError, Step, StepKind, TableLayout};
+
+use super::words::DeviceWords;
+
+/// The tables of the layers with one pattern, on the host and on the device.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) tables: BlockTables,
+    /// The step that the device's tables are of.
+    step: Option<Step>,
+    /// All items.
+    all: DeviceWords,
+    /// The items that are decoded, where others are not.
+    decoded: DeviceWords,
+}
+
+/// A table of the present step, and where its words lie.
+pub(super) type Table = (Tensor<1, Int>, TableLayout);
+
+impl Group {
+    pub(super) fn new(tables: BlockTables) -> Self {
+        Self {
+            tables,
+            step: None,
+            all: DeviceWords::default(),
+            decoded: DeviceWords::default(),
+        }
+    }
+
+    /// Finds pages for new tokens, and sends the tables.
+    pub(super) fn begin(
+        &mut self,
+        appends: &[Append],
+        device: &Device,
+    ) -> Result<&Step, CacheError> {
+        let step = self.tables.begin(appends)?;
+        // Most tokens neither fill a block nor begin one: only lengths change then.
+        match &self.step {
+            Some(last) if step.same_lists(last) => self.all.write_front(step.item_words(), device),
+            _ => self.all.write(step.words(), device),
+        }
+        let decoded = step.items_of(StepKind::Decode);
+        if !decoded.is_empty() && decoded.len() < step.items().len() {
+            self.decoded.write(step.words_of(&decoded), device);
+        }
+        Ok(self.step.insert(step))
+    }
+
+    /// Frees what no later token attends.
+    pub(super) fn commit(&mut self) {
+        if let Some(step) = &self.step {
+            self.tables.commit(step);
+        }
+    }
+
+    /// The table of all items of the present step.
+    pub(super) fn all(&self) -> Option<Table> {
+        let layout = self.step.as_ref()?.layout();
+        Some((self.all.tensor()?, layout))
+    }
+
+    /// The table of the items that are decoded.
+    pub(super) fn decoded(&self) -> Option<Table> {
+        let step = self.step.as_ref()?;
+        let decoded = step.items_of(StepKind::Decode).len();
+        if decoded == step.items().len() {
+            return self.all();
+        }
+        Some((self.decoded.tensor()?, step.layout_of(decoded)))
+    }
+
+    /// Words of the table of one sequence, in bytes.
+    pub(super) fn sequence_table_bytes(&self) -> usize {
+        let layout = TableLayout {
+            items: 1,
+            kv_heads: self.tables.pattern().num_kv_heads(),
+            capacity: self.tables.capacity(),
+        };
+        layout.len() * size_of::<i32>()
+    }
+
+    /// Bytes of the tables on the device.
+    pub(super) fn table_bytes(&self) -> usize {
+        self.all.bytes() + self.decoded.bytes()
+    }
+
+    /// Pages that `sequences` of the longest length hold at most, steps included.
+    pub(super) fn most_pages(&self, sequences: usize) -> usize {
+        let tables = &self.tables;
+        let of_one = if tables.evicts() {
+            tables.capacity() * tables.pattern().num_kv_heads()
+        } else {
+            tables.full_pages(tables.limits().max_tokens)
+        };
+        sequences.saturating_mul(of_one)
+    }
+}

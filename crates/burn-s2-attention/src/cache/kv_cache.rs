@@ -1,0 +1,171 @@
+//! The cache: what it is made of.
+
+use burn::tensor::{DType, Device};
+use s2_attention_kernels::cache::{BlockTables, CacheLimits, CacheProblem, CacheShape};
+
+use super::group::Group;
+use super::pool::Pool;
+use super::words::DeviceWords;
+use super::{CacheLayer, CacheStep, KvCacheConfig};
+use crate::S2AttentionError;
+use crate::functional::{check_cache_backend, check_dtypes};
+
+/// Keys and values of the tokens of any number of sequences, for all layers of a model; see the [module](super).
+///
+/// Layers with equal patterns share one table of pages. What it holds carries no gradients.
+///
+#[cfg_attr(feature = "flex", doc = "```")]
+#[cfg_attr(not(feature = "flex"), doc = "```no_run")]
+/// use burn::tensor::{DType, Device, Distribution, Tensor};
+/// use burn_s2_attention::PatternConfig;
+/// use burn_s2_attention::cache::{Append, CacheLayer, KvCache, KvCacheConfig};
+///
+/// let device = Device::default();
+/// // One layer: 4 query heads on 2 key/value heads of 32 elements, 2 local blocks of 16 tokens and every 4th before them.
+/// let layer = CacheLayer {
+///     pattern: PatternConfig::local_stride(2, 4, 16, 4).with_num_kv_heads(2).build()?,
+///     head_dim: 32,
+///     value_dim: 32,
+///     scale: None,
+/// };
+/// let mut cache = KvCache::new(vec![layer], DType::F32, &device, &KvCacheConfig::new(1000));
+/// let sequence = cache.add();
+/// let random = |rows, heads| {
+///     Tensor::<4>::random([1, rows, heads, 32], Distribution::Default, (&device, DType::F32))
+/// };
+/// // A prompt of 300 tokens, then one token more.
+/// for tokens in [300, 1] {
+///     cache.begin(&[Append { sequence, tokens }]);
+///     let out = cache.attend(0, random(tokens, 4), random(tokens, 2), random(tokens, 2));
+///     assert_eq!(out.dims(), [1, tokens, 4, 32]);
+///     cache.commit();
+/// }
+/// assert_eq!(cache.memory_bytes(), cache.predicted_bytes(301));
+/// # Ok::<(), burn_s2_attention::PatternError>(())
+/// ```
+#[derive(Debug)]
+pub struct KvCache {
+    pub(super) groups: Vec<Group>,
+    /// The pool of each layer, and the group that it belongs to.
+    pub(super) pools: Vec<(usize, Pool)>,
+    pub(super) step: Option<CacheStep>,
+    pub(super) positions: DeviceWords,
+    /// The longest sequence of any step so far, in tokens.
+    pub(super) longest: usize,
+    pub(super) sequences: usize,
+    pub(super) config: KvCacheConfig,
+    pub(super) dtype: DType,
+    pub(super) device: Device,
+}
+
+impl KvCache {
+    /// An empty cache for layers whose keys and values have this dtype, on this device.
+    ///
+    /// # Errors
+    /// If there is no layer, the device has no kernels, the dtype is no float of 16, 32 or 64 bits, a pattern is not causal or
+    /// too small for `max_tokens`, or a size means nothing.
+    pub fn try_new(
+        layers: Vec<CacheLayer>,
+        dtype: DType,
+        device: &Device,
+        config: &KvCacheConfig,
+    ) -> Result<Self, S2AttentionError> {
+        if layers.is_empty() {
+            return Err(S2AttentionError::NoLayers);
+        }
+        let device = device.clone().without_autodiff();
+        check_dtypes(&[("the cache", dtype)])?;
+        for layer in &layers {
+            check_cache_layer(layer, dtype, &device)?;
+        }
+        let limits = CacheLimits {
+            pages: None,
+            max_tokens: config.max_tokens,
+        };
+        let mut groups: Vec<Group> = Vec::new();
+        for layer in &layers {
+            if groups
+                .iter()
+                .all(|group| *group.tables.pattern() != layer.pattern)
+            {
+                let tables = BlockTables::new(layer.pattern.clone(), limits, config.evict)?;
+                groups.push(Group::new(tables));
+            }
+        }
+        // A step fails in the largest table or in none: see `try_begin`.
+        groups.sort_by_key(|group| std::cmp::Reverse(group.sequence_table_bytes()));
+        let pools = layers.into_iter().map(|layer| {
+            let group = (groups.iter()).position(|group| *group.tables.pattern() == layer.pattern);
+            let group = group.unwrap_or_default();
+            let pages = groups[group].most_pages(config.reserve.unwrap_or(0));
+            (group, Pool::new(layer, pages, dtype, &device))
+        });
+        Ok(Self {
+            pools: pools.collect(),
+            groups,
+            step: None,
+            positions: DeviceWords::default(),
+            longest: 0,
+            sequences: 0,
+            config: config.clone(),
+            dtype,
+            device,
+        })
+    }
+
+    /// Same as [`try_new`](Self::try_new).
+    ///
+    /// # Panics
+    /// With the text of the error that [`try_new`](Self::try_new) returns.
+    pub fn new(
+        layers: Vec<CacheLayer>,
+        dtype: DType,
+        device: &Device,
+        config: &KvCacheConfig,
+    ) -> Self {
+        Self::try_new(layers, dtype, device, config).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Layers.
+    pub fn num_layers(&self) -> usize {
+        self.pools.len()
+    }
+
+    /// How large the cache may become.
+    pub fn config(&self) -> &KvCacheConfig {
+        &self.config
+    }
+
+    /// The type of keys and values.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where they are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+/// Whether the device can decode with a layer: what no later call finds.
+fn check_cache_layer(
+    layer: &CacheLayer,
+    dtype: DType,
+    device: &Device,
+) -> Result<(), S2AttentionError> {
+    let smallest = CacheShape {
+        items: 1,
+        rows: 1,
+        num_heads: layer.pattern.num_heads(),
+        num_kv_heads: layer.pattern.num_kv_heads(),
+        head_dim: layer.head_dim,
+        value_dim: layer.value_dim,
+        pages: 1,
+        capacity: 1,
+    };
+    let problem = CacheProblem::new(smallest, &layer.pattern, layer.scale)?;
+    if dtype != DType::F64 {
+        problem.f32_scale()?;
+    }
+    check_cache_backend(device, dtype, problem)
+}

@@ -1,0 +1,41 @@
+//! Keys and values of tokens that came before, for decoding and for prompts that are read in parts.
+//!
+//! A [`KvCache`] holds pages of one block, and frees those that no later token attends: its memory follows the pattern, not the
+//! length, and what is computed with it is what a cache of everything gives, bit for bit. One step of any number of sequences,
+//! each with any number of new tokens (a part of a prompt, or the token generated last):
+//!
+//! 1. [`KvCache::begin`] makes room for the tokens.
+//! 2. Each layer calls [`KvCache::attend`] with their queries, keys and values;
+//!    [`S2Attention::forward_cached`](crate::module::S2Attention::forward_cached) does.
+//! 3. [`KvCache::commit`] frees what is not needed any more.
+//!
+//! Lengths and pages are known to the host: no call waits for the device.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `config` | [`KvCacheConfig`], and what a layer keeps |
+//! | `kv_cache` | [`KvCache`]: what it is made of |
+//! | `sequences` | its sequences: added, forked, removed, made empty |
+//! | `step` | its steps: [`KvCache::begin`] and [`KvCache::commit`] |
+//! | `attend` | the call that each layer makes in a step |
+//! | `bytes` | what a cache takes, and would take |
+//! | `group` | layers that share a pattern, and so their tables |
+//! | `pool` | the pages of a layer |
+//! | `words` | tables on the device |
+
+mod attend;
+mod bytes;
+mod config;
+mod group;
+mod kv_cache;
+mod pool;
+mod sequences;
+mod step;
+mod words;
+
+pub use config::{CacheLayer, KvCacheConfig};
+pub use kv_cache::KvCache;
+pub use s2_attention_kernels::cache::{
+    Append, CacheError, MAX_DECODE_TOKENS, SequenceId, StepItem, StepKind,
+};
+pub use step::CacheStep;

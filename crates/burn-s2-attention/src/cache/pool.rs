@@ -1,0 +1,255 @@
+//! The pages of one layer.
+
+use std::sync::Arc;
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use s2_attention_kernels::cache::{CacheError, CacheProblem, CacheShape};
+
+use super::CacheLayer;
+use super::group::Table;
+use crate::ops::{PagesCall, S2AttentionOps, Side};
+
+/// Calls that a pool keeps: a mixed step makes two.
+const KEPT_PROBLEMS: usize = 2;
+
+/// Keys and values of one layer, `[pages, block, width]` each.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) layer: CacheLayer,
+    keys: Tensor<3>,
+    values: Tensor<3>,
+    /// The calls that were made last: steps repeat them.
+    problems: Vec<Arc<CacheProblem>>,
+}
+
+impl Pool {
+    /// A pool of at least one page: there is no tensor of none.
+    pub(super) fn new(layer: CacheLayer, pages: usize, dtype: DType, device: &Device) -> Self {
+        let block = layer.pattern.block_size();
+        // What is in pages that no step wrote is never read.
+        let new = |width| Tensor::empty([pages.max(1), block, width], (device, dtype));
+        Self {
+            keys: new(layer.head_dim),
+            values: new(layer.value_dim),
+            layer,
+            problems: Vec::new(),
+        }
+    }
+
+    pub(super) fn pages(&self) -> usize {
+        self.keys.dims()[0]
+    }
+
+    /// Bytes of one page, of keys and of values.
+    pub(super) fn page_bytes(&self) -> usize {
+        let width = self.layer.head_dim + self.layer.value_dim;
+        self.layer.pattern.block_size() * width * self.keys.dtype().size()
+    }
+
+    /// Makes room for `pages`: by a quarter more than there was, so that the copies of a growing cache are few.
+    pub(super) fn grow(&mut self, pages: usize) {
+        let old = self.pages();
+        if pages <= old {
+            return;
+        }
+        let pages = pages.max(old + old.div_ceil(4));
+        for tensor in [&mut self.keys, &mut self.values] {
+            tensor.inplace(|tensor| {
+                let [_, block, width] = tensor.dims();
+                let like = (&tensor.device(), tensor.dtype());
+                let larger = Tensor::empty([pages, block, width], like);
+                larger.slice_assign(0..old, tensor)
+            });
+        }
+    }
+
+    /// Copies pages, `(from, to)`; none is on both sides.
+    pub(super) fn copy(&mut self, copies: &[(usize, usize)]) {
+        if copies.is_empty() {
+            return;
+        }
+        let from: Vec<i32> = copies.iter().map(|(from, _)| *from as i32).collect();
+        let from = TensorData::new(from, [copies.len()]);
+        for tensor in [&mut self.keys, &mut self.values] {
+            let from = Tensor::<1, Int>::from_data(from.clone(), (&tensor.device(), DType::I32));
+            // A buffer of its own, so that the pool has one owner again when it is written.
+            let copied = tensor.clone().select(0, from);
+            for (index, (_, to)) in copies.iter().enumerate() {
+                let page = copied.clone().narrow(0, index, 1);
+                tensor.inplace(|tensor| tensor.slice_assign(*to..*to + 1, page));
+            }
+        }
+    }
+
+    /// The call of a step of so many rows with a table.
+    pub(super) fn call(&mut self, rows: usize, (words, layout): Table) -> Result<Call, CacheError> {
+        let layer = &self.layer;
+        let shape = CacheShape {
+            items: layout.items,
+            rows,
+            num_heads: layer.pattern.num_heads(),
+            num_kv_heads: layout.kv_heads,
+            head_dim: layer.head_dim,
+            value_dim: layer.value_dim,
+            pages: self.pages(),
+            capacity: layout.capacity,
+        };
+        let kept = (self.problems.iter()).position(|problem| *problem.shape() == shape);
+        let problem = match kept {
+            Some(kept) => self.problems.remove(kept),
+            None => Arc::new(CacheProblem::new(shape, &layer.pattern, layer.scale)?),
+        };
+        self.problems.insert(0, problem.clone());
+        self.problems.truncate(KEPT_PROBLEMS);
+        Ok(Call { words, problem })
+    }
+
+    /// Writes the new keys and values of a step, `[rows, kv_heads, width]`.
+    pub(super) fn write(&mut self, k: &Tensor<3>, v: &Tensor<3>, call: &Call) {
+        let sides = [
+            (&mut self.keys, k, Side::Keys),
+            (&mut self.values, v, Side::Values),
+        ];
+        for (pages, rows, side) in sides {
+            pages.inplace(|pages| {
+                Tensor::from_dispatch(Dispatch::s2_cache_write(
+                    pages.into_dispatch(),
+                    rows.clone().into_dispatch(),
+                    call.words.clone().into_dispatch(),
+                    call.pages(side),
+                ))
+            });
+        }
+    }
+
+    /// All keys and values of an item, `[1, kv_len, kv_heads, width]`: those of before from pages, the new ones from the rows.
+    pub(super) fn read(
+        &self,
+        [k, v]: [&Tensor<3>; 2],
+        call: &Call,
+        item: usize,
+        kv_len: usize,
+    ) -> [Tensor<4>; 2] {
+        let sides = [(&self.keys, k, Side::Keys), (&self.values, v, Side::Values)];
+        sides.map(|(pages, rows, side)| {
+            Tensor::from_dispatch(Dispatch::s2_cache_read(
+                pages.clone().into_dispatch(),
+                rows.clone().into_dispatch(),
+                call.words.clone().into_dispatch(),
+                call.pages(side),
+                item,
+                kv_len,
+            ))
+        })
+    }
+
+    /// What the items of a table attend in pages, `[rows, num_heads, value_dim]`.
+    pub(super) fn decode(&self, q: Tensor<3>, call: Call) -> Tensor<3> {
+        let (out, _) = Dispatch::s2_decode(
+            q.into_dispatch(),
+            self.keys.clone().into_dispatch(),
+            self.values.clone().into_dispatch(),
+            call.words.into_dispatch(),
+            call.problem,
+        );
+        Tensor::from_dispatch(out)
+    }
+}
+
+/// A checked call, and the words of its table.
+pub(super) struct Call {
+    words: Tensor<1, Int>,
+    problem: Arc<CacheProblem>,
+}
+
+impl Call {
+    fn pages(&self, side: Side) -> PagesCall {
+        PagesCall {
+            problem: self.problem.clone(),
+            side,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::{DType, Device, Int, Tensor};
+    use s2_attention_kernels::cache::TableLayout;
+
+    use super::{CacheLayer, Pool};
+    use crate::PatternConfig;
+
+    fn pool() -> Pool {
+        let pattern = PatternConfig::dense(2, 1).build().unwrap();
+        let layer = CacheLayer {
+            pattern,
+            head_dim: 8,
+            value_dim: 16,
+            scale: None,
+        };
+        Pool::new(layer, 4, DType::F32, &Device::flex())
+    }
+
+    fn places(pool: &Pool) -> [*const u8; 2] {
+        [&pool.keys, &pool.values].map(|tensor| {
+            let primitive = tensor.clone().try_into_primitive::<Flex>().unwrap();
+            primitive.bytes().as_ptr()
+        })
+    }
+
+    fn page(pool: &Pool, page: usize) -> Vec<f32> {
+        let page = pool.keys.clone().narrow(0, page, 1).into_data();
+        page.try_to_vec().unwrap()
+    }
+
+    /// A pool with one owner is written in place, also after pages of it were copied.
+    #[test]
+    fn pages_are_written_where_they_are() {
+        let mut pool = pool();
+        let before = places(&pool);
+        let layout = TableLayout {
+            items: 1,
+            kv_heads: 1,
+            capacity: 1,
+        };
+        // One item of 2 rows at positions 0 and 1, whose block is on page 3.
+        let words = Tensor::<1, Int>::from_ints([0, 2, 2, 1, 0, 3], &Device::flex());
+        let call = pool.call(2, (words, layout)).unwrap();
+        let rows = |width| Tensor::<3>::ones([2, 1, width], &Device::flex());
+        for _ in 0..2 {
+            pool.write(&rows(8), &rows(16), &call);
+            pool.copy(&[(3, 1), (3, 0)]);
+        }
+        assert_eq!(places(&pool), before);
+        assert_eq!(
+            [0, 1, 3].map(|index| page(&pool, index)),
+            [(); 3].map(|()| vec![1.0; 16])
+        );
+        pool.grow(5);
+        assert_eq!((pool.pages(), page(&pool, 3)), (5, vec![1.0; 16]));
+        pool.grow(3);
+        assert_eq!(pool.pages(), 5);
+    }
+
+    /// What others hold of a pool is not changed under them.
+    #[test]
+    fn pages_with_other_owners_are_copied() {
+        let mut pool = pool();
+        let other = pool.keys.clone();
+        let layout = TableLayout {
+            items: 1,
+            kv_heads: 1,
+            capacity: 1,
+        };
+        let words = Tensor::<1, Int>::from_ints([0, 1, 1, 1, 0, 2], &Device::flex());
+        let call = pool.call(1, (words, layout)).unwrap();
+        let rows = |width| Tensor::<3>::full([1, 1, width], 7.0, &Device::flex());
+        let before: Vec<f32> = other.clone().into_data().try_to_vec().unwrap();
+        pool.write(&rows(8), &rows(16), &call);
+        let after: Vec<f32> = other.into_data().try_to_vec().unwrap();
+        assert_eq!(before, after);
+        assert_eq!(page(&pool, 2)[..8], [7.0; 8]);
+    }
+}

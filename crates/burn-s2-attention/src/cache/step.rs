@@ -1,0 +1,117 @@
+//! The steps of a cache: new tokens of some of its sequences.
+
+use burn::tensor::{Int, Tensor};
+use s2_attention_kernels::cache::{Append, StepItem};
+
+use super::KvCache;
+use super::group::Group;
+use crate::S2AttentionError;
+
+/// New tokens of some sequences. Their rows are packed in the order in which they were given: all of the first sequence, all of
+/// the second, and so on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheStep {
+    items: Vec<StepItem>,
+}
+
+impl CacheStep {
+    /// The sequences, with their rows and positions.
+    pub fn items(&self) -> &[StepItem] {
+        &self.items
+    }
+
+    /// Rows of all sequences.
+    pub fn rows(&self) -> usize {
+        self.items.iter().map(|item| item.q_len).sum()
+    }
+}
+
+impl KvCache {
+    /// Makes room for new tokens of some sequences. Nothing changes where it fails.
+    ///
+    /// Each layer then calls [`attend`](Self::attend), and [`commit`](Self::commit) ends the step. Sequences of a step that
+    /// cannot be carried out to its end are without keys: commit it, and reset or remove them.
+    ///
+    /// # Errors
+    /// [`S2AttentionError::OpenStep`]; of [`S2AttentionError::Cache`] a step without sequences, a sequence that is unknown, given
+    /// twice or would become longer than `max_tokens`, and too many tokens for one step.
+    pub fn try_begin(&mut self, appends: &[Append]) -> Result<CacheStep, S2AttentionError> {
+        if self.step.is_some() {
+            return Err(S2AttentionError::OpenStep);
+        }
+        let mut items = Vec::new();
+        // The tables of all groups hold the same sequences with the same lengths: a step that the first one, whose table is the
+        // largest, takes is taken by all.
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let step = group.begin(appends, &self.device)?;
+            items = step.items().to_vec();
+            let copies = step.copies().to_vec();
+            let pages = group.tables.num_pages();
+            for (_, pool) in self.pools.iter_mut().filter(|(group, _)| *group == index) {
+                pool.grow(pages);
+                pool.copy(&copies);
+            }
+        }
+        let positions = items
+            .iter()
+            .flat_map(|item| item.kv_len - item.q_len..item.kv_len)
+            .map(|position| position as i32);
+        self.positions
+            .write_front(positions.collect(), &self.device);
+        let longest = items.iter().map(|item| item.kv_len).max();
+        self.longest = self.longest.max(longest.unwrap_or(0));
+        Ok(self.step.insert(CacheStep { items }).clone())
+    }
+
+    /// Same as [`try_begin`](Self::try_begin).
+    ///
+    /// # Panics
+    /// With the text of the error that [`try_begin`](Self::try_begin) returns.
+    pub fn begin(&mut self, appends: &[Append]) -> CacheStep {
+        self.try_begin(appends)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Ends the step, once all layers have attended: frees the blocks that no later token attends. Without a step it does
+    /// nothing.
+    pub fn commit(&mut self) {
+        if self.step.take().is_some() {
+            self.groups.iter_mut().for_each(Group::commit);
+        }
+    }
+
+    /// The step that has begun and is not committed.
+    pub fn step(&self) -> Option<&CacheStep> {
+        self.step.as_ref()
+    }
+
+    /// The positions of the first `rows` rows of the step, on the device; those of rows that no sequence owns are below
+    /// [`position_limit`](Self::position_limit), and mean nothing. The buffer stays the same from step to step.
+    ///
+    /// # Errors
+    /// [`S2AttentionError::NoStep`], and an axis mismatch for more rows than any step had.
+    pub(crate) fn positions(&self, rows: usize) -> Result<Tensor<1, Int>, S2AttentionError> {
+        let positions = self.step.as_ref().and(self.positions.tensor());
+        let positions = positions.ok_or(S2AttentionError::NoStep)?;
+        let [accepted] = positions.dims();
+        if rows > accepted {
+            return Err(S2AttentionError::AxisMismatch {
+                tensor: "x",
+                axis: "rows",
+                seen: rows,
+                other: "the step",
+                accepted,
+            });
+        }
+        Ok(positions.narrow(0, 0, rows))
+    }
+
+    /// What all positions of this and earlier steps are below. It grows in few leaps, or not at all where the cache is reserved.
+    pub(crate) fn position_limit(&self) -> usize {
+        let max_tokens = self.config.max_tokens;
+        if self.config.reserve.is_some() {
+            return max_tokens;
+        }
+        self.longest.next_power_of_two().min(max_tokens)
+    }
+}

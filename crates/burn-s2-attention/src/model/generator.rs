@@ -1,0 +1,258 @@
+//! Generation, step by step.
+
+use burn::module::Module;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use super::{
+    CacheUse, FinishReason, GeneratedSequence, GeneratedToken, Generation, GenerationConfig,
+    GenerationError, HybridTransformer, Sampler,
+};
+use crate::cache::{Append, KvCache, KvCacheConfig, SequenceId};
+
+/// [`HybridTransformer::generate`], one step at a time.
+///
+/// In a step each sequence that has its prompt behind it gets a token, and the others read on: up to
+/// [`prefill_chunk`](GenerationConfig::prefill_chunk) tokens of prompts together.
+#[derive(Debug)]
+pub struct Generator {
+    model: HybridTransformer,
+    config: GenerationConfig,
+    cache: KvCache,
+    sequences: Vec<Sequence>,
+    largest: CacheUse,
+}
+
+#[derive(Debug)]
+struct Sequence {
+    /// None once it has ended.
+    id: Option<SequenceId>,
+    /// What the model has not read yet, the next token last: the rest of the prompt, or the token drawn last.
+    unread: Vec<u32>,
+    sampler: Sampler,
+    generated: GeneratedSequence,
+}
+
+impl Generator {
+    /// Makes a cache as long as the longest sequence may become. Nothing runs yet.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration is out of range, a prompt is empty or has a token that the model does not know, or the model cannot
+    /// have a cache (see [`HybridTransformer::try_kv_cache`]).
+    pub fn new(
+        model: &HybridTransformer,
+        prompts: &[impl AsRef<[u32]>],
+        config: &GenerationConfig,
+    ) -> Result<Self, GenerationError> {
+        config.check()?;
+        for (prompt, tokens) in prompts.iter().enumerate() {
+            check_prompt(prompt, tokens.as_ref(), model.vocab_size())?;
+        }
+        // A model that trains would drop out, and keep what gradients need.
+        let model = model.valid();
+        let longest = prompts.iter().map(|tokens| tokens.as_ref().len()).max();
+        // The last token is drawn and not read.
+        let max_tokens = longest
+            .unwrap_or(1)
+            .saturating_add(config.max_new_tokens.saturating_sub(1));
+        let cache_config = KvCacheConfig::new(max_tokens).with_evict(config.evict);
+        let mut cache = model.try_kv_cache(&cache_config)?;
+        let mut sequences = Vec::with_capacity(prompts.len());
+        for (prompt, tokens) in prompts.iter().enumerate() {
+            sequences.push(Sequence {
+                id: match config.max_new_tokens {
+                    0 => None,
+                    _ => Some(cache.try_add()?),
+                },
+                unread: tokens.as_ref().iter().rev().copied().collect(),
+                sampler: Sampler::new(config, prompt as u64)?,
+                generated: GeneratedSequence {
+                    tokens: Vec::new(),
+                    finish: FinishReason::Length,
+                },
+            });
+        }
+        Ok(Self {
+            model,
+            config: config.clone(),
+            cache,
+            sequences,
+            largest: CacheUse::default(),
+        })
+    }
+
+    /// Whether all sequences have ended.
+    pub fn is_done(&self) -> bool {
+        self.sequences.iter().all(|sequence| sequence.id.is_none())
+    }
+
+    /// One step of all sequences that have not ended. Returns the tokens drawn, in the order of the prompts: none where prompts
+    /// are still being read.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails, or the model gives logits that no token can be drawn from.
+    pub fn step(&mut self) -> Result<Vec<GeneratedToken>, GenerationError> {
+        let batch = self.next_batch();
+        if batch.appends.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.cache.try_begin(&batch.appends)?;
+        let rows = batch.tokens.len();
+        let tokens = TensorData::new(batch.tokens, [1, rows]);
+        let tokens = Tensor::<2, Int>::from_data(tokens, (self.cache.device(), DType::I32));
+        let hidden = self.model.hidden_states_cached(tokens, &mut self.cache);
+        self.cache.commit();
+        self.measure();
+        self.draw(hidden, &batch.drawn)
+    }
+
+    /// Ends a sequence; its tokens stay.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such prompt.
+    pub fn stop(&mut self, prompt: usize) {
+        self.end(prompt, FinishReason::Stopped);
+    }
+
+    /// What the sequences have so far.
+    pub fn finish(self) -> Generation {
+        let sequences = self.sequences.into_iter();
+        Generation {
+            sequences: sequences.map(|sequence| sequence.generated).collect(),
+            cache: self.largest,
+        }
+    }
+
+    /// The cache. Sequences that have ended are not in it.
+    pub fn cache(&self) -> &KvCache {
+        &self.cache
+    }
+
+    /// What the sequences read next.
+    fn next_batch(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        let mut left = self.config.prefill_chunk;
+        for (prompt, sequence) in self.sequences.iter_mut().enumerate() {
+            let Some(id) = sequence.id else { continue };
+            let unread = &mut sequence.unread;
+            let count = if sequence.generated.tokens.is_empty() {
+                unread.len().min(left)
+            } else {
+                unread.len()
+            };
+            if count == 0 {
+                continue;
+            }
+            if sequence.generated.tokens.is_empty() {
+                left -= count;
+            }
+            let read = unread.split_off(unread.len() - count);
+            batch
+                .tokens
+                .extend(read.iter().rev().map(|token| *token as i32));
+            batch.appends.push(Append {
+                sequence: id,
+                tokens: count,
+            });
+            if unread.is_empty() {
+                batch.drawn.push((prompt, batch.tokens.len() - 1));
+            }
+        }
+        batch
+    }
+
+    /// Draws a token of each sequence that has all its tokens behind it.
+    fn draw(
+        &mut self,
+        hidden: Tensor<3>,
+        drawn: &[(usize, usize)],
+    ) -> Result<Vec<GeneratedToken>, GenerationError> {
+        if drawn.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<usize> = drawn.iter().map(|(_, row)| *row).collect();
+        let logits = read(self.model.logits_of(hidden, &rows))?;
+        let mut tokens = Vec::with_capacity(drawn.len());
+        for ((prompt, _), logits) in drawn.iter().zip(logits.chunks(self.model.vocab_size())) {
+            let sequence = &mut self.sequences[*prompt];
+            let token = sequence.sampler.draw(logits)?;
+            if self.config.stop_tokens.contains(&token) {
+                self.end(*prompt, FinishReason::StopToken(token));
+                continue;
+            }
+            sequence.unread.push(token);
+            let generated = &mut sequence.generated.tokens;
+            generated.push(token);
+            tokens.push(GeneratedToken {
+                prompt: *prompt,
+                index: generated.len() - 1,
+                token,
+            });
+            if generated.len() == self.config.max_new_tokens {
+                self.end(*prompt, FinishReason::Length);
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Frees what a sequence holds. One that has ended keeps its reason.
+    fn end(&mut self, prompt: usize, finish: FinishReason) {
+        let sequence = &mut self.sequences[prompt];
+        if let Some(id) = sequence.id.take() {
+            self.cache.remove(id);
+            sequence.generated.finish = finish;
+        }
+    }
+
+    /// Keeps what the cache takes where it is more than before.
+    fn measure(&mut self) {
+        let bytes = self.cache.memory_bytes();
+        if bytes > self.largest.bytes {
+            let ids = self.sequences.iter().filter_map(|sequence| sequence.id);
+            let full = ids
+                .filter_map(|id| self.cache.tokens(id).ok())
+                .map(|tokens| self.cache.full_bytes(tokens));
+            self.largest = CacheUse {
+                bytes,
+                full_bytes: full.sum(),
+            };
+        }
+    }
+}
+
+fn check_prompt(prompt: usize, tokens: &[u32], vocab_size: usize) -> Result<(), GenerationError> {
+    if tokens.is_empty() {
+        return Err(GenerationError::EmptyPrompt { prompt });
+    }
+    match tokens.iter().find(|token| **token as usize >= vocab_size) {
+        Some(&token) => Err(GenerationError::Token {
+            prompt,
+            token,
+            vocab_size,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// What a step reads.
+#[derive(Debug, Default)]
+struct Batch {
+    appends: Vec<Append>,
+    /// The tokens of all appends.
+    tokens: Vec<i32>,
+    /// Prompts that get a token, and the rows of their last tokens.
+    drawn: Vec<(usize, usize)>,
+}
+
+/// The only wait for the device.
+fn read(logits: Tensor<2>) -> Result<Vec<f32>, GenerationError> {
+    let device = |error: &dyn std::fmt::Display| GenerationError::Device {
+        reason: error.to_string(),
+    };
+    let data = logits.try_into_data().map_err(|error| device(&error))?;
+    // On the host, where it costs no kernel.
+    let values = data.convert::<f32>().try_to_vec();
+    values.map_err(|error| device(&error))
+}

@@ -1,0 +1,85 @@
+//! Generations that cannot be honoured.
+
+use std::ops::ControlFlow;
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor};
+use burn_s2_attention::model::{
+    GenerationConfig, GenerationError, HybridTransformer, HybridTransformerConfig,
+};
+use burn_s2_attention::{LayerSchedule, PatternConfig, Rule};
+
+use super::tensors::panic_text;
+
+fn model(pattern: PatternConfig) -> HybridTransformer {
+    HybridTransformerConfig::new(20, 16, 1, 2, LayerSchedule::new(pattern)).init(&Device::flex())
+}
+
+fn pattern() -> PatternConfig {
+    PatternConfig::local_stride(1, 2, 8, 2)
+}
+
+fn refused(prompts: &[Vec<u32>], config: &GenerationConfig) -> GenerationError {
+    let model = model(pattern());
+    let go_on = |_| ControlFlow::Continue(());
+    let error = model.try_generate(prompts, config, go_on).unwrap_err();
+    let panics = panic_text(|| model.generate(prompts, config, go_on));
+    assert_eq!(panics, error.to_string());
+    error
+}
+
+#[test]
+fn prompts_that_mean_nothing_are_refused() {
+    let config = GenerationConfig::new(3);
+    let error = refused(&[vec![1], vec![]], &config);
+    assert_eq!(error, GenerationError::EmptyPrompt { prompt: 1 });
+    let error = refused(&[vec![1, 20]], &config);
+    let text = error.to_string();
+    assert!(text.contains("prompt 0") && text.contains("token 20") && text.contains("below 20"));
+}
+
+#[test]
+fn numbers_that_mean_nothing_are_refused() {
+    let prompts = [vec![1]];
+    let config = || GenerationConfig::new(3);
+    for value in [-1.0, f64::NAN, f64::INFINITY] {
+        let error = refused(&prompts, &config().with_temperature(value));
+        assert!(matches!(error, GenerationError::Temperature { .. }));
+        assert!(error.to_string().contains(&value.to_string()));
+    }
+    for value in [0.0, -0.5, 1.5, f64::NAN] {
+        let error = refused(&prompts, &config().with_top_p(Some(value)));
+        assert!(matches!(error, GenerationError::TopP { .. }));
+        assert!(error.to_string().contains(&value.to_string()));
+    }
+    assert_eq!(
+        refused(&prompts, &config().with_top_k(Some(0))),
+        GenerationError::TopK
+    );
+    let error = refused(&prompts, &config().with_prefill_chunk(0));
+    assert_eq!(error, GenerationError::PrefillChunk);
+}
+
+#[test]
+fn a_model_that_sees_the_future_is_refused() {
+    let rule = Rule::SlidingWindow {
+        left: 1,
+        right: Some(2),
+    };
+    let model = model(PatternConfig::new(rule, 8, 2));
+    let go_on = |_| ControlFlow::Continue(());
+    let error = model.try_generate(&[vec![1]], &GenerationConfig::new(3), go_on);
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("after its query"), "{text}");
+}
+
+/// NaN is no likeliest token.
+#[test]
+fn a_broken_model_is_told() {
+    let mut model = model(pattern());
+    let broken = Tensor::full([20, 16], f64::NAN, &Device::flex());
+    model.embedding.weight = Param::from_tensor(broken);
+    let go_on = |_| ControlFlow::Continue(());
+    let error = model.try_generate(&[vec![1]], &GenerationConfig::new(3), go_on);
+    assert_eq!(error.unwrap_err(), GenerationError::Logits);
+}

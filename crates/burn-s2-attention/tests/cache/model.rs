@@ -1,0 +1,226 @@
+//! The model on a cache: what it computes of whole sequences.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use burn_s2_attention::cache::{Append, KvCache, KvCacheConfig, SequenceId};
+use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
+use burn_s2_attention::module::{MlpKind, NormKind};
+use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
+
+use super::tensors::{assert_close, distance, randomize, tokens, values};
+
+const VOCAB: usize = 50;
+const SEQ: usize = 120;
+
+pub fn config() -> HybridTransformerConfig {
+    let sparse = PatternConfig::local_stride(1, 3, 8, 4).with_num_kv_heads(2);
+    let schedule = LayerSchedule::new(sparse).with_dense_layers(DenseLayers::First(1));
+    HybridTransformerConfig::new(VOCAB, 32, 3, 4, schedule).with_d_ff(Some(48))
+}
+
+/// Positions, norms of queries and keys, separate projections, scales: all that a layer does before it attends.
+fn variants() -> Vec<HybridTransformerConfig> {
+    vec![
+        config(),
+        config()
+            .with_norm(NormKind::LayerNorm)
+            .with_mlp(MlpKind::Gelu)
+            .with_bias(true)
+            .with_tied_embeddings(false),
+        config()
+            .with_qk_norm(true)
+            .with_fused_qkv(false)
+            .with_rope(None),
+        config()
+            .with_attention_scale(Some(0.7))
+            .with_embedding_multiplier(2.0)
+            .with_logit_multiplier(0.5),
+    ]
+}
+
+pub fn model(config: HybridTransformerConfig, device: &Device) -> HybridTransformer {
+    randomize(config.init(device), 0.15)
+}
+
+pub fn cache(model: &HybridTransformer) -> KvCache {
+    model.kv_cache(&KvCacheConfig::new(SEQ))
+}
+
+/// Texts of one row each.
+pub fn texts(count: usize) -> Vec<Tensor<2, Int>> {
+    let all = tokens(count, SEQ, VOCAB, &crate::device());
+    (0..count)
+        .map(|text| all.clone().narrow(0, text, 1))
+        .collect()
+}
+
+/// One step: logits of the new tokens of each sequence.
+fn step(
+    model: &HybridTransformer,
+    cache: &mut KvCache,
+    parts: Vec<(SequenceId, Tensor<2, Int>)>,
+) -> Vec<Tensor<3>> {
+    let append = |(sequence, tokens): &(SequenceId, Tensor<2, Int>)| Append {
+        sequence: *sequence,
+        tokens: tokens.dims()[1],
+    };
+    let begun = cache.begin(&parts.iter().map(append).collect::<Vec<_>>());
+    let rows = Tensor::cat(parts.into_iter().map(|(_, tokens)| tokens).collect(), 1);
+    let logits = model.forward_cached(rows, cache);
+    cache.commit();
+    let items = begun.items().iter();
+    items
+        .map(|item| logits.clone().narrow(1, item.q_row, item.q_len))
+        .collect()
+}
+
+/// Logits of one sequence that comes in chunks, the last of them as often as it takes.
+pub fn chunked(
+    model: &HybridTransformer,
+    cache: &mut KvCache,
+    text: &Tensor<2, Int>,
+    chunks: &[usize],
+) -> Tensor<3> {
+    let sequence = cache.add();
+    let (mut logits, mut start) = (vec![], 0);
+    let last = *chunks.last().unwrap();
+    for len in chunks.iter().copied().chain(std::iter::repeat(last)) {
+        let len = len.min(SEQ - start);
+        if len == 0 {
+            break;
+        }
+        let part = text.clone().narrow(1, start, len);
+        logits.push(step(model, cache, vec![(sequence, part)]).remove(0));
+        start += len;
+    }
+    Tensor::cat(logits, 1)
+}
+
+#[test]
+fn any_split_of_a_prompt_gives_the_one_shot_logits() {
+    for config in variants() {
+        let model = model(config, &crate::device());
+        let text = texts(1).remove(0);
+        let expected = model.forward(text.clone());
+        let mut cache = cache(&model);
+        for chunks in [
+            &[SEQ][..],
+            &[1],
+            &[16],
+            &[17],
+            &[60, 1],
+            &[3, 50, 40, 7],
+            &[24, 8],
+        ] {
+            let logits = chunked(&model, &mut cache, &text, chunks);
+            let distance = distance(logits, expected.clone());
+            assert!(distance < 2e-5, "{chunks:?}: {distance:e}");
+        }
+    }
+}
+
+/// One sequence decodes while another is still read.
+#[test]
+fn mixed_batches_give_each_its_own_logits() {
+    let model = model(config(), &crate::device());
+    let texts = texts(3);
+    let expected: Vec<_> = texts
+        .iter()
+        .map(|text| model.forward(text.clone()))
+        .collect();
+    let mut cache = cache(&model);
+    let sequences = [(); 3].map(|()| cache.add());
+    let mut starts = [0; 3];
+    for lens in [
+        [40, 1, 0],
+        [1, 30, 20],
+        [17, 1, 16],
+        [1, 1, 1],
+        [2, 0, 50],
+        [0, 60, 1],
+    ] {
+        let (mut parts, mut of) = (vec![], vec![]);
+        for text in (0..3).filter(|text| lens[*text] > 0) {
+            let part = texts[text].clone().narrow(1, starts[text], lens[text]);
+            parts.push((sequences[text], part));
+            of.push(text);
+        }
+        for (text, logits) in of.into_iter().zip(step(&model, &mut cache, parts)) {
+            let expected = expected[text].clone().narrow(1, starts[text], lens[text]);
+            assert_close(logits, expected, 2e-5);
+            starts[text] += lens[text];
+        }
+    }
+}
+
+#[test]
+fn forks_continue_as_the_whole_texts_would() {
+    let model = model(config(), &crate::device());
+    let [first, second] = <[_; 2]>::try_from(texts(2)).unwrap();
+    let mut cache = cache(&model);
+    let a = cache.add();
+    step(
+        &model,
+        &mut cache,
+        vec![(a, first.clone().narrow(1, 0, 50))],
+    );
+    let b = cache.fork(a);
+    let second = Tensor::cat(
+        vec![first.clone().narrow(1, 0, 50), second.narrow(1, 50, 70)],
+        1,
+    );
+    let [of_a, of_b] = [&first, &second].map(|text| model.forward(text.clone()));
+    assert!(distance(of_a.clone(), of_b.clone()) > 0.1);
+    for start in 50..SEQ {
+        let parts = [(a, &first), (b, &second)];
+        let parts = parts.map(|(id, text)| (id, text.clone().narrow(1, start, 1)));
+        let logits = step(&model, &mut cache, parts.to_vec());
+        for (logits, expected) in logits.into_iter().zip([&of_a, &of_b]) {
+            assert_close(logits, expected.clone().narrow(1, start, 1), 2e-5);
+        }
+    }
+}
+
+#[test]
+fn eviction_changes_no_bit() {
+    let model = model(config(), &crate::device());
+    let text = texts(1).remove(0);
+    let [evicted, kept] = [true, false].map(|evict| {
+        let config = KvCacheConfig::new(SEQ).with_evict(evict);
+        let mut cache = model.kv_cache(&config);
+        let logits = chunked(&model, &mut cache, &text, &[50, 20, 1]);
+        (values(logits), cache.memory_bytes())
+    });
+    assert_eq!(evicted.0, kept.0);
+    assert!(evicted.1 < kept.1);
+}
+
+/// A model that trains can be asked as well; nothing is tracked beyond its own operations.
+#[test]
+fn a_model_with_gradients_computes_the_same() {
+    let device = crate::device().autodiff();
+    let model = model(config(), &device);
+    let text = Tensor::from_data(texts(1).remove(0).into_data(), &device);
+    let expected = model.valid().forward(text.clone().inner());
+    let mut cache = cache(&model);
+    assert!(!cache.device().is_autodiff());
+    let logits = chunked(&model, &mut cache, &text, &[50, 20, 1]);
+    assert_close(logits.inner(), expected, 2e-5);
+}
+
+/// Layers of one pattern share their table; each has pages of its own.
+#[test]
+fn a_cache_grows_with_the_layers() {
+    let bytes = |layers: usize| {
+        let schedule = LayerSchedule::new(PatternConfig::local_stride(1, 3, 8, 4));
+        let config = HybridTransformerConfig::new(VOCAB, 32, layers, 4, schedule);
+        let cache = config
+            .init(&crate::device())
+            .kv_cache(&KvCacheConfig::new(SEQ));
+        (cache.num_layers(), cache.full_bytes(SEQ))
+    };
+    let [(_, one), (_, two), (layers, four)] = [1, 2, 4].map(bytes);
+    // 15 blocks of 8 tokens, 4 heads of 8 elements, keys and values of 4 bytes.
+    assert_eq!(two - one, 15 * 8 * 4 * 8 * 2 * 4);
+    assert_eq!((layers, four - two), (4, 2 * (two - one)));
+}
