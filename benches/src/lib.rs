@@ -8,6 +8,7 @@
 //! | [`catalogue`] | the catalogue: problems in sets |
 //! | [`record`] | the result row, one line of JSON for each measured point |
 //! | [`cache_record`] | the same for the memory of a cache at each length |
+//! | [`token_record`] | the same for the time of a token after a long prompt |
 //! | [`summary`] | what follows from the rows of one run: speed-ups and shares |
 //! | `machine` | device, commit and versions that rows name |
 //! | `harness` | warm-up, median of many runs |
@@ -19,6 +20,7 @@
 //! | `session` | the rows of a run as they come |
 //! | `bench` | the `bench` command: problems x providers x passes |
 //! | `cache` | the `cache` command: what the cache of a long generation takes |
+//! | `tokens` | the `tokens` command: what a token takes after a long prompt, with sparse layers and with dense ones |
 //! | `gpu` | the GPU kernels without Burn: inputs, launches, device time, memory |
 //! | `kernels` | the `kernels` command: times the GPU kernels and leaves no rows |
 //! | `decode` | the `decode` command: times one new token of each sequence against a cache |
@@ -61,6 +63,9 @@ pub mod session;
 pub mod summary;
 #[cfg(feature = "command")]
 pub mod table;
+pub mod token_record;
+#[cfg(feature = "timing")]
+pub mod tokens;
 
 /// The examples of README and book, as doc tests.
 #[cfg(all(doctest, feature = "flex"))]

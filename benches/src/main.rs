@@ -19,6 +19,8 @@ use s2_bench::providers::child::{self, PointArgs};
 use s2_bench::record::Pass;
 #[cfg(any(feature = "timing", feature = "kernels"))]
 use s2_bench::table;
+#[cfg(feature = "timing")]
+use s2_bench::tokens::{self, TokensArgs};
 
 /// Times block-sparse attention beside other implementations, and checks it.
 #[derive(Debug, Parser)]
@@ -36,6 +38,9 @@ enum Command {
     /// Let a small model write a long text, and note what its cache takes.
     #[cfg(feature = "timing")]
     Cache(CacheArgs),
+    /// Time a token after a long prompt, of a large model with sparse layers and with dense ones.
+    #[cfg(feature = "timing")]
+    Tokens(TokensArgs),
     /// Hold the GPU kernels to their tests on this machine's device.
     #[cfg(feature = "check")]
     Check(CheckArgs),
@@ -89,6 +94,14 @@ fn main() -> anyhow::Result<ExitCode> {
                     path.display()
                 );
             }
+        }
+        #[cfg(feature = "timing")]
+        Command::Tokens(args) => {
+            let (rows, path) = tokens::run(&args)?;
+            for row in &rows {
+                println!("{row}");
+            }
+            println!("{} rows added to {}", rows.len(), path.display());
         }
         #[cfg(feature = "check")]
         Command::Check(args) => {

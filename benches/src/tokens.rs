@@ -1,0 +1,241 @@
+//! The `tokens` command: how long a model takes for a token after a long prompt, with sparse layers and with dense ones.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use burn::tensor::{DType, Device, DeviceConfig, FloatDType, Int, Tensor, TensorData, capture};
+use burn_s2_attention::cache::{Append, KvCacheConfig};
+use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
+use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
+use indicatif::ProgressBar;
+
+use crate::machine::Machine;
+use crate::providers::burn::device;
+use crate::record::{Backend, Dtype, Record};
+use crate::token_record::TokenRow;
+
+/// Options of `tokens`. The default model has the shape of Llama 2 7B, with random weights.
+#[derive(Debug, clap::Args)]
+pub struct TokensArgs {
+    /// What to run on: the CPU, or a GPU that this program is built for.
+    #[arg(long, value_enum, default_value_t = Backend::Flex)]
+    pub backend: Backend,
+    /// Type of weights, keys and values.
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
+    pub dtype: Dtype,
+    /// Tokens of the prompt.
+    #[arg(long, default_value_t = 131_072)]
+    pub prompt: usize,
+    /// Tokens that are timed.
+    #[arg(long, default_value_t = 50)]
+    pub tokens: usize,
+    /// Tokens of the prompt that are read at a time.
+    #[arg(long, default_value_t = 8192)]
+    pub chunk: usize,
+    /// Layers.
+    #[arg(long, default_value_t = 32)]
+    pub layers: usize,
+    /// Layers at the beginning that stay dense.
+    #[arg(long, default_value_t = 2)]
+    pub dense: usize,
+    /// Width of the residual stream.
+    #[arg(long, default_value_t = 4096)]
+    pub d_model: usize,
+    /// Width of the feed-forward networks.
+    #[arg(long, default_value_t = 11_008)]
+    pub d_ff: usize,
+    /// Query heads.
+    #[arg(long, default_value_t = 32)]
+    pub heads: usize,
+    /// Key/value heads.
+    #[arg(long, default_value_t = 32)]
+    pub kv_heads: usize,
+    /// Distinct tokens.
+    #[arg(long, default_value_t = 32_000)]
+    pub vocabulary: usize,
+    /// Tokens a block.
+    #[arg(long, default_value_t = 64)]
+    pub block: usize,
+    /// Local window in blocks.
+    #[arg(long, default_value_t = 16)]
+    pub local: usize,
+    /// Vertical stride in blocks.
+    #[arg(long, default_value_t = 8)]
+    pub stride: usize,
+    /// Folder of results; rows go to `<date>-<device>/tokens.jsonl` below it.
+    #[arg(long, default_value = "benches/results")]
+    pub results: PathBuf,
+    /// The file to add rows to, in place of one below `--results`.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// The commit that rows name, where this program does not run in its repository.
+    #[arg(long)]
+    pub commit: Option<String>,
+}
+
+/// Times the hybrid model, then the dense one. Returns the rows and their file.
+///
+/// # Errors
+/// A backend that is not built in, a model that cannot be had, and results that cannot be written.
+pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
+    ensure!(
+        args.prompt > 0 && args.tokens > 1 && args.chunk > 0,
+        "--prompt {}, --tokens {}, --chunk {}: from 1, 2 and 1 on are accepted",
+        args.prompt,
+        args.tokens,
+        args.chunk
+    );
+    ensure!(
+        args.dense < args.layers,
+        "--dense {}: fewer than --layers ({}) are accepted",
+        args.dense,
+        args.layers
+    );
+    let mut device = device(args.backend)?;
+    let float = match args.dtype {
+        Dtype::F64 => FloatDType::F64,
+        Dtype::F32 => FloatDType::F32,
+        Dtype::F16 => FloatDType::F16,
+        Dtype::Bf16 => FloatDType::BF16,
+    };
+    device
+        .configure(DeviceConfig::from(float))
+        .with_context(|| format!("{:?} weights", args.dtype))?;
+    let mut machine = match args.backend {
+        Backend::Flex => Machine::cpu()?,
+        _ => Machine::gpu(format!("{device:?}"))?,
+    };
+    if let Some(commit) = &args.commit {
+        machine.commit.clone_from(commit);
+    }
+    let below = args.results.join(machine.folder());
+    let path = args.out.clone().unwrap_or(below.join("tokens.jsonl"));
+    let mut rows = Vec::new();
+    for dense in [args.dense, args.layers] {
+        let row = time(args, &machine, &device, dense)?;
+        row.append(&path)?;
+        rows.push(row);
+    }
+    Ok((rows, path))
+}
+
+/// Random weights: what the model writes does not matter.
+fn model(args: &TokensArgs, device: &Device, dense: usize) -> anyhow::Result<HybridTransformer> {
+    let pattern = PatternConfig::local_stride(args.local, args.stride, args.block, args.heads)
+        .with_num_kv_heads(args.kv_heads)
+        .per_kv_head();
+    let schedule = LayerSchedule::new(pattern).with_dense_layers(DenseLayers::First(dense));
+    let config = HybridTransformerConfig::new(
+        args.vocabulary,
+        args.d_model,
+        args.layers,
+        args.heads,
+        schedule,
+    )
+    .with_num_kv_heads(Some(args.kv_heads))
+    .with_d_ff(Some(args.d_ff))
+    .with_tied_embeddings(false);
+    Ok(config.try_init(device)?)
+}
+
+/// Reads the prompt, captures a step of one token as a graph where the device has graphs, and times its replays: from the tables of
+/// the step until its token is on the host.
+fn time(
+    args: &TokensArgs,
+    machine: &Machine,
+    device: &Device,
+    dense: usize,
+) -> anyhow::Result<TokenRow> {
+    let model = model(args, device, dense)?;
+    let longest = args.prompt + args.tokens + 1;
+    let cache =
+        RefCell::new(model.try_kv_cache(&KvCacheConfig::new(longest).with_reserve(Some(1)))?);
+    let sequence = cache.borrow_mut().try_add()?;
+    let begin = |tokens| -> anyhow::Result<()> {
+        cache
+            .borrow_mut()
+            .try_begin(&[Append { sequence, tokens }])?;
+        Ok(())
+    };
+    let start = Instant::now();
+    let bar = ProgressBar::new(args.prompt as u64);
+    let mut read = 0;
+    while read < args.prompt {
+        let tokens = args.chunk.min(args.prompt - read);
+        begin(tokens)?;
+        let numbers = (read..read + tokens).map(|at| (at * 7919 % args.vocabulary) as i32);
+        let numbers = TensorData::new(numbers.collect(), [1, tokens]);
+        let numbers = Tensor::<2, Int>::from_data(numbers, (device, DType::I32));
+        let hidden = model.hidden_states_cached(numbers, &mut cache.borrow_mut());
+        // So that no more than a chunk is on its way.
+        let _ = hidden.narrow(1, tokens - 1, 1).sum().into_data();
+        cache.borrow_mut().commit();
+        read += tokens;
+        bar.set_position(read as u64);
+    }
+    bar.finish_and_clear();
+    let prompt_seconds = start.elapsed().as_secs_f64();
+
+    let token = RefCell::new(Tensor::<2, Int>::zeros([1, 1], (device, DType::I32)));
+    begin(1)?;
+    let mut graph = capture(device, || {
+        let token = token.borrow().clone();
+        let logits = model.forward_cached(token, &mut cache.borrow_mut());
+        logits.argmax(2).reshape([1, 1])
+    });
+    let mut next = drawn(graph.output().clone())?;
+    cache.borrow_mut().commit();
+    let mut times = Vec::new();
+    for _ in 0..args.tokens {
+        let start = Instant::now();
+        begin(1)?;
+        let data = TensorData::new(vec![next], [1, 1]);
+        let data = Tensor::<2, Int>::from_data(data, (device, DType::I32));
+        token
+            .borrow_mut()
+            .inplace(|token| token.slice_assign([0..1, 0..1], data));
+        // SAFETY: what the step reads and writes is alive: the model, the cache, which is reserved, and the token. Nothing else
+        // runs on the device, and the output is read before the next step.
+        next = drawn(unsafe { graph.replay() }.clone())?;
+        cache.borrow_mut().commit();
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    let cache = cache.borrow();
+    Ok(TokenRow {
+        run: machine.run_id(),
+        backend: args.backend,
+        dtype: args.dtype,
+        layers: args.layers,
+        dense_layers: dense,
+        d_model: args.d_model,
+        d_ff: args.d_ff,
+        heads: args.heads,
+        kv_heads: args.kv_heads,
+        block: args.block,
+        local_blocks: args.local,
+        vert_stride: args.stride,
+        prompt: args.prompt,
+        chunk: args.chunk,
+        prompt_seconds,
+        token_ms: times[times.len() / 2] * 1e3,
+        least_ms: times[0] * 1e3,
+        tokens: args.tokens,
+        captured: graph.is_hardware(),
+        memory_bytes: cache.memory_bytes(),
+        full_bytes: cache.full_bytes(longest),
+        device: machine.device.clone(),
+        driver: machine.driver.clone(),
+        date: machine.date.clone(),
+        commit: machine.commit.clone(),
+        versions: machine.versions.clone(),
+    })
+}
+
+fn drawn(token: Tensor<2, Int>) -> anyhow::Result<i32> {
+    let data = token.into_data().convert::<i32>();
+    let tokens: Vec<i32> = data.try_to_vec().context("the token")?;
+    tokens.first().copied().context("no token")
+}
