@@ -59,7 +59,7 @@ fn rings_that_do_not_fit_are_refused() {
     let mut properties = DeviceProperties::clone(&cuda().properties);
     "ptx_sm90".clone_into(&mut properties.identity.fingerprint);
     let both = wgmma_rows(&properties, &problem);
-    assert_eq!(both, Ok(vec![[64, 64], [128, 128], [192, 128]]));
+    assert_eq!(both, Ok(vec![[192, 128], [128, 128], [64, 64]]));
     properties.hardware.max_shared_memory_size = 140 << 10;
     assert_eq!(wgmma_rows(&properties, &problem), Ok(vec![[64, 64]]));
     properties.hardware.max_shared_memory_size = 99 << 10;
