@@ -76,7 +76,7 @@ impl KvCache {
         let device = device.clone().without_autodiff();
         check_dtypes(&[("the cache", dtype)])?;
         for layer in &layers {
-            check_cache_layer(layer, dtype, &device)?;
+            check_cache_backend(&device, dtype, check_cache_layer(layer, 1, dtype)?)?;
         }
         let limits = CacheLimits {
             pages: None,
@@ -98,8 +98,13 @@ impl KvCache {
             let group = (groups.iter()).position(|group| *group.tables.pattern() == layer.pattern);
             let group = group.unwrap_or_default();
             let pages = groups[group].most_pages(config.reserve.unwrap_or(0));
-            (group, Pool::new(layer, pages, dtype, &device))
+            // More than can be counted is refused before anything is allocated.
+            check_cache_layer(&layer, pages.max(1), dtype)?;
+            Ok((group, layer, pages))
         });
+        let pools: Vec<_> = pools.collect::<Result<_, S2AttentionError>>()?;
+        let pools = (pools.into_iter())
+            .map(|(group, layer, pages)| (group, Pool::new(layer, pages, dtype, &device)));
         Ok(Self {
             pools: pools.collect(),
             groups,
@@ -147,12 +152,12 @@ impl KvCache {
     }
 }
 
-/// Whether the device can decode with a layer: what no later call finds.
+/// The smallest call on so many pages of a layer: whether there can be any.
 fn check_cache_layer(
     layer: &CacheLayer,
+    pages: usize,
     dtype: DType,
-    device: &Device,
-) -> Result<(), S2AttentionError> {
+) -> Result<CacheProblem, S2AttentionError> {
     let smallest = CacheShape {
         items: 1,
         rows: 1,
@@ -160,12 +165,12 @@ fn check_cache_layer(
         num_kv_heads: layer.pattern.num_kv_heads(),
         head_dim: layer.head_dim,
         value_dim: layer.value_dim,
-        pages: 1,
+        pages,
         capacity: 1,
     };
     let problem = CacheProblem::new(smallest, &layer.pattern, layer.scale)?;
     if dtype != DType::F64 {
         problem.f32_scale()?;
     }
-    check_cache_backend(device, dtype, problem)
+    Ok(problem)
 }
