@@ -136,8 +136,8 @@ fn reserved_pools_hold_what_they_are_reserved_for() {
         for _ in 0..31 {
             append(&mut cache, &[(a, 16)]);
         }
-        // Two tables of two sequences each are all that came to it.
-        let tables = cache.reserved_bytes() - pools;
+        // Two tables of two sequences each, and the positions of the largest step, are all that came to it.
+        let tables = cache.reserved_bytes() - pools - 970 * 4;
         assert!(tables <= 2 * cache.predicted_bytes(0), "{tables}");
         assert!(cache.try_add().is_err() && cache.try_fork(a).is_err());
         cache.remove(a);
@@ -179,4 +179,17 @@ fn append_with(cache: &mut KvCache, sequence: SequenceId, attend: impl FnOnce(&m
     }]);
     attend(cache);
     cache.commit();
+}
+
+/// Tables and positions are allocated too: those of the latest step, of which positions stay as long as the longest one's.
+#[test]
+fn tables_and_positions_are_counted() {
+    let layers = vec![layer(PatternConfig::dense(16, 1))];
+    let mut cache = cache(layers, &KvCacheConfig::new(100).with_reserve(Some(3)));
+    let [pools, table] = [cache.reserved_bytes(), cache.predicted_bytes(0)];
+    let [a, b] = [cache.add(), cache.add()];
+    append(&mut cache, &[(a, 40), (b, 20)]);
+    assert_eq!(cache.reserved_bytes(), pools + 2 * table + 60 * 4);
+    append(&mut cache, &[(a, 1)]);
+    assert_eq!(cache.reserved_bytes(), pools + table + 60 * 4);
 }
