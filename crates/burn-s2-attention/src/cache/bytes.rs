@@ -21,7 +21,7 @@ impl KvCache {
         self.bytes(1, |tables| tables.full_pages(tokens))
     }
 
-    /// Bytes that are allocated on the device: pages in use and not, and the tables and positions that the latest steps left.
+    /// Bytes that are allocated on the device: pages in use and not, and the tables and positions of the largest steps.
     pub fn reserved_bytes(&self) -> usize {
         let pools = self
             .pools
