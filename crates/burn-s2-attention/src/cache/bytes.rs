@@ -21,14 +21,14 @@ impl KvCache {
         self.bytes(1, |tables| tables.full_pages(tokens))
     }
 
-    /// Bytes that are allocated on the device: pages in use and not, and the tables of the largest steps.
+    /// Bytes that are allocated on the device: pages in use and not, and the tables and positions of the largest steps.
     pub fn reserved_bytes(&self) -> usize {
         let pools = self
             .pools
             .iter()
             .map(|(_, pool)| pool.pages() * pool.page_bytes());
         let tables = self.groups.iter().map(|group| group.table_bytes());
-        pools.chain(tables).sum()
+        pools.chain(tables).sum::<usize>() + self.positions.bytes()
     }
 
     fn bytes(&self, sequences: usize, pages: impl Fn(&BlockTables) -> usize) -> usize {

@@ -30,6 +30,13 @@ impl Group {
         }
     }
 
+    /// Allocates the tables of steps of up to `sequences` sequences.
+    pub(super) fn reserve(&mut self, sequences: usize, device: &Device) {
+        let words = self.layout(sequences).len();
+        self.all.write(vec![0; words], device);
+        self.decoded.write(vec![0; words], device);
+    }
+
     /// Finds pages for new tokens, and sends the tables.
     pub(super) fn begin(
         &mut self,
@@ -39,7 +46,7 @@ impl Group {
         let step = self.tables.begin(appends)?;
         // Most tokens neither fill a block nor begin one: only lengths change then.
         match &self.step {
-            Some(last) if step.same_lists(last) => self.all.write_front(step.item_words(), device),
+            Some(last) if step.same_lists(last) => self.all.write(step.item_words(), device),
             _ => self.all.write(step.words(), device),
         }
         let decoded = step.items_of(StepKind::Decode);
@@ -72,14 +79,23 @@ impl Group {
         Some((self.decoded.tensor()?, step.layout_of(decoded)))
     }
 
+    /// What is on the device.
+    #[cfg(all(test, feature = "flex"))]
+    pub(super) fn words(&self) -> [&DeviceWords; 2] {
+        [&self.all, &self.decoded]
+    }
+
     /// Words of the table of one sequence, in bytes.
     pub(super) fn sequence_table_bytes(&self) -> usize {
-        let layout = TableLayout {
-            items: 1,
+        self.layout(1).len() * size_of::<i32>()
+    }
+
+    fn layout(&self, items: usize) -> TableLayout {
+        TableLayout {
+            items,
             kv_heads: self.tables.pattern().num_kv_heads(),
             capacity: self.tables.capacity(),
-        };
-        layout.len() * size_of::<i32>()
+        }
     }
 
     /// Bytes of the tables on the device.

@@ -10,6 +10,9 @@ use super::{CacheLayer, CacheStep, KvCacheConfig};
 use crate::S2AttentionError;
 use crate::functional::{check_cache_backend, check_dtypes};
 
+/// Rows of the largest step that a reserved cache has positions for: prompts are read in smaller parts.
+const MOST_RESERVED_ROWS: usize = 1 << 22;
+
 /// Keys and values of the tokens of any number of sequences, for all layers of a model; see the [module](super).
 ///
 /// Layers with equal patterns share one table of pages. What it holds carries no gradients.
@@ -76,7 +79,7 @@ impl KvCache {
         let device = device.clone().without_autodiff();
         check_dtypes(&[("the cache", dtype)])?;
         for layer in &layers {
-            check_cache_layer(layer, dtype, &device)?;
+            check_cache_backend(&device, dtype, check_cache_layer(layer, 1, dtype)?)?;
         }
         let limits = CacheLimits {
             pages: None,
@@ -98,9 +101,14 @@ impl KvCache {
             let group = (groups.iter()).position(|group| *group.tables.pattern() == layer.pattern);
             let group = group.unwrap_or_default();
             let pages = groups[group].most_pages(config.reserve.unwrap_or(0));
-            (group, Pool::new(layer, pages, dtype, &device))
+            // More than can be counted is refused before anything is allocated.
+            check_cache_layer(&layer, pages.max(1), dtype)?;
+            Ok((group, layer, pages))
         });
-        Ok(Self {
+        let pools: Vec<_> = pools.collect::<Result<_, S2AttentionError>>()?;
+        let pools = (pools.into_iter())
+            .map(|(group, layer, pages)| (group, Pool::new(layer, pages, dtype, &device)));
+        let mut cache = Self {
             pools: pools.collect(),
             groups,
             step: None,
@@ -110,7 +118,21 @@ impl KvCache {
             config: config.clone(),
             dtype,
             device,
-        })
+        };
+        if let Some(sequences) = config.reserve {
+            cache.reserve(sequences);
+        }
+        Ok(cache)
+    }
+
+    /// Allocates what steps write beside pages, so that no step puts it elsewhere.
+    fn reserve(&mut self, sequences: usize) {
+        for group in &mut self.groups {
+            group.reserve(sequences, &self.device);
+        }
+        let rows = sequences.saturating_mul(self.config.max_tokens);
+        let rows = rows.min(MOST_RESERVED_ROWS);
+        self.positions.write(vec![0; rows], &self.device);
     }
 
     /// Same as [`try_new`](Self::try_new).
@@ -147,12 +169,12 @@ impl KvCache {
     }
 }
 
-/// Whether the device can decode with a layer: what no later call finds.
+/// The smallest call on so many pages of a layer: whether there can be any.
 fn check_cache_layer(
     layer: &CacheLayer,
+    pages: usize,
     dtype: DType,
-    device: &Device,
-) -> Result<(), S2AttentionError> {
+) -> Result<CacheProblem, S2AttentionError> {
     let smallest = CacheShape {
         items: 1,
         rows: 1,
@@ -160,12 +182,78 @@ fn check_cache_layer(
         num_kv_heads: layer.pattern.num_kv_heads(),
         head_dim: layer.head_dim,
         value_dim: layer.value_dim,
-        pages: 1,
+        pages,
         capacity: 1,
     };
     let problem = CacheProblem::new(smallest, &layer.pattern, layer.scale)?;
     if dtype != DType::F64 {
         problem.f32_scale()?;
     }
-    check_cache_backend(device, dtype, problem)
+    Ok(problem)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::{DType, Device};
+
+    use super::{CacheLayer, KvCache, KvCacheConfig};
+    use crate::PatternConfig;
+    use crate::cache::Append;
+
+    /// Where the tables and positions are.
+    fn places(cache: &KvCache) -> Vec<*const u8> {
+        let tables = cache.groups.iter().flat_map(|group| group.words());
+        let words = tables.chain([&cache.positions]);
+        let tensors = words.filter_map(|words| words.tensor());
+        tensors
+            .map(|tensor| {
+                let primitive = tensor.try_into_primitive::<Flex>().unwrap();
+                primitive.bytes().as_ptr()
+            })
+            .collect()
+    }
+
+    /// What a captured step reads stays where it is through steps of other sequences, prompts and mixed batches.
+    #[test]
+    fn reserved_tables_and_positions_stay_where_they_are() {
+        let layers = [
+            PatternConfig::dense(8, 2),
+            PatternConfig::local_stride(1, 3, 8, 2),
+        ];
+        let layers = layers.map(|pattern| CacheLayer {
+            pattern: pattern.build().unwrap(),
+            head_dim: 8,
+            value_dim: 8,
+            scale: None,
+        });
+        let config = KvCacheConfig::new(100).with_reserve(Some(3));
+        let mut cache = KvCache::new(layers.into(), DType::F32, &Device::flex(), &config);
+        let before = (places(&cache), cache.reserved_bytes());
+        assert_eq!(before.0.len(), 5);
+        let ids = [(); 3].map(|()| cache.add());
+        // `None` is not in the step at all.
+        for lengths in [
+            [None, Some(1), None],
+            [Some(40), None, None],
+            [Some(1), Some(1), Some(17)],
+            [None, Some(0), Some(0)],
+            [Some(30), Some(70), Some(70)],
+            [Some(1), Some(1), Some(1)],
+            [None, None, Some(12)],
+            [Some(16), Some(0), None],
+        ] {
+            let appends = ids.into_iter().zip(lengths);
+            let appends = appends.filter_map(|(sequence, tokens)| {
+                Some(Append {
+                    sequence,
+                    tokens: tokens?,
+                })
+            });
+            cache.begin(&appends.collect::<Vec<_>>());
+            cache.commit();
+            let after = (places(&cache), cache.reserved_bytes());
+            assert_eq!(after, before, "{lengths:?}");
+        }
+    }
 }

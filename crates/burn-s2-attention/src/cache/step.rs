@@ -56,8 +56,7 @@ impl KvCache {
             .iter()
             .flat_map(|item| item.kv_len - item.q_len..item.kv_len)
             .map(|position| position as i32);
-        self.positions
-            .write_front(positions.collect(), &self.device);
+        self.positions.write(positions.collect(), &self.device);
         let longest = items.iter().map(|item| item.kv_len).max();
         self.longest = self.longest.max(longest.unwrap_or(0));
         Ok(self.step.insert(CacheStep { items }).clone())

@@ -8,16 +8,8 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 pub(super) struct DeviceWords(Option<Tensor<1, Int>>);
 
 impl DeviceWords {
-    /// Holds these words, in a new buffer only where the old one has another length.
-    pub(super) fn write(&mut self, words: Vec<i32>, device: &Device) {
-        match &mut self.0 {
-            Some(tensor) if tensor.dims() == [words.len()] => rewrite(tensor, words),
-            _ => self.0 = Some(upload(words, device)),
-        }
-    }
-
     /// Holds these words first, and what it held behind them, in a new buffer only where the old one is shorter.
-    pub(super) fn write_front(&mut self, words: Vec<i32>, device: &Device) {
+    pub(super) fn write(&mut self, words: Vec<i32>, device: &Device) {
         match &mut self.0 {
             Some(tensor) if tensor.dims()[0] >= words.len() => rewrite(tensor, words),
             _ => self.0 = Some(upload(words, device)),
@@ -71,12 +63,14 @@ mod tests {
         let (place, _) = state(&words);
         words.write(vec![5, 6, 7, 8], &device);
         assert_eq!(state(&words), (place, vec![5, 6, 7, 8]));
-        words.write_front(vec![9, 10], &device);
+        words.write(vec![9, 10], &device);
         assert_eq!(state(&words), (place, vec![9, 10, 7, 8]));
-        // Other lengths are other buffers.
-        words.write_front(vec![1; 5], &device);
-        assert_eq!(state(&words).1, [1; 5]);
+        // More are in a larger buffer, which stays.
+        words.write(vec![1; 5], &device);
+        let (place, values) = state(&words);
+        assert_eq!(values, [1; 5]);
         words.write(vec![2; 3], &device);
-        assert_eq!((state(&words).1, words.bytes()), (vec![2; 3], 12));
+        assert_eq!(state(&words), (place, vec![2, 2, 2, 1, 1]));
+        assert_eq!(words.bytes(), 20);
     }
 }

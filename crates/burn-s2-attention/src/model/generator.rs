@@ -20,6 +20,8 @@ pub struct Generator {
     cache: KvCache,
     sequences: Vec<Sequence>,
     largest: CacheUse,
+    /// What a step failed with: sequences of that step are without keys or without their token.
+    failed: Option<GenerationError>,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,7 @@ impl Generator {
             cache,
             sequences,
             largest: CacheUse::default(),
+            failed: None,
         })
     }
 
@@ -91,8 +94,18 @@ impl Generator {
     ///
     /// # Errors
     ///
-    /// If the device fails, or the model gives logits that no token can be drawn from.
+    /// If the device fails, or the model gives logits that no token can be drawn from. No sequence then has the step's token, and
+    /// every later step gives the same error.
     pub fn step(&mut self) -> Result<Vec<GeneratedToken>, GenerationError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let tokens = self.try_step();
+        self.failed = tokens.as_ref().err().cloned();
+        tokens
+    }
+
+    fn try_step(&mut self) -> Result<Vec<GeneratedToken>, GenerationError> {
         let batch = self.next_batch();
         if batch.appends.is_empty() {
             return Ok(Vec::new());
@@ -116,8 +129,11 @@ impl Generator {
         self.end(prompt, FinishReason::Stopped);
     }
 
-    /// What the sequences have so far.
-    pub fn finish(self) -> Generation {
+    /// What the sequences have so far. Those that have not ended are [stopped](FinishReason::Stopped).
+    pub fn finish(mut self) -> Generation {
+        for prompt in 0..self.sequences.len() {
+            self.stop(prompt);
+        }
         let sequences = self.sequences.into_iter();
         Generation {
             sequences: sequences.map(|sequence| sequence.generated).collect(),
@@ -174,24 +190,30 @@ impl Generator {
         }
         let rows: Vec<usize> = drawn.iter().map(|(_, row)| *row).collect();
         let logits = read(self.model.logits_of(hidden, &rows))?;
-        let mut tokens = Vec::with_capacity(drawn.len());
-        for ((prompt, _), logits) in drawn.iter().zip(logits.chunks(self.model.vocab_size())) {
-            let sequence = &mut self.sequences[*prompt];
-            let token = sequence.sampler.draw(logits)?;
+        // All are drawn before any sequence changes: a token that one has was returned.
+        let logits = logits.chunks(self.model.vocab_size());
+        let draws = drawn.iter().zip(logits).map(|((prompt, _), logits)| {
+            let token = self.sequences[*prompt].sampler.draw(logits)?;
+            Ok((*prompt, token))
+        });
+        let draws: Vec<(usize, u32)> = draws.collect::<Result<_, GenerationError>>()?;
+        let mut tokens = Vec::with_capacity(draws.len());
+        for (prompt, token) in draws {
+            let sequence = &mut self.sequences[prompt];
             if self.config.stop_tokens.contains(&token) {
-                self.end(*prompt, FinishReason::StopToken(token));
+                self.end(prompt, FinishReason::StopToken(token));
                 continue;
             }
             sequence.unread.push(token);
             let generated = &mut sequence.generated.tokens;
             generated.push(token);
             tokens.push(GeneratedToken {
-                prompt: *prompt,
+                prompt,
                 index: generated.len() - 1,
                 token,
             });
             if generated.len() == self.config.max_new_tokens {
-                self.end(*prompt, FinishReason::Length);
+                self.end(prompt, FinishReason::Length);
             }
         }
         Ok(tokens)

@@ -50,7 +50,8 @@ impl Sampler {
         })
     }
 
-    /// The tokens that can be drawn and their probabilities: the likeliest first where some are dropped, else in their order.
+    /// The tokens that can be drawn and their probabilities: the likeliest first with `top_k` or a `top_p` below 1, else in their
+    /// order.
     ///
     /// # Errors
     ///

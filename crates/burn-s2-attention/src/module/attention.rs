@@ -196,8 +196,8 @@ impl S2Attention {
     ///
     /// # Panics
     ///
-    /// If the last axis of `x` is not `d_model`, the cache is in no step or one of more rows, or [`KvCache::attend`] refuses the
-    /// call.
+    /// If the last axis of `x` is not `d_model`, [`rotate_cached`](Self::rotate_cached) has no positions for the rows, or
+    /// [`KvCache::attend`] refuses the call.
     pub fn forward_cached(&self, x: Tensor<3>, cache: &mut KvCache, layer: usize) -> Tensor<3> {
         let Qkv { q, k, v } = self.rotate_cached(self.project(x), cache);
         self.project_output(cache.attend(layer, q, k, v))
@@ -207,7 +207,7 @@ impl S2Attention {
     ///
     /// # Panics
     ///
-    /// If the cache is in no step or one of fewer rows.
+    /// If the cache is in no step, or neither this one nor one before it had as many rows.
     pub fn rotate_cached(&self, qkv: Qkv, cache: &KvCache) -> Qkv {
         let Some(rope) = &self.rope else { return qkv };
         let positions = cache

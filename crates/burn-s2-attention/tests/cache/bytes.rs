@@ -136,9 +136,7 @@ fn reserved_pools_hold_what_they_are_reserved_for() {
         for _ in 0..31 {
             append(&mut cache, &[(a, 16)]);
         }
-        // Two tables of two sequences each are all that came to it.
-        let tables = cache.reserved_bytes() - pools;
-        assert!(tables <= 2 * cache.predicted_bytes(0), "{tables}");
+        assert_eq!(cache.reserved_bytes(), pools);
         assert!(cache.try_add().is_err() && cache.try_fork(a).is_err());
         cache.remove(a);
         let fork = cache.fork(b);
@@ -179,4 +177,23 @@ fn append_with(cache: &mut KvCache, sequence: SequenceId, attend: impl FnOnce(&m
     }]);
     attend(cache);
     cache.commit();
+}
+
+/// Tables and positions are allocated too: those of the largest steps, and from the start where they are reserved.
+#[test]
+fn tables_and_positions_are_counted() {
+    let layers = vec![layer(PatternConfig::dense(16, 1))];
+    let config = KvCacheConfig::new(100);
+    let mut grown = cache(layers.clone(), &config);
+    let table = grown.predicted_bytes(0);
+    let [a, b] = [grown.add(), grown.add()];
+    append(&mut grown, &[(a, 40), (b, 20)]);
+    append(&mut grown, &[(a, 1)]);
+    let of_pages = grown.reserved_bytes() - (2 * table + 60 * 4);
+    assert_eq!(of_pages % PAGE, 0);
+    assert!((5 * PAGE..7 * PAGE).contains(&of_pages));
+
+    let reserved = cache(layers, &config.with_reserve(Some(3)));
+    let expected = 3 * (reserved.full_bytes(100) + table + 100 * 4);
+    assert!(reserved.reserved_bytes() >= expected);
 }

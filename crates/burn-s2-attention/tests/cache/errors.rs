@@ -241,3 +241,20 @@ fn a_reserved_cache_says_how_much_it_has() {
     cache.remove(sequence);
     assert!(cache.try_add().is_ok());
 }
+
+/// More pages than can be counted are refused before any is allocated.
+#[test]
+fn a_reserve_that_cannot_be_had_is_refused() {
+    for reserve in [1 << 31, 1 << 50, usize::MAX] {
+        let config = KvCacheConfig::new(100).with_reserve(Some(reserve));
+        let layers = vec![layer(pattern())];
+        let error = KvCache::try_new(layers, DType::F32, &Device::flex(), &config).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                S2AttentionError::Cache(CacheError::PageLimit { seen, .. }) if seen >= reserve
+            ),
+            "{error}"
+        );
+    }
+}

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use burn_s2_attention::model::{
-    GenerationConfig, GenerationError, HybridTransformer, HybridTransformerConfig,
+    FinishReason, GenerationConfig, GenerationError, Generator, HybridTransformer,
+    HybridTransformerConfig,
 };
 use burn_s2_attention::{LayerSchedule, PatternConfig, Rule};
 
@@ -82,4 +83,39 @@ fn a_broken_model_is_told() {
     let go_on = |_| ControlFlow::Continue(());
     let error = model.try_generate(&[vec![1]], &GenerationConfig::new(3), go_on);
     assert_eq!(error.unwrap_err(), GenerationError::Logits);
+}
+
+/// One text of three has no next token: the step gives none of any, what came before it is all that the texts have, and no later
+/// step goes on in silence.
+#[test]
+fn a_step_that_fails_is_the_last() {
+    let layers = LayerSchedule::new(pattern());
+    let config = HybridTransformerConfig::new(20, 16, 1, 2, layers).with_tied_embeddings(false);
+    let mut model = config.init(&Device::flex());
+    // Who reads token 5 gives NaN.
+    let broken = Tensor::full([1, 16], f64::NAN, &Device::flex());
+    let embedding = model.embedding.weight.val();
+    model.embedding.weight = Param::from_tensor(embedding.slice_assign(5..6, broken));
+    let prompts = [vec![1, 2], vec![1, 1, 1, 1, 1, 5], vec![3]];
+    let config = GenerationConfig::new(4).with_prefill_chunk(3);
+    let mut generator = Generator::new(&model, &prompts, &config).unwrap();
+    let mut told = vec![vec![]; 3];
+    let error = loop {
+        match generator.step() {
+            Ok(tokens) => tokens
+                .iter()
+                .for_each(|token| told[token.prompt].push(token.token)),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, GenerationError::Logits);
+    assert!(!told[0].is_empty());
+    for _ in 0..3 {
+        assert_eq!(generator.step(), Err(GenerationError::Logits));
+    }
+    assert!(!generator.is_done());
+    for (sequence, told) in generator.finish().sequences.into_iter().zip(told) {
+        assert_eq!(sequence.tokens, told);
+        assert_eq!(sequence.finish, FinishReason::Stopped);
+    }
 }

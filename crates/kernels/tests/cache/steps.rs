@@ -1,7 +1,7 @@
 //! What a step says: items, words, and when its lists change.
 
-use s2_attention_kernels::cache::{Append, ITEM_WORDS, MAX_DECODE_TOKENS, StepKind};
-use s2_attention_pattern::PatternConfig;
+use s2_attention_kernels::cache::{Append, ITEM_WORDS, MAX_DECODE_TOKENS, SequenceId, StepKind};
+use s2_attention_pattern::{Pattern, PatternConfig};
 
 use crate::{append, tables};
 
@@ -243,4 +243,23 @@ fn a_step_outlives_its_sequences() {
     cache.commit(&next);
     cache.commit(&next);
     assert_eq!(cache.used_pages(), cache.predicted_pages(2));
+}
+
+/// Fewer or more sequences are another table, also where those that both have did not change.
+#[test]
+fn tables_of_other_sequences_are_not_the_same() {
+    let mut cache = tables(&Pattern::dense(8, 1).unwrap(), 100, true);
+    let ids = [cache.add(), cache.add()];
+    let mut step = |sequences: &[SequenceId], tokens| {
+        let appends: Vec<Append> = (sequences.iter())
+            .map(|&sequence| Append { sequence, tokens })
+            .collect();
+        let step = cache.begin(&appends).unwrap();
+        cache.commit(&step);
+        step
+    };
+    step(&ids, 1);
+    let (both, one, again) = (step(&ids, 1), step(&ids[..1], 1), step(&ids, 1));
+    assert!(!one.same_lists(&both) && !again.same_lists(&one));
+    assert!(again.same_lists(&both));
 }

@@ -43,7 +43,7 @@ pub(super) fn run(args: GenerateArgs) -> Result<ExitCode> {
         .try_load_record(record)
         .with_context(|| format!("`{}` is not a model of this run", file.display()))?;
 
-    let (length, context) = (prompt.len() + bytes, config.model.context);
+    let (length, context) = (prompt.len().saturating_add(bytes), config.model.context);
     if length > context {
         eprintln!(
             "warning: {length} bytes with the prompt, and the model was trained on {context} at once: it has learnt nothing of \
