@@ -16,6 +16,8 @@ pub enum View {
     Points,
     /// Points of this library beside everyone else's.
     Peers,
+    /// Decode of this library: its rate beside that of a copy, and everyone else's times.
+    Decode,
     /// Time against length, sparse and dense.
     TimeByLength,
     /// Speed-up over dense attention against density, at one length.
@@ -35,10 +37,11 @@ pub enum Shown {
     },
 }
 
-const NAMES: [(&str, View); 5] = [
+const NAMES: [(&str, View); 6] = [
     ("speed", View::Speed),
     ("points", View::Points),
     ("peers", View::Peers),
+    ("decode", View::Decode),
     ("time-by-length", View::TimeByLength),
     ("speedup-by-density", View::SpeedupByDensity),
 ];
@@ -62,6 +65,7 @@ impl View {
             View::Speed => Shown::Table(tables::speed(rows)?),
             View::Points => Shown::Table(tables::points(rows)?),
             View::Peers => Shown::Table(peers::peers(rows)?),
+            View::Decode => Shown::Table(peers::decode(rows)?),
             View::TimeByLength => Shown::Picture {
                 svg: plots::time_by_length(rows)?,
                 words: "Time of a call against length",
