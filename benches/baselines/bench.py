@@ -1,6 +1,6 @@
 """Times a public implementation of attention on the points that it is told, beside this library's in the same run.
 
-`s2-bench bench --baselines` starts it for each provider. Points come in as lines of JSON (`s2-bench problems --json` shows
+`s2-bench bench --baselines`, or `decode` in place of `bench`, starts it for each provider. Points come in as lines of JSON (`s2-bench problems --json` shows
 them), times go out as lines of JSON; everything else goes to stderr. Before a point is timed, the mask is held to the
 attended pairs that the point names, and rows of the output to a float32 reference.
 """
@@ -46,38 +46,49 @@ def versions(packages):
 
 
 def inputs(problem, heads_first, gradients):
-    """Normally distributed q, k, v and the gradient of the output; standard deviation 1."""
+    """Normally distributed q, k, v and the gradient of the output; standard deviation 1. In decode q is of one token."""
     import torch
 
     torch.manual_seed(7)
     dtype = getattr(torch, DTYPES[problem["dtype"]])
-    batch, seq, head_dim = problem["batch"], problem["seq"], problem["head_dim"]
+    batch, head_dim = problem["batch"], problem["head_dim"]
+    queries = 1 if problem["pass"] == "decode" else problem["seq"]
 
-    def random(heads, tracked):
+    def random(heads, seq, tracked):
         sizes = (batch, heads, seq, head_dim) if heads_first else (batch, seq, heads, head_dim)
         return torch.randn(sizes, dtype=dtype, device="cuda", requires_grad=tracked)
 
-    q, *kv = [random(problem[heads], gradients) for heads in ("heads", "kv_heads", "kv_heads")]
-    return (q, *kv), random(problem["heads"], False)
+    q = random(problem["heads"], queries, gradients)
+    k, v = [random(problem["kv_heads"], problem["seq"], gradients) for _ in range(2)]
+    return (q, k, v), random(problem["heads"], queries, False)
 
 
 def check(problem, mask, tensors, heads_first):
-    """Holds a few rows of the output to softmax(q k / sqrt(d)) v in float32 over the pattern's keys."""
+    """Holds a few rows of the output to softmax(q k / sqrt(d)) v in float32 over the pattern's keys.
+
+    The one row of decode is the last of the sequence. Averages over a long cache are small: its error is beside the largest
+    element.
+    """
     import torch
 
     q, k, v, out = [x.detach() if heads_first else x.detach().transpose(1, 2) for x in tensors]
     heads, seq, block = problem["heads"], problem["seq"], problem["pattern"]["block_size"]
+    decode = problem["pass"] == "decode"
     keys = torch.arange(seq, device="cuda")
     sequence = problem["batch"] - 1
     for head in {0, heads // 2, heads - 1}:
         group = head * problem["kv_heads"] // heads
-        for row in {0, block - 1, seq // 2 + 3, seq - 1}:
-            kept = mask[head, row // block][keys // block] & (keys <= row)
-            scores = k[sequence, group].float() @ q[sequence, head, row].float() / math.sqrt(problem["head_dim"])
+        rows = {seq - 1} if decode else {0, block - 1, seq // 2 + 3, seq - 1}
+        for row in rows:
+            # Tensors of one row have the last.
+            at, block_at = (-1, -1) if decode else (row, row // block)
+            kept = mask[head, block_at][keys // block] & (keys <= row)
+            scores = k[sequence, group].float() @ q[sequence, head, at].float() / math.sqrt(problem["head_dim"])
             weights = torch.softmax(scores.masked_fill(~kept, -math.inf), -1)
             expected = weights @ v[sequence, group].float()
-            error = (expected - out[sequence, head, row].float()).abs().max().item()
-            if not error <= TOLERANCE:
+            error = (expected - out[sequence, head, at].float()).abs().max().item()
+            largest = expected.abs().max().item() if decode else 1
+            if not error <= TOLERANCE * largest:
                 raise ValueError(f"head {head}, row {row} is {error:.3g} away from the reference")
 
 
@@ -87,9 +98,11 @@ def time_point(provider, point, runs, limit):
 
     from clock import measure
 
-    if point["pass"] not in ("forward", "backward", "forward-backward"):
+    if point["pass"] not in ("forward", "backward", "forward-backward", "decode"):
         raise ValueError("it is not a pass of attention alone")
-    gradients = point["pass"] != "forward"
+    if point["pass"] == "decode" and not provider.decodes:
+        raise ValueError("it is not timed at decode")
+    gradients = point["pass"] in ("backward", "forward-backward")
     mask = pattern.block_mask(point, lambda end: torch.arange(end, device="cuda"))
     pairs = pattern.attended_pairs(point, mask)
     if pairs != point["pairs"]:
@@ -105,6 +118,7 @@ def time_point(provider, point, runs, limit):
 
         passes = {
             "forward": lambda: attention(*qkv),
+            "decode": lambda: attention(*qkv),
             "backward": lambda: backward(out),
             "forward-backward": lambda: backward(attention(*qkv)),
         }

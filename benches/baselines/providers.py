@@ -1,7 +1,7 @@
 """Public implementations of attention, each as a function that prepares a problem and returns a call of q, k and v.
 
 A call takes and returns [batch, heads, seq, head_dim] tensors, or [batch, seq, heads, head_dim] where `heads_first` is
-false, in bf16, f16 or f32 as the implementation has it; k and v have `kv_heads` heads.
+false, in bf16, f16 or f32 as the implementation has it; k and v have `kv_heads` heads. In decode, q has one token, the last.
 """
 
 import math
@@ -11,6 +11,12 @@ from typing import Callable
 import torch
 import torch.nn.functional as F
 
+import pattern
+from clock import FLUSH_BYTES, times
+
+# Longer caches have block masks of gigabytes on the way to dkernel's tables.
+DKERNEL_LONGEST_CACHE = 32768
+
 
 @dataclass(frozen=True)
 class Provider:
@@ -19,6 +25,7 @@ class Provider:
     prepare: Callable  # (problem, mask, gradients) -> call(q, k, v)
     packages: tuple
     heads_first: bool = True
+    decodes: bool = False
 
 
 def is_dense(problem):
@@ -26,7 +33,10 @@ def is_dense(problem):
 
 
 def sdpa(backend):
-    """PyTorch's scaled_dot_product_attention, dense and causal, on one of its backends."""
+    """PyTorch's scaled_dot_product_attention, dense and causal, on one of its backends.
+
+    In decode the query comes after all keys; what PyTorch calls causal would show it the first alone.
+    """
 
     def prepare(problem, mask, gradients):
         from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -34,10 +44,11 @@ def sdpa(backend):
         if not is_dense(problem):
             raise ValueError("it computes dense attention only")
         grouped = problem["heads"] != problem["kv_heads"]
+        causal = problem["pass"] != "decode"
 
         def call(q, k, v):
             with sdpa_kernel(getattr(SDPBackend, backend)):
-                return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+                return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)
 
         return call
 
@@ -82,9 +93,58 @@ def dkernel(problem, mask, gradients):
     """The Triton kernels of the method's authors, given this mask."""
     from dkernel import SparseAttention
 
+    if problem["pass"] == "decode":
+        return dkernel_decode(problem, mask)
     attention = SparseAttention(problem["pattern"]["block_size"], mask, seq_dim=2).to(mask.device)
     scale = 1 / math.sqrt(problem["head_dim"])
     return lambda q, k, v: attention(q, k, v, scale)
+
+
+def dkernel_decode(problem, mask):
+    """Its call for one token; where query heads share keys, the fastest of two.
+
+    That for grouped heads takes lengths and waits for the device on its way. The other has the query heads of a key/value head
+    as queries of that head, which all see the whole row of the mask: fewer programs, and no waiting.
+    """
+    from dkernel import SparseAttention
+
+    if problem["seq"] > DKERNEL_LONGEST_CACHE:
+        raise ValueError(f"its mask tables are too large for caches of more than {DKERNEL_LONGEST_CACHE} tokens")
+    block, scale = problem["pattern"]["block_size"], 1 / math.sqrt(problem["head_dim"])
+    device = mask.device
+    square = pattern.block_mask({**problem, "pass": "forward"}, lambda end: torch.arange(end, device=device))
+    attention = SparseAttention(block, square, seq_dim=2).to(device)
+    batch, heads, kv_heads = problem["batch"], problem["heads"], problem["kv_heads"]
+    if heads == kv_heads:
+        return lambda q, k, v: attention(q, k, v, scale)
+
+    lengths = torch.full((batch,), problem["seq"], dtype=torch.int32, device=device)
+    calls = [lambda q, k, v: attention(q, k, v, scale, seqlens=lengths)]
+    if problem["pattern"].get("per_kv_head", False):
+        group = heads // kv_heads
+        rows = SparseAttention(block, mask[::group], causal=False, seq_dim=2).to(device)
+        calls.append(lambda q, k, v: rows(q.view(batch, kv_heads, group, -1), k, v, scale).view(q.shape))
+    return Fastest(calls)
+
+
+class Fastest:
+    """Calls that compute the same: the first use times each, and the fastest is it from then on."""
+
+    RUNS = 20
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __call__(self, *tensors):
+        if len(self.calls) > 1:
+            self.calls = [min(self.calls, key=lambda call: self.time(call, tensors))]
+        return self.calls[0](*tensors)
+
+    def time(self, call, tensors):
+        other_data = torch.zeros(FLUSH_BYTES // 4, dtype=torch.int32, device="cuda")
+        # What is compiled is not timed.
+        call(*tensors)
+        return min(times(lambda: call(*tensors), self.RUNS, other_data))
 
 
 def flash_attention_4(problem, mask, gradients):
@@ -120,10 +180,10 @@ def flash_attention_4(problem, mask, gradients):
 
 
 PROVIDERS = {
-    "sdpa-flash": Provider(sdpa("FLASH_ATTENTION"), ("torch",)),
-    "sdpa-cudnn": Provider(sdpa("CUDNN_ATTENTION"), ("torch",)),
+    "sdpa-flash": Provider(sdpa("FLASH_ATTENTION"), ("torch",), decodes=True),
+    "sdpa-cudnn": Provider(sdpa("CUDNN_ATTENTION"), ("torch",), decodes=True),
     "flex-attention": Provider(flex_attention, ("torch", "triton")),
-    "dkernel": Provider(dkernel, ("torch", "triton", "dkernel")),
+    "dkernel": Provider(dkernel, ("torch", "triton", "dkernel"), decodes=True),
     "flash-attn-4": Provider(
         flash_attention_4, ("torch", "flash-attn-4", "nvidia-cutlass-dsl"), heads_first=False
     ),

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::catalogue::{self, SETS};
 use crate::harness::Effort;
-use crate::peers::{Outcome as PeerOutcome, Script};
+use crate::peers::{Script, Who};
 use crate::problems::Problem;
 use crate::providers::{Matmul, Provider, Rig};
 use crate::record::{Backend, Pass, Record, Row};
@@ -27,20 +27,9 @@ pub struct BenchArgs {
     /// Passes to time, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Pass::Forward, Pass::Backward, Pass::ForwardBackward])]
     pub passes: Vec<Pass>,
-    /// Who is timed, separated by commas: all that this program has, where it is left out.
-    #[arg(long, value_enum, value_delimiter = ',')]
-    pub providers: Vec<Provider>,
-    /// Also time the providers of `benches/baselines`, with this Python.
-    #[arg(
-        long,
-        value_name = "PYTHON",
-        num_args = 0..=1,
-        default_missing_value = "python3"
-    )]
-    pub baselines: Option<String>,
-    /// The script of the baselines.
-    #[arg(long, default_value = "benches/baselines/bench.py")]
-    pub script: PathBuf,
+    /// Who is timed.
+    #[command(flatten)]
+    pub who: Who,
     /// The set `quick`, 5 runs each: a look, not a measurement. Rows go to `quick.jsonl`, which is not kept.
     #[arg(long, conflicts_with = "problems")]
     pub quick: bool,
@@ -102,7 +91,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
     }
     let below = args.results.join(machine.folder());
     let mut bench = Bench {
-        providers: providers(args, &rig),
+        providers: args.who.chosen(rig.providers(), &Provider::PEERS),
         passes: &args.passes,
         problems: &problems,
         effort: rig.effort(runs, limit),
@@ -120,11 +109,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
         bar: progress_bar(),
     };
     bench.time_native(&rig)?;
-    let script = Script {
-        python: args.baselines.clone().unwrap_or("python3".to_owned()),
-        path: args.script.clone(),
-    };
-    bench.time_peers(&script)?;
+    bench.time_peers(&args.who.script());
     bench.bar.finish_and_clear();
 
     let Session {
@@ -143,20 +128,6 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
         path,
         notes: bench.notes,
     })
-}
-
-fn providers(args: &BenchArgs, rig: &Rig) -> Vec<Provider> {
-    let mut providers = if args.providers.is_empty() {
-        rig.providers().to_vec()
-    } else {
-        args.providers.clone()
-    };
-    if args.baselines.is_some() {
-        let more = Provider::PEERS.into_iter();
-        let more: Vec<Provider> = more.filter(|peer| !providers.contains(peer)).collect();
-        providers.extend(more);
-    }
-    providers
 }
 
 /// A run under way.
@@ -225,7 +196,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The others, each in its own process: what one breaks stays with it.
-    fn time_peers(&mut self, script: &Script) -> anyhow::Result<()> {
+    fn time_peers(&mut self, script: &Script) {
         let peers = self.providers.clone();
         for provider in peers
             .into_iter()
@@ -244,25 +215,21 @@ impl<'a> Bench<'a> {
             }
             self.bar.inc_length(points.len() as u64);
             self.bar.set_message(provider.name());
-            let (session, notes, bar) = (&mut self.session, &mut self.notes, &self.bar);
-            let result = script.time(provider, &points, &self.effort, |outcome| {
-                bar.inc(1);
-                match outcome {
-                    PeerOutcome::Timed(problem, pass, timing, versions) => {
-                        bar.set_message(format!("{} {} {pass}", provider.name(), problem.name));
-                        session.add_peer(provider, problem, pass, &timing, versions)?;
+            let bar = &self.bar;
+            let notes = script.add_rows(
+                provider,
+                &points,
+                &self.effort,
+                &mut self.session,
+                |timed| {
+                    bar.inc(1);
+                    if let Some(point) = timed {
+                        bar.set_message(point);
                     }
-                    PeerOutcome::LeftOut(reason) => {
-                        notes.push(format!("{} {reason}", provider.name()));
-                    }
-                }
-                Ok(())
-            });
-            if let Err(reason) = result {
-                self.notes.push(format!("{}: {reason:#}", provider.name()));
-            }
+                },
+            );
+            self.notes.extend(notes);
         }
-        Ok(())
     }
 }
 

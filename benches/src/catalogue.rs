@@ -208,7 +208,7 @@ fn f32() -> Vec<Problem> {
 }
 
 /// The problems with the dense problem of each shape before its first sparse one: speed-ups are relative to it.
-fn with_dense_twins(problems: Vec<Problem>) -> Vec<Problem> {
+pub fn with_dense_twins(problems: Vec<Problem>) -> Vec<Problem> {
     let mut all: Vec<Problem> = Vec::new();
     for problem in problems {
         for problem in [problem.shape.dense(), problem] {

@@ -18,6 +18,51 @@ use crate::harness::{Effort, Timing};
 use crate::problems::Problem;
 use crate::providers::Provider;
 use crate::record::Pass;
+use crate::session::Session;
+
+/// Who is timed.
+#[derive(Debug, clap::Args)]
+pub struct Who {
+    /// Who is timed, separated by commas: all that this program has, where it is left out.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub providers: Vec<Provider>,
+    /// Also time the providers of `benches/baselines`, with this Python.
+    #[arg(
+        long,
+        value_name = "PYTHON",
+        num_args = 0..=1,
+        default_missing_value = "python3"
+    )]
+    pub baselines: Option<String>,
+    /// The script of the baselines.
+    #[arg(long, default_value = "benches/baselines/bench.py")]
+    pub script: PathBuf,
+}
+
+impl Who {
+    /// Those that are named, or `native`; with baselines, `peers` too.
+    pub fn chosen(&self, native: &[Provider], peers: &[Provider]) -> Vec<Provider> {
+        let named = if self.providers.is_empty() {
+            native
+        } else {
+            &self.providers
+        };
+        let mut providers = named.to_vec();
+        if self.baselines.is_some() {
+            let more = peers.iter().filter(|peer| !named.contains(peer));
+            providers.extend(more);
+        }
+        providers
+    }
+
+    /// The script of the baselines.
+    pub fn script(&self) -> Script {
+        Script {
+            python: self.baselines.clone().unwrap_or("python3".to_owned()),
+            path: self.script.clone(),
+        }
+    }
+}
 
 /// The script and what runs it.
 #[derive(Clone, Debug)]
@@ -137,6 +182,37 @@ impl Script {
             )))?;
         }
         Ok(())
+    }
+
+    /// Times the points of a provider as rows of a session, and returns what was left out, and why; `done` is told of each
+    /// point: its name where it was timed. A script that fails ends the provider, not the run: that too is left out.
+    pub fn add_rows(
+        &self,
+        provider: Provider,
+        points: &[(&Problem, Pass)],
+        effort: &Effort,
+        session: &mut Session,
+        mut done: impl FnMut(Option<String>),
+    ) -> Vec<String> {
+        let name = provider.name();
+        let mut notes = Vec::new();
+        let result = self.time(provider, points, effort, |outcome| {
+            match outcome {
+                Outcome::Timed(problem, pass, timing, versions) => {
+                    done(Some(format!("{name} {} {pass}", problem.name)));
+                    session.add_peer(provider, problem, pass, &timing, versions)?;
+                }
+                Outcome::LeftOut(reason) => {
+                    done(None);
+                    notes.push(format!("{name} {reason}"));
+                }
+            }
+            Ok(())
+        });
+        if let Err(reason) = result {
+            notes.push(format!("{name}: {reason:#}"));
+        }
+        notes
     }
 
     fn start(

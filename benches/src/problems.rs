@@ -46,10 +46,20 @@ pub struct Point<'a> {
     /// The problem.
     #[serde(flatten)]
     pub problem: &'a Problem,
-    /// Attended (query, key) pairs of all heads of one sequence: what a mask made elsewhere must have too.
+    /// Attended (query, key) pairs of all heads of one sequence, of its last query alone in `decode`: what a mask made elsewhere
+    /// must have too.
     pub pairs: u64,
     /// The pass.
     pub pass: Pass,
+}
+
+/// What the last token of each sequence attends: one step of decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastToken {
+    /// Keys that its query heads attend, summed over them, in one sequence.
+    pub pairs: u64,
+    /// Bytes of the keys and values that are among them, each once, in all sequences: what must be read.
+    pub bytes: u64,
 }
 
 /// What ends the names of patterns of key/value heads.
@@ -136,6 +146,32 @@ impl Problem {
         PatternReport::new(&self.pattern.build()?, self.shape.seq)
     }
 
+    /// What its last token attends.
+    ///
+    /// # Errors
+    /// A pattern that means nothing.
+    pub fn last_token(&self) -> Result<LastToken, PatternError> {
+        let (shape, pattern) = (self.shape, self.pattern.build()?);
+        let block = pattern.block_size();
+        let blocks = shape.seq.div_ceil(block);
+        let (mut pairs, mut keys) = (0, 0);
+        for kv_head in 0..shape.kv_heads {
+            for key_block in 0..blocks {
+                let attends = |head: &usize| pattern.attends(*head, blocks - 1, key_block);
+                let heads = pattern.heads().query_heads(kv_head);
+                let heads = heads.filter(attends).count();
+                let tokens = (shape.seq - key_block * block).min(block);
+                pairs += heads * tokens;
+                keys += if heads > 0 { tokens } else { 0 };
+            }
+        }
+        let of_key = 2 * shape.head_dim * shape.dtype.size();
+        Ok(LastToken {
+            pairs: pairs as u64,
+            bytes: (shape.batch * keys * of_key) as u64,
+        })
+    }
+
     /// One of its passes.
     ///
     /// # Errors
@@ -143,9 +179,17 @@ impl Problem {
     pub fn point(&self, pass: Pass) -> Result<Point<'_>, PatternError> {
         Ok(Point {
             problem: self,
-            // 2^20 tokens of 2^16 heads have 2^56 pairs at most.
-            pairs: self.report()?.attended_pairs as u64,
+            pairs: self.pairs(pass)?,
             pass,
+        })
+    }
+
+    /// Pairs of one sequence.
+    fn pairs(&self, pass: Pass) -> Result<u64, PatternError> {
+        Ok(match pass {
+            Pass::Decode => self.last_token()?.pairs,
+            // 2^20 tokens of 2^16 heads have 2^56 pairs at most.
+            _ => self.report()?.attended_pairs as u64,
         })
     }
 
@@ -156,12 +200,12 @@ impl Problem {
     /// A pattern that means nothing.
     pub fn useful_flops(&self, pass: Pass) -> Result<Option<f64>, PatternError> {
         let factor = match pass {
-            Pass::Forward | Pass::Prefill => 1.0,
+            Pass::Forward | Pass::Prefill | Pass::Decode => 1.0,
             Pass::Backward => 2.5,
             Pass::ForwardBackward => 3.5,
-            Pass::HostForward | Pass::Decode | Pass::TrainStep => return Ok(None),
+            Pass::HostForward | Pass::TrainStep => return Ok(None),
         };
-        let pairs = self.report()?.attended_pairs as f64 * self.shape.batch as f64;
+        let pairs = self.pairs(pass)? as f64 * self.shape.batch as f64;
         Ok(Some(factor * 4.0 * pairs * self.shape.head_dim as f64))
     }
 }

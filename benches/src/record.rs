@@ -224,6 +224,17 @@ names! {
     }
 }
 
+impl Dtype {
+    /// Bytes of an element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F64 => 8,
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
 /// A results file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -251,6 +262,11 @@ impl Row {
     /// Whether it is of a dense problem: a pattern of blocks that covers a short sequence is none.
     pub fn is_dense(&self) -> bool {
         self.block.is_none() && self.density == 1.0
+    }
+
+    /// Bytes that a row of a copy moves, those that it reads and those that it writes.
+    pub fn copied_bytes(&self) -> u64 {
+        2 * (self.seq_kv * self.head_dim * self.dtype.size()) as u64
     }
 }
 

@@ -9,7 +9,8 @@ use crate::harness::Timing;
 use crate::machine::Machine;
 use crate::problems::{Problem, Shape};
 use crate::providers::{Matmul, Measured, Provider};
-use crate::record::{Backend, Pass, Record, Row};
+use crate::record::{Backend, Dtype, Pass, Record, Row};
+use crate::summary::COPY;
 
 /// A run on one machine, and its rows so far.
 pub struct Session {
@@ -87,24 +88,24 @@ impl Session {
         })
     }
 
-    /// Adds a time of decode: one new token of each sequence, the last of the problem's, which attends `pairs` keys in all.
+    /// Adds a time of a copy of that many elements of 4 bytes.
     ///
     /// # Errors
     /// Rows that cannot be written.
-    pub fn add_decode(
-        &mut self,
-        problem: &Problem,
-        measured: &Measured,
-        pairs: u64,
-    ) -> anyhow::Result<()> {
-        let shape = problem.shape;
-        let flops = 4.0 * pairs as f64 * shape.head_dim as f64;
-        let row =
-            self.attention_of(Provider::S2, problem, Pass::Decode, &measured.timing, flops)?;
+    pub fn add_copy(&mut self, elements: usize, timing: &Timing) -> anyhow::Result<()> {
+        let shape = Shape {
+            batch: 1,
+            heads: 1,
+            kv_heads: 1,
+            seq: elements,
+            head_dim: 1,
+            dtype: Dtype::F32,
+        };
+        let row = self.row(shape, Pass::Decode, timing, 0.0);
         self.add(Row {
-            engine: measured.engine,
-            seq_q: 1,
-            density: pairs as f64 / (shape.batch * shape.heads * shape.seq) as f64,
+            provider: COPY.to_owned(),
+            problem: format!("copy_{elements}_f32"),
+            pattern: "copy".to_owned(),
             ..row
         })
     }
@@ -122,28 +123,26 @@ impl Session {
                 .useful_flops(pass)?
                 .context("a pass of attention has useful operations")?,
         };
-        self.attention_of(provider, problem, pass, timing, flops)
-    }
-
-    fn attention_of(
-        &self,
-        provider: Provider,
-        problem: &Problem,
-        pass: Pass,
-        timing: &Timing,
-        flops: f64,
-    ) -> anyhow::Result<Row> {
         let report = problem.report()?;
+        let row = self.row(problem.shape, pass, timing, flops);
+        let (seq_q, density) = match pass {
+            Pass::Decode => {
+                let dense = problem.shape.heads * problem.shape.seq;
+                (1, problem.last_token()?.pairs as f64 / dense as f64)
+            }
+            _ => (row.seq_q, report.density),
+        };
         Ok(Row {
             provider: provider.name().to_owned(),
             problem: problem.name.clone(),
+            seq_q,
             block: (!problem.is_dense()).then_some(problem.pattern.block_size),
             local_blocks: problem.local_stride().map(|(local_blocks, _)| local_blocks),
             vert_stride: problem.local_stride().map(|(_, vert_stride)| vert_stride),
             causal: true,
             pattern: report.pattern,
-            density: report.density,
-            ..self.row(problem.shape, pass, timing, flops)
+            density,
+            ..row
         })
     }
 

@@ -8,6 +8,8 @@ pub const S2_ATTENTION: &str = "burn-s2-attention";
 pub const BURN_ATTENTION: &str = "burn-attention";
 /// Burn's own matrix product, the yardstick of what the device computes.
 pub const BURN_MATMUL: &str = "burn-matmul";
+/// A copy by the device, the yardstick of what its memory moves: [`Row::copied_bytes`] in each run.
+pub const COPY: &str = "copy";
 /// FlashAttention-2 as PyTorch has it: what the field compares with.
 pub const SDPA_FLASH: &str = "sdpa-flash";
 
@@ -32,6 +34,11 @@ pub fn dense_name(provider: &str) -> String {
         SDPA_FLASH => "FlashAttention-2".to_owned(),
         other => format!("{other}, dense"),
     }
+}
+
+/// Whether it says what the device can do, rather than time attention.
+pub fn is_yardstick(row: &Row) -> bool {
+    [BURN_MATMUL, COPY].contains(&row.provider.as_str())
 }
 
 /// Rows that were not timed together: their times cannot be compared.
@@ -70,7 +77,7 @@ pub fn summarize<'a>(rows: &'a [Row], baseline: &str) -> Result<Vec<Line<'a>>, M
         let matmul = |row: &&Row| row.provider == BURN_MATMUL && row.dtype == of.dtype;
         rows.iter().find(matmul).map(|row| row.useful_tflops)
     };
-    let attention = rows.iter().filter(|row| row.provider != BURN_MATMUL);
+    let attention = rows.iter().filter(|row| !is_yardstick(row));
     let lines = attention.map(|row| {
         let dense_of = |provider: &str| {
             rows.iter().find(|other| {

@@ -50,28 +50,27 @@ fn counted(points: &str) -> Option<String> {
 fn the_mask_of_the_peers_has_the_pairs_of_the_pattern() {
     let names = [
         "b1_h16_s2048_d64_bf16_dense",
+        "b2_h8kv2_s2048_d64_bf16_dense",
         "b2_h16_s2048_d128_bf16_blk64_l4_v16",
         "b1_h4_s2048_d128_bf16_blk64_l2_v16",
         "b1_h32kv8_s2048_d128_bf16_blk32_l3_v8",
         "b1_h3_s1024_d128_bf16_blk16_l1_v7",
+        "b2_h32kv8_s2048_d128_bf16_blk64_l4_v8_perkv",
+        "b1_h8kv2_s4096_d128_bf16_blk64_l1_v40_perkv",
     ];
-    let points: Vec<String> = names
-        .map(|name| {
-            let problem = problem(name);
-            serde_json::to_string(&problem.point(Pass::Forward).unwrap()).unwrap()
-        })
-        .into();
+    let mut points = Vec::new();
+    let mut pairs = Vec::new();
+    for problem in names.map(problem) {
+        for pass in [Pass::Forward, Pass::Decode] {
+            let point = problem.point(pass).unwrap();
+            points.push(serde_json::to_string(&point).unwrap());
+            pairs.push(point.pairs.to_string());
+        }
+    }
     let Some(counted) = counted(&points.join("\n")) else {
         eprintln!("skipped: there is no python3 with NumPy");
         return;
     };
-    let pairs = names.map(|name| {
-        problem(name)
-            .point(Pass::Forward)
-            .unwrap()
-            .pairs
-            .to_string()
-    });
     assert_eq!(counted.lines().collect::<Vec<_>>(), pairs);
 }
 

@@ -53,6 +53,44 @@ fn useful_operations_count_attended_pairs() {
 }
 
 #[test]
+fn the_last_token_attends_its_row() {
+    for problem in [
+        SMALL.sparse(8, 2, 3),
+        SMALL.sparse_by_kv_head(8, 2, 3),
+        SMALL.dense(),
+    ] {
+        let block = problem.pattern.block_size;
+        let last = SMALL.seq - 1;
+        let attends = |head, key: usize| {
+            predicate::attends(&problem.pattern, head, last / block, key / block)
+        };
+        let keys = 0..SMALL.seq;
+        let pairs: usize = (0..4)
+            .map(|head| keys.clone().filter(|&key| attends(head, key)).count())
+            .sum();
+        // Two query heads share a key/value head.
+        let read: usize = (0..2)
+            .map(|of| {
+                let either = |key: &usize| (2 * of..2 * of + 2).any(|head| attends(head, *key));
+                keys.clone().filter(either).count()
+            })
+            .sum();
+        let token = problem.last_token().unwrap();
+        assert_eq!(token.pairs, pairs as u64, "{}", problem.name);
+        // 2 sequences, keys and values of 16 elements of 4 bytes.
+        assert_eq!(
+            token.bytes,
+            (2 * read * 2 * 16 * 4) as u64,
+            "{}",
+            problem.name
+        );
+        assert_eq!(problem.point(Pass::Decode).unwrap().pairs, token.pairs);
+        let flops = problem.useful_flops(Pass::Decode).unwrap();
+        assert_eq!(flops, Some((2 * pairs * 4 * 16) as f64));
+    }
+}
+
+#[test]
 fn names_say_the_problem() {
     for (problem, name) in [
         (SMALL.sparse(8, 2, 3), "b2_h4kv2_s70_d16_f32_blk8_l2_v3"),

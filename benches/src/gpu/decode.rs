@@ -10,7 +10,7 @@ use s2_attention_kernels::cube::CubeDecode;
 
 use super::Gpu;
 use super::call::{elem, empty, named, random};
-use crate::harness::Effort;
+use crate::harness::{Effort, Timing};
 use crate::problems::Problem;
 use crate::providers::Measured;
 
@@ -22,10 +22,6 @@ const COPIED: u64 = 512 << 20;
 pub struct Decoded {
     /// The time and the engine.
     pub measured: Measured,
-    /// Keys that are attended, summed over sequences and query heads.
-    pub pairs: u64,
-    /// Bytes of the keys and values that they are among: what must be read.
-    pub bytes: u64,
     /// Parts of each list of pages.
     pub splits: usize,
 }
@@ -54,23 +50,6 @@ impl Gpu {
         let (layout, words) = (step.layout(), step.words());
 
         let block = pattern.block_size();
-        let (mut pairs, mut keys) = (0, 0);
-        for item in 0..shape.batch {
-            for kv_head in 0..shape.kv_heads {
-                let entries = 0..words[layout.count(item, kv_head)] as usize;
-                for entry in entries {
-                    let listed = words[layout.entry(item, kv_head, entry)] as usize;
-                    let tokens = (shape.seq - listed * block).min(block) as u64;
-                    let heads = pattern.heads().query_heads(kv_head);
-                    let attends =
-                        |head: &usize| pattern.attends(*head, (shape.seq - 1) / block, listed);
-                    let heads = heads.filter(attends).count() as u64;
-                    pairs += heads * tokens;
-                    keys += if heads > 0 { tokens } else { 0 };
-                }
-            }
-        }
-
         let elem = elem(shape.dtype);
         let pages = tables.num_pages();
         let cache_shape = CacheShape {
@@ -106,19 +85,17 @@ impl Gpu {
                 timing: self.clock.device(effort, Some(peak_bytes), launch)?,
                 engine: Some(named(call.choice().engine)?),
             },
-            pairs,
-            bytes: keys * 2 * (shape.head_dim * elem.size()) as u64,
             splits: call.choice().splits,
         };
         client.memory_cleanup()?;
         Ok(decoded)
     }
 
-    /// Bytes a second of a copy, those that are read and those that are written.
+    /// Times a copy; how many elements of 4 bytes, and the time.
     ///
     /// # Errors
     /// A device that measures nothing.
-    pub fn copy_rate(&self, effort: &Effort) -> anyhow::Result<f64> {
+    pub fn time_copy(&self, effort: &Effort) -> anyhow::Result<(usize, Timing)> {
         let client = &self.client;
         let most = client.properties().memory.max_page_size;
         let len = usize::try_from(COPIED.min(most)).context("a copy")? / size_of::<f32>() / LANES;
@@ -134,8 +111,7 @@ impl Gpu {
         launch()?;
         let timing = self.clock.device(effort, None, launch)?;
         client.memory_cleanup()?;
-        let bytes = 2 * len * LANES * size_of::<f32>();
-        Ok(bytes as f64 / timing.median.as_secs_f64())
+        Ok((len * LANES, timing))
     }
 }
 

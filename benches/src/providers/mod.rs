@@ -69,6 +69,9 @@ impl Provider {
         Self::FlashAttention4,
     ];
 
+    /// Those of `benches/baselines` that are timed at decode, where none are named.
+    pub const DECODE_PEERS: [Self; 3] = [Self::SdpaFlash, Self::SdpaCudnn, Self::Dkernel];
+
     /// The name in the rows.
     pub fn name(self) -> &'static str {
         match self {

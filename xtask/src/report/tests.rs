@@ -4,7 +4,7 @@ use std::path::Path;
 use s2_bench::record::{Record, Row};
 use serde_json::json;
 
-use super::peers::peers;
+use super::peers::{decode, peers};
 use super::plots::{speedup_by_density, time_by_length};
 use super::tables::{points, speed};
 use super::{ReportArgs, run};
@@ -104,7 +104,14 @@ fn the_long_table_shows_every_point_of_this_library() {
 #[test]
 fn tables_and_plots_refuse_rows_of_different_runs() {
     let mixed = [rows("a"), rows("b")].concat();
-    for view in [speed, points, peers, time_by_length, speedup_by_density] {
+    for view in [
+        speed,
+        points,
+        peers,
+        decode,
+        time_by_length,
+        speedup_by_density,
+    ] {
         assert!(view(&mixed).unwrap_err().to_string().contains("a, b"));
     }
 }
@@ -153,6 +160,60 @@ fn peers_stand_beside_this_library() {
         .filter(|row| row.provider == OURS)
         .collect();
     assert!(peers(&alone).unwrap_err().to_string().contains("nobody"));
+}
+
+/// A run of decode: a copy of 1 GB/s, this library, and others dense and sparse.
+fn decode_rows() -> Vec<Row> {
+    let decoded = |provider: &str, problem: &str, ms: f64| {
+        let dense = problem.ends_with("dense");
+        let stride = (!dense).then_some(4);
+        let row = row("d", provider, "decode", 1024, stride, ms);
+        Row {
+            problem: problem.to_owned(),
+            kv_heads: 2,
+            seq_q: 1,
+            ..row
+        }
+    };
+    let sparse = "b1_h8kv2_s1024_d64_f32_blk64_l4_v4_perkv";
+    let dense = "b1_h8kv2_s1024_d64_f32_dense";
+    let copy = Row {
+        seq_kv: 1_000_000,
+        head_dim: 1,
+        causal: false,
+        ..decoded("copy", "copy_1000000_f32", 8.0)
+    };
+    vec![
+        copy,
+        decoded(OURS, sparse, 2.0),
+        decoded("sdpa-flash", dense, 5.0),
+        decoded("dkernel", sparse, 1.0),
+    ]
+}
+
+#[test]
+fn decode_stands_beside_a_copy_and_others() {
+    let rows = decode_rows();
+    let table = decode(&rows).unwrap();
+    // A head keeps the last 4 of 16 blocks and 3 of 12 others: 2 heads x 448 keys and values of 256 bytes in 2 ms.
+    let expected = "| problem | density | ours | GB/s | of a copy | sdpa-flash, dense | dkernel |\n\
+                    |---|---:|---:|---:|---:|---:|---:|\n\
+                    | b1_h8kv2_s1024_d64_f32_blk64_l4_v4_perkv | 0.250 | 2.00 ms | 0 | 23 % | 5.00 ms (2.50x) | 1.00 ms (0.50x) |\n";
+    assert!(table.starts_with(expected), "{table}");
+    assert!(
+        table.contains("A copy moves 1 GB/s there. Medians"),
+        "{table}"
+    );
+    let alone = decode(&rows[..2]).unwrap();
+    assert!(
+        alone.starts_with("| problem | density | ours | GB/s | of a copy |\n"),
+        "{alone}"
+    );
+    for (missing, said) in [(&rows[1..], "copy"), (&rows[..1], "no decode")] {
+        assert!(decode(missing).unwrap_err().to_string().contains(said));
+    }
+    let peers = peers(&rows).unwrap();
+    assert!(!peers.contains("copy"), "{peers}");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub enum View {
     Points,
     /// Points of this library beside everyone else's.
     Peers,
+    /// Decode of this library: its rate beside that of a copy, and everyone else's times.
+    Decode,
     /// Time against length, sparse and dense.
     TimeByLength,
     /// Speed-up over dense attention against density, at one length.
@@ -42,10 +44,11 @@ pub enum Shown {
     },
 }
 
-const NAMES: [(&str, View); 7] = [
+const NAMES: [(&str, View); 8] = [
     ("speed", View::Speed),
     ("points", View::Points),
     ("peers", View::Peers),
+    ("decode", View::Decode),
     ("time-by-length", View::TimeByLength),
     ("speedup-by-density", View::SpeedupByDensity),
     ("cache", View::Cache),
@@ -73,6 +76,7 @@ impl View {
             View::Speed => Shown::Table(tables::speed(&rows()?)?),
             View::Points => Shown::Table(tables::points(&rows()?)?),
             View::Peers => Shown::Table(peers::peers(&rows()?)?),
+            View::Decode => Shown::Table(peers::decode(&rows()?)?),
             View::TimeByLength => Shown::Picture {
                 svg: plots::time_by_length(&rows()?)?,
                 words: "Time of a call against length",
