@@ -40,7 +40,7 @@ pub struct TokenRow {
     pub prompt: usize,
     /// Tokens of the prompt that were read at a time.
     pub chunk: usize,
-    /// Seconds that the prompt took.
+    /// Seconds that the prompt took when it was read the second time.
     pub prompt_seconds: f64,
     /// Milliseconds from one token to the next, the median.
     pub token_ms: f64,
@@ -77,12 +77,13 @@ impl fmt::Display for TokenRow {
         let gib = |bytes: usize| bytes as f64 / (1_u64 << 30) as f64;
         write!(
             f,
-            "{} of {} layers dense: {:.2} ms a token after {} tokens, which took {:.1} s; cache {:.2} GiB of {:.2}{}",
+            "{} of {} layers dense: {:.2} ms a token after {} tokens, which took {:.1} s in chunks of {}; cache {:.2} GiB of {:.2}{}",
             self.dense_layers,
             self.layers,
             self.token_ms,
             self.prompt,
             self.prompt_seconds,
+            self.chunk,
             gib(self.memory_bytes),
             gib(self.full_bytes),
             if self.captured { "" } else { "; not captured" }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use burn::tensor::{DType, Device, DeviceConfig, FloatDType, Int, Tensor, TensorData, capture};
-use burn_s2_attention::cache::{Append, KvCacheConfig};
+use burn_s2_attention::cache::{Append, KvCache, KvCacheConfig, SequenceId};
 use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
 use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 use indicatif::ProgressBar;
@@ -31,9 +31,9 @@ pub struct TokensArgs {
     /// Tokens that are timed.
     #[arg(long, default_value_t = 50)]
     pub tokens: usize,
-    /// Tokens of the prompt that are read at a time.
-    #[arg(long, default_value_t = 8192)]
-    pub chunk: usize,
+    /// Tokens of the prompt that are read at a time; a row for each size.
+    #[arg(long, value_delimiter = ',', default_value = "8192")]
+    pub chunk: Vec<usize>,
     /// Layers.
     #[arg(long, default_value_t = 32)]
     pub layers: usize,
@@ -70,6 +70,9 @@ pub struct TokensArgs {
     /// The file to add rows to, in place of one below `--results`.
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// The id of an earlier run on this machine that these rows belong to; a new one where it is left out.
+    #[arg(long)]
+    pub run: Option<String>,
     /// The commit that rows name, where this program does not run in its repository.
     #[arg(long)]
     pub commit: Option<String>,
@@ -81,8 +84,8 @@ pub struct TokensArgs {
 /// A backend that is not built in, a model that cannot be had, and results that cannot be written.
 pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
     ensure!(
-        args.prompt > 0 && args.tokens > 1 && args.chunk > 0,
-        "--prompt {}, --tokens {}, --chunk {}: from 1, 2 and 1 on are accepted",
+        args.prompt > 0 && args.tokens > 1 && !args.chunk.contains(&0),
+        "--prompt {}, --tokens {}, --chunk {:?}: from 1, 2 and 1 on are accepted",
         args.prompt,
         args.tokens,
         args.chunk
@@ -112,11 +115,49 @@ pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
     }
     let below = args.results.join(machine.folder());
     let path = args.out.clone().unwrap_or(below.join("tokens.jsonl"));
+    let run = args.run.clone().unwrap_or_else(|| machine.run_id());
     let mut rows = Vec::new();
     for dense in [args.dense, args.layers] {
-        let row = time(args, &machine, &device, dense)?;
-        row.append(&path)?;
-        rows.push(row);
+        let model = model(args, &device, dense)?;
+        for &chunk in &args.chunk {
+            let read = Reading {
+                args,
+                chunk,
+                model: &model,
+                device: &device,
+            };
+            let (prompt_seconds, decoded) = read.time()?;
+            let row = TokenRow {
+                run: run.clone(),
+                backend: args.backend,
+                dtype: args.dtype,
+                layers: args.layers,
+                dense_layers: dense,
+                d_model: args.d_model,
+                d_ff: args.d_ff,
+                heads: args.heads,
+                kv_heads: args.kv_heads,
+                block: args.block,
+                local_blocks: args.local,
+                vert_stride: args.stride,
+                prompt: args.prompt,
+                chunk,
+                prompt_seconds,
+                token_ms: decoded.median_ms,
+                least_ms: decoded.least_ms,
+                tokens: args.tokens,
+                captured: decoded.captured,
+                memory_bytes: decoded.memory_bytes,
+                full_bytes: decoded.full_bytes,
+                device: machine.device.clone(),
+                driver: machine.driver.clone(),
+                date: machine.date.clone(),
+                commit: machine.commit.clone(),
+                versions: machine.versions.clone(),
+            };
+            row.append(&path)?;
+            rows.push(row);
+        }
     }
     Ok((rows, path))
 }
@@ -140,98 +181,105 @@ fn model(args: &TokensArgs, device: &Device, dense: usize) -> anyhow::Result<Hyb
     Ok(config.try_init(device)?)
 }
 
-/// Reads the prompt, captures a step of one token as a graph where the device has graphs, and times its replays: from the tables of
-/// the step until its token is on the host.
-fn time(
-    args: &TokensArgs,
-    machine: &Machine,
-    device: &Device,
-    dense: usize,
-) -> anyhow::Result<TokenRow> {
-    let model = model(args, device, dense)?;
-    let longest = args.prompt + args.tokens + 1;
-    let cache =
-        RefCell::new(model.try_kv_cache(&KvCacheConfig::new(longest).with_reserve(Some(1)))?);
-    let sequence = cache.borrow_mut().try_add()?;
-    let begin = |tokens| -> anyhow::Result<()> {
-        cache
-            .borrow_mut()
-            .try_begin(&[Append { sequence, tokens }])?;
-        Ok(())
-    };
-    let start = Instant::now();
-    let bar = ProgressBar::new(args.prompt as u64);
-    let mut read = 0;
-    while read < args.prompt {
-        let tokens = args.chunk.min(args.prompt - read);
-        begin(tokens)?;
-        let numbers = (read..read + tokens).map(|at| (at * 7919 % args.vocabulary) as i32);
-        let numbers = TensorData::new(numbers.collect(), [1, tokens]);
-        let numbers = Tensor::<2, Int>::from_data(numbers, (device, DType::I32));
-        let hidden = model.hidden_states_cached(numbers, &mut cache.borrow_mut());
-        // So that no more than a chunk is on its way.
-        let _ = hidden.narrow(1, tokens - 1, 1).sum().into_data();
-        cache.borrow_mut().commit();
-        read += tokens;
-        bar.set_position(read as u64);
-    }
-    bar.finish_and_clear();
-    let prompt_seconds = start.elapsed().as_secs_f64();
+/// What is timed: a model that reads its prompt in chunks, and then writes.
+struct Reading<'a> {
+    args: &'a TokensArgs,
+    chunk: usize,
+    model: &'a HybridTransformer,
+    device: &'a Device,
+}
 
-    let token = RefCell::new(Tensor::<2, Int>::zeros([1, 1], (device, DType::I32)));
-    begin(1)?;
-    let mut graph = capture(device, || {
-        let token = token.borrow().clone();
-        let logits = model.forward_cached(token, &mut cache.borrow_mut());
-        logits.argmax(2).reshape([1, 1])
-    });
-    let mut next = drawn(graph.output().clone())?;
-    cache.borrow_mut().commit();
-    let mut times = Vec::new();
-    for _ in 0..args.tokens {
-        let start = Instant::now();
-        begin(1)?;
-        let data = TensorData::new(vec![next], [1, 1]);
-        let data = Tensor::<2, Int>::from_data(data, (device, DType::I32));
-        token
-            .borrow_mut()
-            .inplace(|token| token.slice_assign([0..1, 0..1], data));
-        // SAFETY: what the step reads and writes is alive: the model, the cache, which is reserved, and the token. Nothing else
-        // runs on the device, and the output is read before the next step.
-        next = drawn(unsafe { graph.replay() }.clone())?;
-        cache.borrow_mut().commit();
-        times.push(start.elapsed().as_secs_f64());
+/// What tokens after the prompt took.
+struct Decoded {
+    median_ms: f64,
+    least_ms: f64,
+    captured: bool,
+    memory_bytes: usize,
+    full_bytes: usize,
+}
+
+impl Reading<'_> {
+    /// Seconds of the prompt, and the tokens after it.
+    fn time(&self) -> anyhow::Result<(f64, Decoded)> {
+        let longest = self.args.prompt + self.args.tokens + 1;
+        let config = KvCacheConfig::new(longest).with_reserve(Some(1));
+        let mut cache = self.model.try_kv_cache(&config)?;
+        // Kernels are compiled, and choices tuned, while the prompt is read the first time.
+        let sequence = cache.try_add()?;
+        self.read_prompt(&mut cache, sequence)?;
+        cache.try_reset(sequence)?;
+        let seconds = self.read_prompt(&mut cache, sequence)?;
+        let decoded = self.decode(cache, sequence)?;
+        Ok((seconds, decoded))
     }
-    times.sort_by(f64::total_cmp);
-    let cache = cache.borrow();
-    Ok(TokenRow {
-        run: machine.run_id(),
-        backend: args.backend,
-        dtype: args.dtype,
-        layers: args.layers,
-        dense_layers: dense,
-        d_model: args.d_model,
-        d_ff: args.d_ff,
-        heads: args.heads,
-        kv_heads: args.kv_heads,
-        block: args.block,
-        local_blocks: args.local,
-        vert_stride: args.stride,
-        prompt: args.prompt,
-        chunk: args.chunk,
-        prompt_seconds,
-        token_ms: times[times.len() / 2] * 1e3,
-        least_ms: times[0] * 1e3,
-        tokens: args.tokens,
-        captured: graph.is_hardware(),
-        memory_bytes: cache.memory_bytes(),
-        full_bytes: cache.full_bytes(longest),
-        device: machine.device.clone(),
-        driver: machine.driver.clone(),
-        date: machine.date.clone(),
-        commit: machine.commit.clone(),
-        versions: machine.versions.clone(),
-    })
+
+    fn read_prompt(&self, cache: &mut KvCache, sequence: SequenceId) -> anyhow::Result<f64> {
+        let &Self { args, device, .. } = self;
+        let start = Instant::now();
+        let bar = ProgressBar::new(args.prompt as u64);
+        let mut read = 0;
+        while read < args.prompt {
+            let tokens = self.chunk.min(args.prompt - read);
+            cache.try_begin(&[Append { sequence, tokens }])?;
+            let numbers = (read..read + tokens).map(|at| (at * 7919 % args.vocabulary) as i32);
+            let numbers = TensorData::new(numbers.collect(), [1, tokens]);
+            let numbers = Tensor::<2, Int>::from_data(numbers, (device, DType::I32));
+            let hidden = self.model.hidden_states_cached(numbers, cache);
+            // So that no more than a chunk is on its way.
+            let _ = hidden.narrow(1, tokens - 1, 1).sum().into_data();
+            cache.commit();
+            read += tokens;
+            bar.set_position(read as u64);
+        }
+        bar.finish_and_clear();
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Captures a step of one token as a graph where the device has graphs, and times its replays: from the tables of the step
+    /// until its token is on the host.
+    fn decode(&self, cache: KvCache, sequence: SequenceId) -> anyhow::Result<Decoded> {
+        let &Self { args, device, .. } = self;
+        let cache = RefCell::new(cache);
+        let begin = || {
+            cache.borrow_mut().try_begin(&[Append {
+                sequence,
+                tokens: 1,
+            }])
+        };
+        let token = RefCell::new(Tensor::<2, Int>::zeros([1, 1], (device, DType::I32)));
+        begin()?;
+        let mut graph = capture(device, || {
+            let token = token.borrow().clone();
+            let logits = self.model.forward_cached(token, &mut cache.borrow_mut());
+            logits.argmax(2).reshape([1, 1])
+        });
+        let mut next = drawn(graph.output().clone())?;
+        cache.borrow_mut().commit();
+        let mut times = Vec::new();
+        for _ in 0..args.tokens {
+            let start = Instant::now();
+            begin()?;
+            let data = TensorData::new(vec![next], [1, 1]);
+            let data = Tensor::<2, Int>::from_data(data, (device, DType::I32));
+            token
+                .borrow_mut()
+                .inplace(|token| token.slice_assign([0..1, 0..1], data));
+            // SAFETY: what the step reads and writes is alive: the model, the cache, which is reserved, and the token. Nothing
+            // else runs on the device, and the output is read before the next step.
+            next = drawn(unsafe { graph.replay() }.clone())?;
+            cache.borrow_mut().commit();
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        let cache = cache.borrow();
+        Ok(Decoded {
+            median_ms: times[times.len() / 2] * 1e3,
+            least_ms: times[0] * 1e3,
+            captured: graph.is_hardware(),
+            memory_bytes: cache.memory_bytes(),
+            full_bytes: cache.full_bytes(args.prompt + args.tokens + 1),
+        })
+    }
 }
 
 fn drawn(token: Tensor<2, Int>) -> anyhow::Result<i32> {
