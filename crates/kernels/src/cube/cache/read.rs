@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::UNITS;
-use crate::cube::decode::table::{item_at, page_list};
+use crate::cube::decode::table::{Sections, item_at, page_list};
 
 /// Copies the pages of an item's lists, as far as tokens are old, and its new rows to `out [1, kv_heads, kv_len, width]`, by its
 /// strides. Tokens of blocks without a page are left as they are.
@@ -17,9 +17,7 @@ pub(in crate::cube) fn read<E: Float, N: Size>(
     rows: &Tensor<Vector<E, N>>,
     out: &mut Tensor<Vector<E, N>>,
     table: &[i32],
-    counts: u32,
-    entries: u32,
-    list_words: u32,
+    sections: Sections,
     number: u32,
     kv_heads: u32,
     blocks: u32,
@@ -38,7 +36,7 @@ pub(in crate::cube) fn read<E: Float, N: Size>(
         let (within, entry) = (row % block, i32::cast_from(row / block % blocks));
         let kv_head = row / block / blocks;
         let list = (number * kv_heads + kv_head) as usize;
-        let list = page_list(table, list, counts, entries, list_words);
+        let list = page_list(table, list, &sections);
         if entry < list.count {
             let position = u32::cast_from(list.block(table, entry)) * block + within;
             if i32::cast_from(position) < old {

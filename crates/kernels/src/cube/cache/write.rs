@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::UNITS;
-use crate::cube::decode::table::{item_at, page_list};
+use crate::cube::decode::table::{Sections, item_at, page_list};
 
 /// Copies the row of each new token and key/value head to its place in the page of its block, where the block has one.
 ///
@@ -15,9 +15,7 @@ pub(in crate::cube) fn write<E: Float, N: Size>(
     rows: &Tensor<Vector<E, N>>,
     pages: &mut [Vector<E, N>],
     table: &[i32],
-    counts: u32,
-    entries: u32,
-    list_words: u32,
+    sections: Sections,
     items: u32,
     kv_heads: u32,
     chunks: u32,
@@ -38,7 +36,7 @@ pub(in crate::cube) fn write<E: Float, N: Size>(
         let token = at / row_vectors / kv_heads;
         let position = u32::cast_from(item.kv_len - item.len) + token;
         let list = (number * kv_heads + kv_head) as usize;
-        let list = page_list(table, list, counts, entries, list_words);
+        let list = page_list(table, list, &sections);
         let page = list.find(table, i32::cast_from(position / block), last);
         if page >= 0 {
             let row = u32::cast_from(item.row) + token;

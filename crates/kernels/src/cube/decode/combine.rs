@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::partials::{STATS, records};
+use super::partials::{STATS, record_at};
+use super::sizes::Sizes;
 use super::table::{item_at, page_list};
 use super::tile::{GroupRows, Row, part_entries};
 use crate::cube::round::{Rounding, rounded};
@@ -70,35 +71,27 @@ pub(in crate::cube) fn combine<E: Float, N: Size>(
     lse: &mut [f32],
     table: &[i32],
     minus_infinity: f32,
-    counts: u32,
-    entries: u32,
-    list_words: u32,
-    items: u32,
-    kv_heads: u32,
-    group: u32,
-    splits: u32,
+    sizes: Sizes,
     tokens: u32,
-    partial_rows: u32,
-    item_rows: u32,
     #[comptime] value_dim: usize,
     #[comptime] rounding: Rounding,
     #[define(E)] _dtype: ElemType,
 ) {
     let (across, down) = comptime!(layout(value_dim));
     let cube = CUBE_POS as u32;
-    let heads = kv_heads * group;
+    let heads = sizes.kv_heads * sizes.group;
     let head = cube % heads;
-    let number = cube / heads % items;
-    let kv_head = head / group;
+    let number = cube / heads % sizes.items;
+    let kv_head = head / sizes.group;
     let rows = GroupRows {
         item: item_at(table, number as usize),
         number: number as usize,
         kv_head: kv_head as usize,
-        group,
+        group: sizes.group,
     };
-    let list = (number * kv_heads + kv_head) as usize;
-    let list = page_list(table, list, counts, entries, list_words);
-    let each = part_entries(list.count, splits);
+    let list = (number * sizes.kv_heads + kv_head) as usize;
+    let list = page_list(table, list, &sizes.sections);
+    let each = part_entries(list.count, sizes.splits);
     let parts = (list.count + each - 1) / max(each, 1i32);
 
     let (column, share) = (UNIT_POS as usize % across, UNIT_POS as usize / across);
@@ -106,7 +99,7 @@ pub(in crate::cube) fn combine<E: Float, N: Size>(
     let mut stats = Shared::<[Vector<f32, N>]>::new_slice(down);
     let out_rows = head_rows::<E, N>(&*out, 0usize, head as usize, 0i32.runtime(), LANES);
 
-    let mut token = i32::cast_from(cube / heads / items);
+    let mut token = i32::cast_from(cube / heads / sizes.items);
     while token < rows.tokens() {
         let row = Row {
             exists: true.runtime(),
@@ -132,8 +125,8 @@ pub(in crate::cube) fn combine<E: Float, N: Size>(
                 ahead[n] = Vector::new(0.0f32);
                 ahead_stats[n] = Vector::new(0.0f32);
                 if part < parts {
-                    let records = records(partial_rows, item_rows, heads);
-                    let at = records.at(usize::cast_from(part), &rows, &row, value_dim) / LANES;
+                    let part = usize::cast_from(part);
+                    let at = record_at(&sizes, part, &rows, &row, value_dim) / LANES;
                     ahead[n] = partials[at + column];
                     ahead_stats[n] = partials[at + across];
                 }

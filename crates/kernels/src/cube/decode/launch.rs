@@ -7,8 +7,9 @@ use cubecl::server::Handle;
 
 use super::call::CubeDecode;
 use super::combine;
-use super::plan::{record_bytes, record_rows, units};
+use super::plan::{record_bytes, units};
 use super::prepare::check_count;
+use super::sizes::sizes_arg;
 use super::table::Sections;
 use crate::cache::{MAX_DECODE_TOKENS, PoolShape};
 use crate::cube::cache::{UNITS, read, write};
@@ -77,8 +78,6 @@ pub(super) fn decode(
     let lists = shape.items * shape.num_kv_heads;
     let count = grid(&call.client, choice.splits * lists * choice.tiles)?;
     let partials = call.client.empty(call.records_len() * size_of::<f32>());
-    let (rows, item_rows) = record_rows(shape);
-    let sections = call.sections();
     let kernel = match choice.engine {
         Engine::Unit => unit::decode::decode::launch_unchecked,
         _ => mma::decode::decode::launch_unchecked,
@@ -101,16 +100,8 @@ pub(super) fn decode(
             (token / apart) as u32,
             (head / apart) as u32,
             (apart / lanes) as u32,
-            sections.counts,
-            sections.entries,
-            sections.list,
-            shape.items as u32,
-            shape.num_kv_heads as u32,
-            (shape.num_heads / shape.num_kv_heads) as u32,
-            choice.splits as u32,
+            sizes_arg(call.sections(), shape, choice.splits),
             choice.tiles as u32,
-            rows as u32,
-            item_rows as u32,
             call.config,
             call.dtype,
         );
@@ -134,8 +125,6 @@ pub(super) fn combine(
     let tokens = call.tokens();
     let count = grid(&call.client, shape.num_heads * shape.items * tokens)?;
     let (across, down) = combine::layout(shape.value_dim);
-    let (rows, item_rows) = record_rows(shape);
-    let sections = call.sections();
     let sizes = [1, shape.num_heads, shape.rows, shape.value_dim];
     unsafe {
         combine::combine::launch_unchecked(
@@ -149,16 +138,8 @@ pub(super) fn combine(
             BufferArg::from_raw_parts(lse.clone(), shape.rows * shape.num_heads),
             call.table_arg(table),
             f32::NEG_INFINITY,
-            sections.counts,
-            sections.entries,
-            sections.list,
-            shape.items as u32,
-            shape.num_kv_heads as u32,
-            (shape.num_heads / shape.num_kv_heads) as u32,
-            choice.splits as u32,
+            sizes_arg(call.sections(), shape, choice.splits),
             tokens as u32,
-            rows as u32,
-            item_rows as u32,
             shape.value_dim,
             call.config.results,
             call.dtype,
@@ -178,7 +159,6 @@ pub(super) fn write(
     let shape = call.problem.shape();
     let vectors = shape.rows * shape.num_kv_heads * pool.width / lanes;
     let chunks = vectors.div_ceil(shape.items * UNITS);
-    let sections = call.sections();
     unsafe {
         write::write::launch_unchecked(
             &call.client,
@@ -189,9 +169,7 @@ pub(super) fn write(
             tensor_arg(rows, [1, shape.num_kv_heads, shape.rows, pool.width]),
             BufferArg::from_raw_parts(pages.clone(), pool.len() / lanes),
             call.table_arg(table),
-            sections.counts,
-            sections.entries,
-            sections.list,
+            call.sections().arg(),
             shape.items as u32,
             shape.num_kv_heads as u32,
             chunks as u32,
@@ -219,7 +197,6 @@ pub(super) fn read(
     let all = blocks * pool.block_size + tokens.min(shape.rows);
     let vectors = (all.saturating_mul(shape.num_kv_heads)).saturating_mul(pool.width / lanes);
     check_count("vectors of an item", vectors)?;
-    let sections = call.sections();
     unsafe {
         read::read::launch_unchecked(
             &call.client,
@@ -231,9 +208,7 @@ pub(super) fn read(
             tensor_arg(rows, [1, shape.num_kv_heads, shape.rows, pool.width]),
             tensor_arg(out, [1, shape.num_kv_heads, tokens, pool.width]),
             call.table_arg(table),
-            sections.counts,
-            sections.entries,
-            sections.list,
+            call.sections().arg(),
             item as u32,
             shape.num_kv_heads as u32,
             blocks as u32,

@@ -12,6 +12,7 @@ pub(super) mod pages;
 pub(super) mod partials;
 pub(super) mod plan;
 mod prepare;
+pub(super) mod sizes;
 pub(super) mod table;
 pub(super) mod tile;
 

@@ -5,50 +5,29 @@
 
 use cubecl::prelude::*;
 
+use super::sizes::Sizes;
 use super::tile::{GroupRows, Row};
 
 /// Numbers of a record behind its values.
 pub(in crate::cube) const STATS: usize = 4;
 
-/// How records are numbered.
-#[derive(CubeType, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(in crate::cube) struct Records {
-    /// Rows of a split.
-    rows: u32,
-    /// Rows of an item, or 0 where rows are those of the queries.
-    item_rows: u32,
-    /// Query heads.
-    heads: u32,
-}
-
+/// The first number of the record of a row that exists.
 #[cube]
-pub(in crate::cube) fn records(rows: u32, item_rows: u32, heads: u32) -> Records {
-    Records {
-        rows,
-        item_rows,
-        heads,
-    }
-}
-
-#[cube]
-impl Records {
-    /// The first number of the record of a row that exists.
-    pub(in crate::cube) fn at(
-        &self,
-        split: usize,
-        rows: &GroupRows,
-        row: &Row,
-        #[comptime] value_dim: usize,
-    ) -> usize {
-        let first = select(
-            self.item_rows == 0u32,
-            usize::cast_from(rows.item.row),
-            rows.number * self.item_rows as usize,
-        );
-        let row_at = split * self.rows as usize + first + usize::cast_from(row.token);
-        (row_at * self.heads as usize + row.head) * comptime!(value_dim + STATS)
-    }
+pub(in crate::cube) fn record_at(
+    sizes: &Sizes,
+    split: usize,
+    rows: &GroupRows,
+    row: &Row,
+    #[comptime] value_dim: usize,
+) -> usize {
+    let first = select(
+        sizes.item_rows == 0u32,
+        usize::cast_from(rows.item.row),
+        rows.number * sizes.item_rows as usize,
+    );
+    let row_at = split * sizes.record_rows as usize + first + usize::cast_from(row.token);
+    let heads = (sizes.kv_heads * sizes.group) as usize;
+    (row_at * heads + row.head) * comptime!(value_dim + STATS)
 }
 
 /// Writes what follows the values of the record that begins at `at`.

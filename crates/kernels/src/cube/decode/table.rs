@@ -6,7 +6,8 @@ use crate::cache::{ENTRY_WORDS, ITEM_WORDS, TableLayout};
 
 /// Where the words lie, whose places grow by as much from one item, list or entry to the next. By [`TableLayout`], which says
 /// where each is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(in crate::cube) struct Sections {
     /// The first count.
     pub(in crate::cube) counts: u32,
@@ -25,6 +26,10 @@ impl Sections {
             entries: entries as u32,
             list: (layout.capacity * ENTRY_WORDS) as u32,
         }
+    }
+
+    pub(in crate::cube) fn arg(self) -> SectionsLaunch {
+        SectionsLaunch::new(self.counts, self.entries, self.list)
     }
 }
 
@@ -57,16 +62,10 @@ pub(in crate::cube) struct PageList {
 
 /// List number `list`, counted over the key/value heads of all items.
 #[cube]
-pub(in crate::cube) fn page_list(
-    table: &[i32],
-    list: usize,
-    counts: u32,
-    entries: u32,
-    list_words: u32,
-) -> PageList {
+pub(in crate::cube) fn page_list(table: &[i32], list: usize, sections: &Sections) -> PageList {
     PageList {
-        first: entries as usize + list * list_words as usize,
-        count: table[counts as usize + list],
+        first: sections.entries as usize + list * sections.list as usize,
+        count: table[sections.counts as usize + list],
     }
 }
 

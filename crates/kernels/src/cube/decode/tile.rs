@@ -2,6 +2,7 @@
 
 use cubecl::prelude::*;
 
+use super::sizes::Sizes;
 use super::table::{Item, PageList, item_at, page_list};
 use crate::cache::MAX_DECODE_TOKENS;
 use crate::cube::rows::HeadRows;
@@ -86,29 +87,20 @@ pub(in crate::cube) struct Work {
 
 /// The work of this cube. Grid: splits, key/value heads, items, tiles; what is beyond those does work of theirs again.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-pub(in crate::cube) fn work(
-    table: &[i32],
-    counts: u32,
-    entries: u32,
-    list_words: u32,
-    items: u32,
-    kv_heads: u32,
-    group: u32,
-    splits: u32,
-) -> Work {
+pub(in crate::cube) fn work(table: &[i32], sizes: &Sizes) -> Work {
     let cube = CUBE_POS as u32;
+    let (splits, lists) = (sizes.splits, sizes.kv_heads * sizes.items);
     let split = cube % splits;
-    let list = cube / splits % (kv_heads * items);
-    let tile = cube / splits / (kv_heads * items);
-    let number = (list / kv_heads) as usize;
+    let list = cube / splits % lists;
+    let tile = cube / splits / lists;
+    let number = (list / sizes.kv_heads) as usize;
     let rows = GroupRows {
         item: item_at(table, number),
         number,
-        kv_head: (list % kv_heads) as usize,
-        group,
+        kv_head: (list % sizes.kv_heads) as usize,
+        group: sizes.group,
     };
-    let list = page_list(table, list as usize, counts, entries, list_words);
+    let list = page_list(table, list as usize, &sizes.sections);
     let each = part_entries(list.count, splits);
     let first = min(i32::cast_from(split) * each, list.count);
     Work {

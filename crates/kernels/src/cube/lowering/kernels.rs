@@ -6,6 +6,8 @@ use cubecl::prelude::*;
 use super::devices::Device;
 use crate::cube::config::Config;
 use crate::cube::decode::combine;
+use crate::cube::decode::sizes::SizesCompilationArg;
+use crate::cube::decode::table::SectionsCompilationArg;
 use crate::cube::launch::{PREPASS_LANES, PREPASS_UNITS};
 use crate::cube::mma::size::units;
 use crate::cube::round::Rounding;
@@ -30,11 +32,34 @@ fn settings(units: usize, address: AddressType) -> KernelSettings {
     )
 }
 
-/// A kernel by what follows the properties of the device: T is a tensor, B a buffer, S a scalar.
+fn sections() -> SectionsCompilationArg {
+    SectionsCompilationArg {
+        counts: (),
+        entries: (),
+        list: (),
+    }
+}
+
+fn sizes() -> SizesCompilationArg {
+    SizesCompilationArg {
+        sections: sections(),
+        items: (),
+        kv_heads: (),
+        group: (),
+        splits: (),
+        record_rows: (),
+        item_rows: (),
+    }
+}
+
+/// A kernel by what follows the properties of the device: T is a tensor, B a buffer, S a scalar, and C and D are what kernels
+/// of the cache and of decode are told of a call.
 macro_rules! kernel {
     (@ T) => { tensor() };
     (@ B) => { buffer() };
     (@ S) => { () };
+    (@ C) => { sections() };
+    (@ D) => { sizes() };
     ($kernel:ty, $device:expr, $units:expr, [$($argument:ident)*], $($comptime:expr),*) => {
         Box::new(<$kernel>::new(
             settings($units, $device.address),
@@ -181,7 +206,7 @@ pub(super) fn prepass(
 pub(super) const UNIT_DECODE: Make = |device, config, dtype| {
     kernel!(
         unit::decode::decode::Decode, device, config.unit.units,
-        [T T T B B B S S S S S S S S S S S S S S S],
+        [T T T B B B S S S S S D S],
         unit::size::LANES, config, dtype
     )
 };
@@ -190,7 +215,7 @@ pub(super) const UNIT_DECODE: Make = |device, config, dtype| {
 pub(super) const MMA_DECODE: Make = |device, config, dtype| {
     kernel!(
         mma::decode::decode::Decode, device, units(config.owned.rows, 1),
-        [T T T B B B S S S S S S S S S S S S S S S],
+        [T T T B B B S S S S S D S],
         mma::LANES, config, dtype
     )
 };
@@ -200,7 +225,7 @@ pub(super) fn combine(device: &Device, value_dim: usize, dtype: ElemType) -> Box
     let (across, down) = combine::layout(value_dim);
     kernel!(
         combine::combine::Combine, device, across * down,
-        [B T B B S S S S S S S S S S S],
+        [B T B B S D S],
         combine::LANES, value_dim, Rounding::Conversion, dtype
     )
 }
@@ -210,12 +235,12 @@ pub(super) fn copies(device: &Device, lanes: usize, dtype: ElemType) -> [Box<dyn
     [
         kernel!(
             cache::write::write::Write, device, cache::UNITS,
-            [T B B S S S S S S S S],
+            [T B B C S S S S S],
             lanes, lanes, dtype
         ),
         kernel!(
             cache::read::read::Read, device, cache::UNITS,
-            [B T T B S S S S S S S S],
+            [B T T B C S S S S S],
             lanes, lanes, dtype
         ),
     ]

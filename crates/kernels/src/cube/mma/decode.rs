@@ -10,7 +10,8 @@ use super::softmax::softmax;
 use super::stage::{LANES, arrive, chunks, padded, stage};
 use crate::cube::config::Config;
 use crate::cube::decode::pages::{VisitedPages, visited_pages};
-use crate::cube::decode::partials::{put_stats, records};
+use crate::cube::decode::partials::{put_stats, record_at};
+use crate::cube::decode::sizes::Sizes;
 use crate::cube::decode::tile::{query_rows, visits, work};
 use crate::cube::rows::head_rows;
 use crate::cube::softmax::LEAST_SCALE;
@@ -33,16 +34,8 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
     token_step: u32,
     head_step: u32,
     q_step: u32,
-    counts: u32,
-    entries: u32,
-    list_words: u32,
-    items: u32,
-    kv_heads: u32,
-    group: u32,
-    splits: u32,
+    sizes: Sizes,
     tiles: u32,
-    partial_rows: u32,
-    item_rows: u32,
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
@@ -57,13 +50,10 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
     // Rows that are not to be read have no token.
     let no_end = i32::MAX.runtime();
 
-    let work = work(
-        table, counts, entries, list_words, items, kv_heads, group, splits,
-    );
+    let work = work(table, &sizes);
     let queries = query_rows(token_step, head_step, q_step);
     let k_rows = head_rows::<E, N>(k, 0usize, 0usize, 0i32.runtime(), LANES);
     let v_rows = head_rows::<E, N>(v, 0usize, 0usize, 0i32.runtime(), LANES);
-    let records = records(partial_rows, item_rows, kv_heads * group);
     let mut owned = stage::<E, N>(tile_rows, head_dim, units, fast, products);
     // Two slots: those of this visit and those of the next.
     let mut keys = stage::<E, N>(comptime!(2 * count), head_dim, units, fast, products);
@@ -173,7 +163,7 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
             let of_row = softmax.row(row);
             let own = work.rows.row(first + own_row(row, 1usize, products));
             if own.exists {
-                let at = records.at(work.split, &work.rows, &own, value_dim);
+                let at = record_at(&sizes, work.split, &work.rows, &own, value_dim);
                 if is_first(products) {
                     put_stats(
                         partials,

@@ -9,7 +9,8 @@ use super::size::{CubeSize, LANES};
 use super::softmax::softmax;
 use crate::cube::config::Config;
 use crate::cube::decode::pages::{VisitedPages, visited_pages};
-use crate::cube::decode::partials::{put_stats, records};
+use crate::cube::decode::partials::{put_stats, record_at};
+use crate::cube::decode::sizes::Sizes;
 use crate::cube::decode::tile::{query_rows, visits, work};
 use crate::cube::rows::head_rows;
 use crate::cube::walk::NONE;
@@ -29,16 +30,8 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
     token_step: u32,
     head_step: u32,
     q_step: u32,
-    counts: u32,
-    entries: u32,
-    list_words: u32,
-    items: u32,
-    kv_heads: u32,
-    group: u32,
-    splits: u32,
+    sizes: Sizes,
     tiles: u32,
-    partial_rows: u32,
-    item_rows: u32,
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
@@ -46,13 +39,10 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (rows, held) = comptime!((size.rows(), size.held(value_dim)));
 
-    let work = work(
-        table, counts, entries, list_words, items, kv_heads, group, splits,
-    );
+    let work = work(table, &sizes);
     let queries = query_rows(token_step, head_step, q_step);
     let k_rows = head_rows::<E, N>(k, 0usize, 0usize, 0i32.runtime(), LANES);
     let v_rows = head_rows::<E, N>(v, 0usize, 0usize, 0i32.runtime(), LANES);
-    let records = records(partial_rows, item_rows, kv_heads * group);
     let mut scratch = scratch::<N>(size, comptime!([head_dim, value_dim]), 1usize);
     let mut pages = visited_pages(tile_rows, visited, 1usize);
     pages.own(&work.rows, work.tile * comptime!(tile_rows as u32), index);
@@ -104,7 +94,7 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
         for i in 0..rows {
             let row = work.rows.row(first + owned_row(i, size));
             if row.exists {
-                let at = records.at(work.split, &work.rows, &row, value_dim);
+                let at = record_at(&sizes, work.split, &work.rows, &row, value_dim);
                 #[unroll]
                 for u in 0..held {
                     let column = UNIT_POS as usize % size.across + comptime!(u * size.across);
