@@ -8,9 +8,9 @@ use super::own::{OWN_SLOTS, fill_own, own_ring, own_tile, tile_of_round};
 use super::products::{
     GROUP, begin_scores, begin_values, clear, declare, products_done, scale, take,
 };
-use super::ring::{VISIT, first_turn, ring};
+use super::ring::{Ring, Turn, VISIT, first_turn, ring};
 use super::size::FILLERS;
-use super::softmax::softmax;
+use super::softmax::{Raised, Softmax, softmax};
 use super::tiles::{Tiles, tiles};
 use super::work::{WORKING, first_row, mask, own_tokens_of, share_registers};
 use crate::cube::config::Config;
@@ -18,6 +18,7 @@ use crate::cube::mma::fragments::{Pair, rounded};
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::{head_keys, head_queries, head_rows};
 use crate::cube::softmax::LEAST_SCALE;
+use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, query_tile};
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`: of `tiles_of_all` tiles, which the cubes
@@ -132,8 +133,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
                 products_done(0usize);
                 let mut weights = take(SCORES, visited.rows);
-                mask(
+                let _ = weigh(
                     &mut weights,
+                    &mut softmax,
                     &ring,
                     &turn,
                     index,
@@ -141,12 +143,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     &queries,
                     &tokens,
                     minus_infinity,
-                    true,
                     tile,
                     visited,
                 );
-                let _ = softmax.raise(&weights, minus_infinity, columns);
-                softmax.weigh(&mut weights, columns);
                 let mut high = rounded::<E>(&weights, columns);
                 let mut low = lost::<E>(&weights, &high, lost_columns);
                 let mut before = turn;
@@ -158,8 +157,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     add::<E, N>(&high, &low, &values, before.slot, config);
                     products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
                     let mut weights = take(SCORES, visited.rows);
-                    mask(
+                    let raised = weigh(
                         &mut weights,
+                        &mut softmax,
                         &ring,
                         &turn,
                         index,
@@ -167,12 +167,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         &queries,
                         &tokens,
                         minus_infinity,
-                        true,
                         tile,
                         visited,
                     );
-                    let raised = softmax.raise(&weights, minus_infinity, columns);
-                    softmax.weigh(&mut weights, columns);
                     products_done(0usize);
                     ring.done(&before);
                     let of_turn = rounded::<E>(&weights, columns);
@@ -267,6 +264,41 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
 const SCORES: &str = "s";
 /// Sums of weighted values.
 const RESULTS: &str = "o";
+
+/// Makes the scores of a visit weights.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn weigh(
+    scores: &mut Array<Pair<f32>>,
+    softmax: &mut Softmax,
+    ring: &Ring,
+    turn: &Turn,
+    index: &[i32],
+    head_record: usize,
+    queries: &Array<i32>,
+    tokens: &Shared<[i32]>,
+    minus_infinity: f32,
+    #[comptime] tile: Tile,
+    #[comptime] visited: Tile,
+) -> Raised {
+    mask(
+        scores,
+        ring,
+        turn,
+        index,
+        head_record,
+        queries,
+        tokens,
+        minus_infinity,
+        true,
+        tile,
+        visited,
+    );
+    let tiles = comptime!(visited.rows / 8);
+    let raised = softmax.raise(&*scores, minus_infinity, tiles);
+    softmax.weigh(scores, tiles);
+    raised
+}
 
 /// Begins to add the values of a slot: by weights, and by what they lost by rounding where `config.rounding`.
 #[cube]
