@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::catalogue::{self, SETS};
 use crate::harness::Effort;
+use crate::output::Output;
 use crate::peers::{Script, Who};
 use crate::problems::Problem;
 use crate::providers::{Matmul, Provider, Rig};
@@ -39,19 +40,9 @@ pub struct BenchArgs {
     /// Leave out points whose fewest runs would take more seconds than this.
     #[arg(long, default_value_t = 120.0)]
     pub limit: f64,
-    /// Folder of results; rows go to a file in `<date>-<device>` below it.
-    #[arg(long, default_value = "benches/results")]
-    pub results: PathBuf,
-    /// The file to add rows to, in place of one below `--results`.
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    /// The id of an earlier run on this machine that these rows belong to; a new one where it is left out. The table shows
-    /// all rows of the run in the file.
-    #[arg(long)]
-    pub run: Option<String>,
-    /// The commit that rows name, where this program does not run in its repository.
-    #[arg(long)]
-    pub commit: Option<String>,
+    /// Where rows go.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// What a run leaves.
@@ -85,22 +76,15 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
         None => (rig.default_set(), args.runs),
     };
     let problems = catalogue::select(selection)?;
-    let mut machine = rig.machine().clone();
-    if let Some(commit) = &args.commit {
-        machine.commit.clone_from(commit);
-    }
-    let below = args.results.join(machine.folder());
+    let machine = args.output.of(rig.machine().clone());
     let mut bench = Bench {
         providers: args.who.chosen(rig.providers(), &Provider::PEERS),
         passes: &args.passes,
         problems: &problems,
         effort: rig.effort(runs, limit),
         session: Session {
-            run: args.run.clone().unwrap_or_else(|| machine.run_id()),
-            path: match &args.out {
-                Some(path) => path.clone(),
-                None => below.join(file_name(selection)),
-            },
+            run: args.output.run_id(&machine),
+            path: args.output.path(&machine, &file_name(selection)),
             machine,
             backend: rig.backend(),
             rows: Vec::new(),

@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cache_record::CacheRow;
 use crate::machine::Machine;
+use crate::output::Output;
 use crate::providers::burn::device;
 use crate::record::{Backend, Dtype, Record};
 
@@ -47,9 +48,9 @@ pub struct CacheArgs {
     /// Vertical stride in blocks.
     #[arg(long, default_value_t = 16)]
     pub stride: usize,
-    /// Folder of results; rows go to `<date>-<device>/cache.jsonl` below it.
-    #[arg(long, default_value = "benches/results")]
-    pub results: PathBuf,
+    /// Where rows go.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Distinct tokens of the model: what it writes does not matter.
@@ -67,11 +68,11 @@ pub fn run(args: &CacheArgs) -> anyhow::Result<(Vec<CacheRow>, PathBuf)> {
         args.tokens
     );
     let device = device(args.backend)?;
-    let machine = match args.backend {
+    let machine = args.output.of(match args.backend {
         Backend::Flex => Machine::cpu()?,
         _ => Machine::gpu(format!("{device:?}"))?,
-    };
-    let path = args.results.join(machine.folder()).join("cache.jsonl");
+    });
+    let path = args.output.path(&machine, "cache.jsonl");
     let model = model(args, &device)?;
     // The sequence and what it holds are gone after the last token: one more than is noted.
     let config = GenerationConfig::new(args.tokens + 1);
@@ -115,7 +116,7 @@ fn model(args: &CacheArgs, device: &Device) -> anyhow::Result<HybridTransformer>
 fn row(args: &CacheArgs, machine: &Machine, cache: &KvCache) -> CacheRow {
     let bytes = cache.predicted_bytes(0);
     CacheRow {
-        run: machine.run_id(),
+        run: args.output.run_id(machine),
         backend: args.backend,
         dtype: Dtype::F32,
         layers: args.layers,

@@ -1,7 +1,6 @@
 //! The `decode` command: times one new token of each sequence against a cache, beside how fast the device copies, and beside
 //! others.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::catalogue::with_dense_twins;
 use crate::gpu::Gpu;
 use crate::harness::Effort;
+use crate::output::Output;
 use crate::peers::Who;
 use crate::problems::Problem;
 use crate::providers::Provider;
@@ -37,18 +37,9 @@ pub struct DecodeArgs {
     /// Fewest timed runs.
     #[arg(long, default_value_t = 20)]
     pub runs: usize,
-    /// Folder of results; rows go to `decode.jsonl` in `<date>-<device>` below it.
-    #[arg(long, default_value = "benches/results")]
-    pub results: PathBuf,
-    /// The file to add rows to, in place of one below `--results`.
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    /// The id of an earlier run on this machine that these rows belong to; a new one where it is left out.
-    #[arg(long)]
-    pub run: Option<String>,
-    /// The commit that rows name, where this program does not run in its repository.
-    #[arg(long)]
-    pub commit: Option<String>,
+    /// Where rows go.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Times each problem and returns the table; each row is on disk before the next is timed.
@@ -57,17 +48,10 @@ pub struct DecodeArgs {
 /// No device, a problem that it cannot run, and rows that cannot be written.
 pub fn run(args: &DecodeArgs) -> anyhow::Result<String> {
     let gpu = Gpu::new(None)?;
-    let mut machine = gpu.machine()?;
-    if let Some(commit) = &args.commit {
-        machine.commit.clone_from(commit);
-    }
-    let below = args.results.join(machine.folder());
+    let machine = args.output.of(gpu.machine()?);
     let mut session = Session {
-        run: args.run.clone().unwrap_or_else(|| machine.run_id()),
-        path: match &args.out {
-            Some(path) => path.clone(),
-            None => below.join("decode.jsonl"),
-        },
+        run: args.output.run_id(&machine),
+        path: args.output.path(&machine, "decode.jsonl"),
         machine,
         backend: gpu.backend,
         rows: Vec::new(),

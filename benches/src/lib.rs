@@ -17,6 +17,7 @@
 //! | `table` | the table on the screen |
 //! | `peers` | providers in Python: what the script of `benches/baselines` is told and says |
 //! | `providers` | who is timed, and on what |
+//! | `output` | where the rows of a command go |
 //! | `session` | the rows of a run as they come |
 //! | `bench` | the `bench` command: problems x providers x passes |
 //! | `cache` | the `cache` command: what the cache of a long generation takes |
@@ -50,6 +51,8 @@ pub mod kernels;
 pub mod machine;
 #[cfg(feature = "command")]
 pub mod memory;
+#[cfg(feature = "command")]
+pub mod output;
 #[cfg(feature = "command")]
 pub mod panics;
 #[cfg(any(feature = "timing", feature = "kernels"))]

@@ -12,6 +12,7 @@ use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 use indicatif::ProgressBar;
 
 use crate::machine::Machine;
+use crate::output::Output;
 use crate::providers::burn::device;
 use crate::record::{Backend, Dtype, Record};
 use crate::token_record::TokenRow;
@@ -64,18 +65,9 @@ pub struct TokensArgs {
     /// Vertical stride in blocks.
     #[arg(long, default_value_t = 8)]
     pub stride: usize,
-    /// Folder of results; rows go to `<date>-<device>/tokens.jsonl` below it.
-    #[arg(long, default_value = "benches/results")]
-    pub results: PathBuf,
-    /// The file to add rows to, in place of one below `--results`.
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    /// The id of an earlier run on this machine that these rows belong to; a new one where it is left out.
-    #[arg(long)]
-    pub run: Option<String>,
-    /// The commit that rows name, where this program does not run in its repository.
-    #[arg(long)]
-    pub commit: Option<String>,
+    /// Where rows go.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Times the hybrid model, then the dense one. Returns the rows and their file.
@@ -106,16 +98,12 @@ pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
     device
         .configure(DeviceConfig::from(float))
         .with_context(|| format!("{:?} weights", args.dtype))?;
-    let mut machine = match args.backend {
+    let machine = args.output.of(match args.backend {
         Backend::Flex => Machine::cpu()?,
         _ => Machine::gpu(format!("{device:?}"))?,
-    };
-    if let Some(commit) = &args.commit {
-        machine.commit.clone_from(commit);
-    }
-    let below = args.results.join(machine.folder());
-    let path = args.out.clone().unwrap_or(below.join("tokens.jsonl"));
-    let run = args.run.clone().unwrap_or_else(|| machine.run_id());
+    });
+    let path = args.output.path(&machine, "tokens.jsonl");
+    let run = args.output.run_id(&machine);
     let mut rows = Vec::new();
     for dense in [args.dense, args.layers] {
         let model = model(args, &device, dense)?;
