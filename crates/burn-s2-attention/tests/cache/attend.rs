@@ -5,7 +5,9 @@ use burn_s2_attention::cache::{Append, CacheLayer, KvCache, KvCacheConfig, Seque
 use burn_s2_attention::{Layout, PatternConfig, S2AttentionOptions, s2_attention};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::tensors::{assert_close, distance, normal, values};
+use crate::common::host::values;
+use crate::common::layers::layer;
+use crate::common::tensors::{assert_close, distance, normal};
 
 /// Queries, keys and values of one sequence, `[1, tokens, heads, width]`.
 pub struct Tokens {
@@ -30,22 +32,16 @@ impl Tokens {
         self.q.dims()[1]
     }
 
-    pub fn part(&self, start: usize, len: usize) -> Self {
-        let part = |tensor: &Tensor<4>| tensor.clone().narrow(1, start, len);
+    pub fn map(&self, of: impl Fn(Tensor<4>) -> Tensor<4>) -> Self {
         Self {
-            q: part(&self.q),
-            k: part(&self.k),
-            v: part(&self.v),
+            q: of(self.q.clone()),
+            k: of(self.k.clone()),
+            v: of(self.v.clone()),
         }
     }
 
-    pub fn cast(&self, dtype: DType) -> Self {
-        let cast = |tensor: &Tensor<4>| tensor.clone().cast(dtype);
-        Self {
-            q: cast(&self.q),
-            k: cast(&self.k),
-            v: cast(&self.v),
-        }
+    pub fn part(&self, start: usize, len: usize) -> Self {
+        self.map(|rows| rows.narrow(1, start, len))
     }
 
     fn cat(parts: Vec<Self>) -> Self {
@@ -68,17 +64,10 @@ impl Tokens {
     }
 }
 
-fn layer(pattern: PatternConfig) -> CacheLayer {
-    CacheLayer {
-        pattern: pattern.build().unwrap(),
-        head_dim: 16,
-        value_dim: 24,
-        scale: None,
-    }
-}
-
+/// Patterns that leave something out and one that does not, with and without a scale.
 pub fn layers() -> Vec<CacheLayer> {
     let local_stride = PatternConfig::local_stride;
+    let layer = |pattern| layer(pattern, [16, 24]);
     let scaled = CacheLayer {
         scale: Some(0.5),
         ..layer(local_stride(2, 3, 8, 4))

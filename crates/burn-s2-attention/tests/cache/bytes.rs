@@ -4,13 +4,10 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_s2_attention::PatternConfig;
 use burn_s2_attention::cache::{Append, CacheLayer, KvCache, KvCacheConfig, SequenceId};
 
+use crate::common::layers;
+
 fn layer(pattern: PatternConfig) -> CacheLayer {
-    CacheLayer {
-        pattern: pattern.build().unwrap(),
-        head_dim: 16,
-        value_dim: 8,
-        scale: None,
-    }
+    layers::layer(pattern, [16, 8])
 }
 
 fn cache(layers: Vec<CacheLayer>, config: &KvCacheConfig) -> KvCache {

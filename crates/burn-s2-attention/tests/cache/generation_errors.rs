@@ -10,7 +10,7 @@ use burn_s2_attention::model::{
 };
 use burn_s2_attention::{LayerSchedule, PatternConfig, Rule};
 
-use super::tensors::panic_text;
+use crate::common::panics::panic_text;
 
 fn model(pattern: PatternConfig) -> HybridTransformer {
     HybridTransformerConfig::new(20, 16, 1, 2, LayerSchedule::new(pattern)).init(&Device::flex())

@@ -3,12 +3,13 @@
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
-use burn_s2_attention::{DenseLayers, LayerSchedule, PackedSequences, PatternConfig};
+use burn_s2_attention::PackedSequences;
+use burn_s2_attention::model::HybridTransformer;
 
-use super::tensors::{normal, randomize, tokens, values};
+use crate::common::host::values;
+use crate::common::models::{self, VOCAB, config};
+use crate::common::tensors::{normal, tokens};
 
-const VOCAB: usize = 50;
 const SEQ: usize = 90;
 
 /// Logits, and the gradients of all parameters by a random weighting of the logits.
@@ -53,12 +54,9 @@ fn those_of_documents_too() {
 
 fn held(documents: Option<PackedSequences>) {
     let documents = documents.as_ref();
-    let sparse = PatternConfig::local_stride(1, 3, 8, 4).with_num_kv_heads(2);
-    let schedule = LayerSchedule::new(sparse).with_dense_layers(DenseLayers::First(1));
-    let config = HybridTransformerConfig::new(VOCAB, 32, 3, 4, schedule).with_d_ff(Some(48));
     let cpu = Device::flex().autodiff();
     let gpu = crate::device().autodiff();
-    let model = randomize(config.init(&cpu), 0.15);
+    let model = models::model(config(), &cpu);
     let (logits, gradients) = run(&model, documents, &cpu);
     let (gpu_logits, gpu_gradients) = run(&model.fork(&gpu), documents, &gpu);
     let close = |name: &str, actual: &[f64], expected: &[f64]| {

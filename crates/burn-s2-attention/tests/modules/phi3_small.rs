@@ -13,7 +13,9 @@ use burn_s2_attention::module::{MlpKind, NormKind, QkvProjection, RopeConfig};
 use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 use safetensors::{Dtype, SafeTensors};
 
-use super::support::{cast, distance, values};
+use crate::common::cast::cast;
+use crate::common::host::values;
+use crate::common::tensors::distance;
 
 const HEADS: usize = 4;
 const KV_HEADS: usize = 1;
