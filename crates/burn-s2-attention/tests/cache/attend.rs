@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::common::host::values;
 use crate::common::layers::layer;
-use crate::common::tensors::{assert_close, distance, normal};
+use crate::common::tensors::{assert_close, distance, largest, normal};
 
 /// Queries, keys and values of one sequence, `[1, tokens, heads, width]`.
 pub struct Tokens {
@@ -154,9 +154,9 @@ pub fn batch_distance(layer: &CacheLayer, config: &KvCacheConfig, random: &mut S
         }
     }
     let distances = sequences.iter().zip(outs);
-    distances
-        .map(|((_, tokens), outs)| distance(Tensor::cat(outs, 1), tokens.at_once(layer)))
-        .fold(0.0, f64::max)
+    largest(
+        distances.map(|((_, tokens), outs)| distance(Tensor::cat(outs, 1), tokens.at_once(layer))),
+    )
 }
 
 /// The tokens of a step do not reach other sequences of it, and a cache that keeps everything gives the same bits.

@@ -37,14 +37,23 @@ pub fn tokens(batch: usize, seq: usize, vocab_size: usize, device: &Device) -> T
     Tensor::from_data(TensorData::new(ids, [batch, seq]), device)
 }
 
+/// The largest, or NaN where there is one: a result that is no number is far from any.
+pub fn largest(distances: impl IntoIterator<Item = f64>) -> f64 {
+    distances.into_iter().fold(0.0, |largest, distance| {
+        if distance > largest || distance.is_nan() {
+            distance
+        } else {
+            largest
+        }
+    })
+}
+
 /// Largest `|a - b| / (1 + |b|)`.
 #[track_caller]
 pub fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f64 {
     assert_eq!(a.dims(), b.dims());
     let pairs = values(a).into_iter().zip(values(b));
-    pairs
-        .map(|(a, b)| (a - b).abs() / (1.0 + b.abs()))
-        .fold(0.0, f64::max)
+    largest(pairs.map(|(a, b)| (a - b).abs() / (1.0 + b.abs())))
 }
 
 #[track_caller]

@@ -8,7 +8,7 @@ use burn_s2_attention::model::HybridTransformer;
 
 use crate::common::host::values;
 use crate::common::models::{self, VOCAB, config};
-use crate::common::tensors::{normal, tokens};
+use crate::common::tensors::{largest, normal, tokens};
 
 const SEQ: usize = 90;
 
@@ -60,11 +60,10 @@ fn held(documents: Option<PackedSequences>) {
     let (logits, gradients) = run(&model, documents, &cpu);
     let (gpu_logits, gpu_gradients) = run(&model.fork(&gpu), documents, &gpu);
     let close = |name: &str, actual: &[f64], expected: &[f64]| {
-        let scale = expected.iter().fold(0.0, |max, x| x.abs().max(max));
-        let worst = actual
-            .iter()
-            .zip(expected)
-            .fold(0.0, |worst: f64, (a, e)| worst.max((a - e).abs()));
+        assert_eq!(actual.len(), expected.len());
+        let scale = largest(expected.iter().map(|x| x.abs()));
+        let pairs = actual.iter().zip(expected);
+        let worst = largest(pairs.map(|(a, e)| (a - e).abs()));
         assert!(worst <= 1e-4 * scale, "{name}: {worst:e} of {scale:e}");
     };
     close("logits", &gpu_logits, &logits);

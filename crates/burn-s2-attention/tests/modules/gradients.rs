@@ -25,16 +25,11 @@ pub fn parameters_without_gradient<M: Module>(
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             self.count += 1;
-            let largest = param.val().grad(self.gradients).map(|gradient| {
-                values(gradient).into_iter().fold(0.0, |largest: f64, g| {
-                    if g.is_finite() {
-                        largest.max(g.abs())
-                    } else {
-                        f64::NAN
-                    }
-                })
-            });
-            if !largest.is_some_and(|largest| largest > 0.0) {
+            let gradient = param.val().grad(self.gradients).map(values);
+            let is_one = |gradient: Vec<f64>| {
+                gradient.iter().all(|g| g.is_finite()) && gradient.iter().any(|g| *g != 0.0)
+            };
+            if !gradient.is_some_and(is_one) {
                 self.without.push(self.path.join("."));
             }
         }

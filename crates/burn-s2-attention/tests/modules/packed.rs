@@ -10,7 +10,7 @@ use super::gradients::parameters_without_gradient;
 use crate::common::host::values;
 use crate::common::models::{self, VOCAB, config};
 use crate::common::panics::panic_text;
-use crate::common::tensors::{assert_close, distance, normal, tokens};
+use crate::common::tensors::{assert_close, distance, largest, normal, tokens};
 
 /// Tokens of documents, one of which goes from the first row of the batch to the second.
 const LENGTHS: [usize; 6] = [37, 1, 0, 70, 5, 67];
@@ -69,9 +69,10 @@ fn the_model_sees_each_document_alone() {
             all.1
         });
         for (packed, separate) in packed_gradients.iter().zip(&gradients) {
-            let scale = separate.iter().fold(0.0, |max: f64, x| x.abs().max(max));
+            assert_eq!(packed.len(), separate.len());
+            let scale = largest(separate.iter().map(|x| x.abs()));
             let pairs = packed.iter().zip(separate);
-            let worst = pairs.fold(0.0, |worst: f64, (a, b)| worst.max((a - b).abs()));
+            let worst = largest(pairs.map(|(a, b)| (a - b).abs()));
             assert!(worst <= 2e-5 * scale, "{worst:e} of {scale:e}");
         }
         // The same tokens without documents are another text.
