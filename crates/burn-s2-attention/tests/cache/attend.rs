@@ -97,6 +97,7 @@ pub fn step(cache: &mut KvCache, parts: Vec<(SequenceId, Tokens)>) -> Vec<Tensor
     let Tokens { q, k, v } = Tokens::cat(parts.into_iter().map(|(_, tokens)| tokens).collect());
     let out = cache.attend(0, q, k, v);
     cache.commit();
+    assert_eq!(begun.items().len(), appends.len());
     let items = begun.items().iter();
     items
         .map(|item| out.clone().narrow(1, item.q_row, item.q_len))

@@ -123,7 +123,9 @@ fn reserved_pools_hold_what_they_are_reserved_for() {
         let mut cache = cache(layers, &config.with_reserve(Some(2)));
         assert!(grown.reserved_bytes() < 8 * PAGE);
         let pools = cache.reserved_bytes();
-        assert!(pools >= 2 * (cache.full_bytes(500) - cache.full_bytes(0)) / 2);
+        // With eviction, half of the pages or more: the dense layer has as many heads as the other.
+        let full = 2 * (cache.full_bytes(500) - cache.full_bytes(0));
+        assert!(pools >= if evict { full / 2 } else { full });
         let (a, b) = (cache.add(), cache.add());
         append(&mut cache, &[(a, 500), (b, 470)]);
         for _ in 0..30 {

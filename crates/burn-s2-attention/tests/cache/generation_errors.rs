@@ -114,7 +114,9 @@ fn a_step_that_fails_is_the_last() {
         assert_eq!(generator.step(), Err(GenerationError::Logits));
     }
     assert!(!generator.is_done());
-    for (sequence, told) in generator.finish().sequences.into_iter().zip(told) {
+    let sequences = generator.finish().sequences;
+    assert_eq!(sequences.len(), told.len());
+    for (sequence, told) in sequences.into_iter().zip(told) {
         assert_eq!(sequence.tokens, told);
         assert_eq!(sequence.finish, FinishReason::Stopped);
     }

@@ -34,10 +34,12 @@ fn step(
         sequence: *sequence,
         tokens: tokens.dims()[1],
     };
-    let begun = cache.begin(&parts.iter().map(append).collect::<Vec<_>>());
+    let appends: Vec<Append> = parts.iter().map(append).collect();
+    let begun = cache.begin(&appends);
     let rows = Tensor::cat(parts.into_iter().map(|(_, tokens)| tokens).collect(), 1);
     let logits = model.forward_cached(rows, cache);
     cache.commit();
+    assert_eq!(begun.items().len(), appends.len());
     let items = begun.items().iter();
     items
         .map(|item| logits.clone().narrow(1, item.q_row, item.q_len))
