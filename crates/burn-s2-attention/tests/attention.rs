@@ -21,6 +21,12 @@ const RECOMPUTES_BITS: bool = true;
 /// Types whose results are to repeat bit for bit.
 const DTYPES: &[DType] = &[DType::F32, DType::BF16];
 
+#[path = "common"]
+mod common {
+    pub mod host;
+    pub mod panics;
+}
+
 mod attention {
     mod combine;
     mod combine_errors;

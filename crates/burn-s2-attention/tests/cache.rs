@@ -7,6 +7,17 @@ mod support;
 
 use burn::tensor::Device;
 
+#[path = "common"]
+mod common {
+    pub mod cast;
+    pub mod host;
+    pub mod layers;
+    pub mod models;
+    pub mod panics;
+    pub mod parameters;
+    pub mod tensors;
+}
+
 mod cache {
     mod attend;
     mod bytes;
@@ -16,9 +27,6 @@ mod cache {
     mod model;
     mod random;
     mod sampling;
-    #[path = "../modules/support.rs"]
-    #[allow(dead_code)]
-    mod tensors;
     mod types;
 }
 

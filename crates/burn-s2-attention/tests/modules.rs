@@ -2,9 +2,20 @@
 
 #![cfg(feature = "flex")]
 
+#[path = "common"]
+mod common {
+    pub mod cast;
+    pub mod host;
+    pub mod models;
+    pub mod panics;
+    pub mod parameters;
+    pub mod tensors;
+}
+
 mod modules {
     mod attention;
     mod attention_config;
+    mod gradients;
     mod mlp;
     mod model;
     mod model_config;
@@ -13,5 +24,4 @@ mod modules {
     mod plain_attention;
     mod records;
     mod rope;
-    mod support;
 }

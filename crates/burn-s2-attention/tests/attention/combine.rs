@@ -5,7 +5,8 @@ use burn_s2_attention::{
     Layout, Pattern, S2AttentionOptions, SequenceSpan, combine, s2_attention_with_lse,
 };
 
-use super::run::{Call, arranged, values};
+use super::run::{Call, arranged};
+use crate::common::host::values;
 use crate::support::compare::{self, F32};
 use crate::support::golden::{self, Golden};
 

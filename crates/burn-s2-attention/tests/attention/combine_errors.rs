@@ -3,7 +3,8 @@
 use burn::tensor::{DType, Tensor};
 use burn_s2_attention::{Layout, S2AttentionError, combine, try_combine};
 
-use super::run::{panic_text, zeros};
+use super::run::zeros;
+use crate::common::panics::panic_text;
 
 /// The error of both forms of `combine`.
 fn refused_parts(parts: Vec<(Tensor<4>, Tensor<3>)>, layout: Layout) -> S2AttentionError {

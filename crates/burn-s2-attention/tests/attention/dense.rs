@@ -3,7 +3,8 @@
 use burn::tensor::{Bool, DType, Tensor, TensorData};
 use s2_attention_kernels::AttentionProblem;
 
-use super::run::{Call, tensor, values};
+use super::run::{Call, tensor};
+use crate::common::host::values;
 use crate::support::Results;
 
 /// `out` and `lse` in the inputs' dtype, differentiable.

@@ -7,7 +7,8 @@ use burn_s2_attention::{
     try_s2_attention_with_lse,
 };
 
-use super::run::{panic_text, zeros};
+use super::run::zeros;
+use crate::common::panics::panic_text;
 
 const Q: [usize; 4] = [2, 4, 30, 16];
 const K: [usize; 4] = [2, 2, 50, 16];

@@ -5,7 +5,7 @@ use burn_s2_attention::{
     PatternConfig, Rule, S2AttentionOptions, SequenceSpan, combine, s2_attention_with_lse,
 };
 
-use super::run::values;
+use crate::common::host::values;
 
 const SHAPES: [[usize; 4]; 3] = [[2, 4, 11, 3], [2, 2, 14, 3], [2, 2, 14, 2]];
 

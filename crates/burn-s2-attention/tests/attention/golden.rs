@@ -3,7 +3,8 @@
 use burn::tensor::{DType, Tensor};
 use burn_s2_attention::{Layout, S2AttentionOptions, s2_attention, s2_attention_with_lse};
 
-use super::run::{Call, arranged, contiguous, tensor, values};
+use super::run::{Call, arranged, contiguous, tensor};
+use crate::common::host::values;
 use crate::support::compare::{self, F32};
 use crate::support::golden;
 

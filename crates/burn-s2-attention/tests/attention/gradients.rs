@@ -4,7 +4,8 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_s2_attention::s2_attention;
 use s2_attention_kernels::AttentionProblem;
 
-use super::run::{Call, tensor, values};
+use super::run::{Call, tensor};
+use crate::common::host::values;
 use crate::support::compare::{self, F32};
 use crate::support::golden::{self, Golden};
 use crate::support::{Results, Tensors, oracle};

@@ -4,7 +4,8 @@ use burn::tensor::{DType, Device};
 use s2_attention_kernels::AttentionProblem;
 
 use super::dense;
-use super::run::{Call, tensor, values};
+use super::run::{Call, tensor};
+use crate::common::host::values;
 use crate::support::{Results, Tensors, compare, golden, oracle, random};
 
 /// Rounds to `dtype` and back.

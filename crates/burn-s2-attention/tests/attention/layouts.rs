@@ -3,7 +3,8 @@
 use burn::tensor::{DType, Tensor, s};
 use burn_s2_attention::Layout;
 
-use super::run::{Call, arranged, contiguous, values};
+use super::run::{Call, arranged, contiguous};
+use crate::common::host::values;
 use crate::support::compare;
 use crate::support::golden;
 

@@ -8,7 +8,8 @@ use burn_s2_attention::{
 };
 use s2_attention_kernels::AttentionProblem;
 
-use super::run::{Call, panic_text, zeros};
+use super::run::{Call, zeros};
+use crate::common::panics::panic_text;
 use crate::support::compare::{self, F32};
 use crate::support::packed::{packed_case, padded_case, poison_others, results_of};
 use crate::support::random::{CLASSES, Case};

@@ -1,11 +1,10 @@
 //! Runs the operation and its gradients on host data.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_s2_attention::{Layout, S2AttentionOptions, s2_attention_with_lse};
 use s2_attention_kernels::AttentionProblem;
 
+use crate::common::host::values;
 use crate::support::{Results, Tensors};
 
 /// Contiguous values as a tensor.
@@ -16,11 +15,6 @@ pub fn tensor<const D: usize>(
     device: &Device,
 ) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values.to_vec(), shape), (device, dtype))
-}
-
-pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
-    // On the host: not every device has f64.
-    tensor.into_data().convert::<f64>().try_to_vec().unwrap()
 }
 
 /// The same values, one after the other in memory. Not differentiable.
@@ -39,12 +33,6 @@ pub fn arranged(tensor: Tensor<4>, layout: Layout) -> Tensor<4> {
 
 pub fn zeros<const D: usize>(shape: [usize; D], dtype: DType) -> Tensor<D> {
     Tensor::zeros(shape, (&crate::device(), dtype))
-}
-
-/// The message of the panic of `call`.
-pub fn panic_text(call: impl FnOnce()) -> String {
-    let panic = catch_unwind(AssertUnwindSafe(call)).expect_err("a panic");
-    panic.downcast_ref::<String>().expect("a text").clone()
 }
 
 /// The type that gradients are fed in: f64 for f64, else f32.

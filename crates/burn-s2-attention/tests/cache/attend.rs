@@ -5,7 +5,9 @@ use burn_s2_attention::cache::{Append, CacheLayer, KvCache, KvCacheConfig, Seque
 use burn_s2_attention::{Layout, PatternConfig, S2AttentionOptions, s2_attention};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::tensors::{assert_close, distance, normal, values};
+use crate::common::host::values;
+use crate::common::layers::layer;
+use crate::common::tensors::{assert_close, distance, largest, normal};
 
 /// Queries, keys and values of one sequence, `[1, tokens, heads, width]`.
 pub struct Tokens {
@@ -30,22 +32,16 @@ impl Tokens {
         self.q.dims()[1]
     }
 
-    pub fn part(&self, start: usize, len: usize) -> Self {
-        let part = |tensor: &Tensor<4>| tensor.clone().narrow(1, start, len);
+    pub fn map(&self, of: impl Fn(Tensor<4>) -> Tensor<4>) -> Self {
         Self {
-            q: part(&self.q),
-            k: part(&self.k),
-            v: part(&self.v),
+            q: of(self.q.clone()),
+            k: of(self.k.clone()),
+            v: of(self.v.clone()),
         }
     }
 
-    pub fn cast(&self, dtype: DType) -> Self {
-        let cast = |tensor: &Tensor<4>| tensor.clone().cast(dtype);
-        Self {
-            q: cast(&self.q),
-            k: cast(&self.k),
-            v: cast(&self.v),
-        }
+    pub fn part(&self, start: usize, len: usize) -> Self {
+        self.map(|rows| rows.narrow(1, start, len))
     }
 
     fn cat(parts: Vec<Self>) -> Self {
@@ -68,17 +64,10 @@ impl Tokens {
     }
 }
 
-fn layer(pattern: PatternConfig) -> CacheLayer {
-    CacheLayer {
-        pattern: pattern.build().unwrap(),
-        head_dim: 16,
-        value_dim: 24,
-        scale: None,
-    }
-}
-
+/// Patterns that leave something out and one that does not, with and without a scale.
 pub fn layers() -> Vec<CacheLayer> {
     let local_stride = PatternConfig::local_stride;
+    let layer = |pattern| layer(pattern, [16, 24]);
     let scaled = CacheLayer {
         scale: Some(0.5),
         ..layer(local_stride(2, 3, 8, 4))
@@ -108,6 +97,7 @@ pub fn step(cache: &mut KvCache, parts: Vec<(SequenceId, Tokens)>) -> Vec<Tensor
     let Tokens { q, k, v } = Tokens::cat(parts.into_iter().map(|(_, tokens)| tokens).collect());
     let out = cache.attend(0, q, k, v);
     cache.commit();
+    assert_eq!(begun.items().len(), appends.len());
     let items = begun.items().iter();
     items
         .map(|item| out.clone().narrow(1, item.q_row, item.q_len))
@@ -165,9 +155,9 @@ pub fn batch_distance(layer: &CacheLayer, config: &KvCacheConfig, random: &mut S
         }
     }
     let distances = sequences.iter().zip(outs);
-    distances
-        .map(|((_, tokens), outs)| distance(Tensor::cat(outs, 1), tokens.at_once(layer)))
-        .fold(0.0, f64::max)
+    largest(
+        distances.map(|((_, tokens), outs)| distance(Tensor::cat(outs, 1), tokens.at_once(layer))),
+    )
 }
 
 /// The tokens of a step do not reach other sequences of it, and a cache that keeps everything gives the same bits.

@@ -4,15 +4,11 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_s2_attention::cache::{Append, CacheError, CacheLayer, KvCache, KvCacheConfig};
 use burn_s2_attention::{PatternConfig, S2AttentionError};
 
-use super::tensors::panic_text;
+use crate::common::layers;
+use crate::common::panics::panic_text;
 
 fn layer(pattern: PatternConfig) -> CacheLayer {
-    CacheLayer {
-        pattern: pattern.build().unwrap(),
-        head_dim: 16,
-        value_dim: 8,
-        scale: None,
-    }
+    layers::layer(pattern, [16, 8])
 }
 
 fn pattern() -> PatternConfig {

@@ -7,17 +7,14 @@ use burn_s2_attention::model::{
     FinishReason, GeneratedToken, Generation, GenerationConfig, Generator, HybridTransformer,
     HybridTransformerConfig,
 };
-use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
+use burn_s2_attention::{LayerSchedule, PatternConfig};
 
-use super::tensors::{randomize, tokens, values};
-
-const VOCAB: usize = 50;
+use crate::common::host::values;
+use crate::common::models::{self, VOCAB, config};
+use crate::common::tensors::tokens;
 
 fn model() -> HybridTransformer {
-    let sparse = PatternConfig::local_stride(1, 3, 8, 4).with_num_kv_heads(2);
-    let schedule = LayerSchedule::new(sparse).with_dense_layers(DenseLayers::First(1));
-    let config = HybridTransformerConfig::new(VOCAB, 32, 3, 4, schedule).with_d_ff(Some(48));
-    randomize(config.init(&Device::flex()), 0.15)
+    models::model(config(), &Device::flex())
 }
 
 /// Prompts of these lengths.

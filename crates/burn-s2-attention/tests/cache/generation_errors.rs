@@ -10,7 +10,7 @@ use burn_s2_attention::model::{
 };
 use burn_s2_attention::{LayerSchedule, PatternConfig, Rule};
 
-use super::tensors::panic_text;
+use crate::common::panics::panic_text;
 
 fn model(pattern: PatternConfig) -> HybridTransformer {
     HybridTransformerConfig::new(20, 16, 1, 2, LayerSchedule::new(pattern)).init(&Device::flex())
@@ -114,7 +114,9 @@ fn a_step_that_fails_is_the_last() {
         assert_eq!(generator.step(), Err(GenerationError::Logits));
     }
     assert!(!generator.is_done());
-    for (sequence, told) in generator.finish().sequences.into_iter().zip(told) {
+    let sequences = generator.finish().sequences;
+    assert_eq!(sequences.len(), told.len());
+    for (sequence, told) in sequences.into_iter().zip(told) {
         assert_eq!(sequence.tokens, told);
         assert_eq!(sequence.finish, FinishReason::Stopped);
     }

@@ -1,46 +1,16 @@
 //! The model on a cache: what it computes of whole sequences.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use burn_s2_attention::cache::{Append, KvCache, KvCacheConfig, SequenceId};
 use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
-use burn_s2_attention::module::{MlpKind, NormKind};
-use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
+use burn_s2_attention::{LayerSchedule, PatternConfig};
 
-use super::tensors::{assert_close, distance, randomize, tokens, values};
+use crate::common::host::values;
+use crate::common::models::{VOCAB, config, model, variants};
+use crate::common::tensors::{assert_close, distance, tokens};
 
-const VOCAB: usize = 50;
 const SEQ: usize = 120;
-
-pub fn config() -> HybridTransformerConfig {
-    let sparse = PatternConfig::local_stride(1, 3, 8, 4).with_num_kv_heads(2);
-    let schedule = LayerSchedule::new(sparse).with_dense_layers(DenseLayers::First(1));
-    HybridTransformerConfig::new(VOCAB, 32, 3, 4, schedule).with_d_ff(Some(48))
-}
-
-/// Positions, norms of queries and keys, separate projections, scales: all that a layer does before it attends.
-fn variants() -> Vec<HybridTransformerConfig> {
-    vec![
-        config(),
-        config()
-            .with_norm(NormKind::LayerNorm)
-            .with_mlp(MlpKind::Gelu)
-            .with_bias(true)
-            .with_tied_embeddings(false),
-        config()
-            .with_qk_norm(true)
-            .with_fused_qkv(false)
-            .with_rope(None),
-        config()
-            .with_attention_scale(Some(0.7))
-            .with_embedding_multiplier(2.0)
-            .with_logit_multiplier(0.5),
-    ]
-}
-
-pub fn model(config: HybridTransformerConfig, device: &Device) -> HybridTransformer {
-    randomize(config.init(device), 0.15)
-}
 
 pub fn cache(model: &HybridTransformer) -> KvCache {
     model.kv_cache(&KvCacheConfig::new(SEQ))
@@ -64,10 +34,12 @@ fn step(
         sequence: *sequence,
         tokens: tokens.dims()[1],
     };
-    let begun = cache.begin(&parts.iter().map(append).collect::<Vec<_>>());
+    let appends: Vec<Append> = parts.iter().map(append).collect();
+    let begun = cache.begin(&appends);
     let rows = Tensor::cat(parts.into_iter().map(|(_, tokens)| tokens).collect(), 1);
     let logits = model.forward_cached(rows, cache);
     cache.commit();
+    assert_eq!(begun.items().len(), appends.len());
     let items = begun.items().iter();
     items
         .map(|item| logits.clone().narrow(1, item.q_row, item.q_len))

@@ -4,15 +4,18 @@ use burn::tensor::{DType, Tensor};
 use burn_s2_attention::cache::KvCacheConfig;
 
 use super::attend::{Tokens, layers, new, step};
-use super::model::{cache, chunked, config, model, texts};
-use super::tensors::{cast, distance, values};
+use super::model::{cache, chunked, texts};
+use crate::common::cast::cast;
+use crate::common::host::values;
+use crate::common::models::{config, model};
+use crate::common::tensors::distance;
 
 /// Types of pages: as near to f64 as the ordinary call in that type is.
 #[test]
 fn every_float_type_is_as_good_as_the_ordinary_call() {
     let layer = &layers()[0];
     for (dtype, most) in [(DType::F64, 1e-13), (DType::F16, 2e-3), (DType::BF16, 2e-2)] {
-        let tokens = Tokens::new(layer, 120, 6).cast(dtype);
+        let tokens = Tokens::new(layer, 120, 6).map(|rows| rows.cast(dtype));
         let mut cache = new(layer, dtype, &KvCacheConfig::new(120));
         let sequence = cache.add();
         let mut outs = vec![];
@@ -23,11 +26,9 @@ fn every_float_type_is_as_good_as_the_ordinary_call() {
         }
         let out = Tensor::cat(outs, 1);
         assert_eq!(out.dtype(), dtype);
-        let error = distance(out, tokens.cast(DType::F64).at_once(layer));
-        let plain = distance(
-            tokens.at_once(layer),
-            tokens.cast(DType::F64).at_once(layer),
-        );
+        let exact = tokens.map(|rows| rows.cast(DType::F64)).at_once(layer);
+        let error = distance(out, exact.clone());
+        let plain = distance(tokens.at_once(layer), exact);
         assert!(
             error <= most && plain <= most,
             "{dtype:?}: {error:e}, {plain:e}"

@@ -6,11 +6,14 @@ use std::ops::ControlFlow;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, capture};
 use burn_s2_attention::PatternConfig;
-use burn_s2_attention::cache::{Append, CacheLayer, KvCache, KvCacheConfig};
+use burn_s2_attention::cache::{Append, KvCache, KvCacheConfig};
 use burn_s2_attention::model::GenerationConfig;
 
-use super::cache_model::{chunked, config, model, texts};
-use super::tensors::{distance, values};
+use super::cache_model::{chunked, texts};
+use crate::common::host::values;
+use crate::common::layers::layer;
+use crate::common::models::{VOCAB, config, model};
+use crate::common::tensors::distance;
 
 #[test]
 fn a_gpu_writes_what_the_cpu_writes() {
@@ -76,7 +79,7 @@ fn a_captured_step_is_every_step() {
         cache.borrow_mut().commit();
     }
     let steps: Vec<f64> = steps.concat();
-    let steps = Tensor::<3>::from_data(TensorData::new(steps, [1, SEQ - PROMPT, 50]), &device);
+    let steps = Tensor::<3>::from_data(TensorData::new(steps, [1, SEQ - PROMPT, VOCAB]), &device);
     let expected = expected.narrow(1, PROMPT, SEQ - PROMPT);
     let distance = distance(steps, expected);
     assert!(
@@ -91,12 +94,7 @@ fn a_captured_step_is_every_step() {
 fn pools_are_written_in_place() {
     const TOKENS: usize = 200_000;
     let device = crate::device();
-    let layer = CacheLayer {
-        pattern: PatternConfig::dense(64, 1).build().unwrap(),
-        head_dim: 128,
-        value_dim: 128,
-        scale: None,
-    };
+    let layer = layer(PatternConfig::dense(64, 1), [128, 128]);
     let config = KvCacheConfig::new(TOKENS).with_reserve(Some(1));
     let mut cache = KvCache::new(vec![layer], DType::F32, &device, &config);
     let sequence = cache.add();

@@ -10,7 +10,6 @@
 
 mod cache;
 #[path = "../cache/attend.rs"]
-#[allow(dead_code)]
 mod cache_attend;
 #[path = "../cache/model.rs"]
 mod cache_model;
@@ -27,13 +26,18 @@ mod model;
 #[path = "../attention/packed.rs"]
 mod packed;
 #[path = "../attention/run.rs"]
-#[allow(dead_code)]
 mod run;
 #[path = "../../../kernels/tests/support/mod.rs"]
 mod support;
-#[path = "../modules/support.rs"]
-#[allow(dead_code)]
-mod tensors;
+#[path = "../common"]
+mod common {
+    pub mod host;
+    pub mod layers;
+    pub mod models;
+    pub mod panics;
+    pub mod parameters;
+    pub mod tensors;
+}
 
 use std::io::Write;
 use std::panic::catch_unwind;

@@ -3,12 +3,13 @@
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
-use burn_s2_attention::{DenseLayers, LayerSchedule, PackedSequences, PatternConfig};
+use burn_s2_attention::PackedSequences;
+use burn_s2_attention::model::HybridTransformer;
 
-use super::tensors::{normal, randomize, tokens, values};
+use crate::common::host::values;
+use crate::common::models::{self, VOCAB, config};
+use crate::common::tensors::{largest, normal, tokens};
 
-const VOCAB: usize = 50;
 const SEQ: usize = 90;
 
 /// Logits, and the gradients of all parameters by a random weighting of the logits.
@@ -53,20 +54,16 @@ fn those_of_documents_too() {
 
 fn held(documents: Option<PackedSequences>) {
     let documents = documents.as_ref();
-    let sparse = PatternConfig::local_stride(1, 3, 8, 4).with_num_kv_heads(2);
-    let schedule = LayerSchedule::new(sparse).with_dense_layers(DenseLayers::First(1));
-    let config = HybridTransformerConfig::new(VOCAB, 32, 3, 4, schedule).with_d_ff(Some(48));
     let cpu = Device::flex().autodiff();
     let gpu = crate::device().autodiff();
-    let model = randomize(config.init(&cpu), 0.15);
+    let model = models::model(config(), &cpu);
     let (logits, gradients) = run(&model, documents, &cpu);
     let (gpu_logits, gpu_gradients) = run(&model.fork(&gpu), documents, &gpu);
     let close = |name: &str, actual: &[f64], expected: &[f64]| {
-        let scale = expected.iter().fold(0.0, |max, x| x.abs().max(max));
-        let worst = actual
-            .iter()
-            .zip(expected)
-            .fold(0.0, |worst: f64, (a, e)| worst.max((a - e).abs()));
+        assert_eq!(actual.len(), expected.len());
+        let scale = largest(expected.iter().map(|x| x.abs()));
+        let pairs = actual.iter().zip(expected);
+        let worst = largest(pairs.map(|(a, e)| (a - e).abs()));
         assert!(worst <= 1e-4 * scale, "{name}: {worst:e} of {scale:e}");
     };
     close("logits", &gpu_logits, &logits);

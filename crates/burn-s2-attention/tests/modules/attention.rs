@@ -6,10 +6,12 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_s2_attention::module::{Qkv, QkvProjection, RopeConfig, S2AttentionConfig};
 use burn_s2_attention::{Layout, Pattern, PatternConfig, SequenceSpan};
 
+use super::gradients::parameters_without_gradient;
 use super::plain_attention::{plain, separate_weights};
-use super::support::{
-    assert_close, cast, distance, normal, parameters_without_gradient, randomize, values,
-};
+use crate::common::cast::cast;
+use crate::common::host::values;
+use crate::common::parameters::randomize;
+use crate::common::tensors::{assert_close, distance, normal};
 
 const D_MODEL: usize = 64;
 const SEQ: usize = 77;

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use burn_s2_attention::module::{ModuleConfigError, RopeConfig, RopeScaling, S2AttentionConfig};
 use burn_s2_attention::{PatternConfig, PatternError};
 
-use super::support::panic_text;
+use crate::common::panics::panic_text;
 
 fn pattern(num_heads: usize, num_kv_heads: usize) -> PatternConfig {
     PatternConfig::local_stride(2, 4, 16, num_heads).with_num_kv_heads(num_kv_heads)

@@ -4,7 +4,10 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn_s2_attention::module::{Mlp, MlpConfig, MlpKind, ModuleConfigError};
 
-use super::support::{normal, parameters_without_gradient, randomize, values};
+use super::gradients::parameters_without_gradient;
+use crate::common::host::values;
+use crate::common::parameters::randomize;
+use crate::common::tensors::normal;
 
 const D_MODEL: usize = 6;
 const D_FF: usize = 10;

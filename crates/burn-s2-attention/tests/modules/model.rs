@@ -2,52 +2,24 @@
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
+use burn_s2_attention::DenseLayers;
 use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
-use burn_s2_attention::module::{MlpKind, NormKind};
-use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 
-use super::support::{
-    assert_close, cast, distance, normal, parameters_without_gradient, randomize, tokens, values,
-};
+use super::gradients::parameters_without_gradient;
+use crate::common::cast::cast;
+use crate::common::host::values;
+use crate::common::models::{self, VOCAB, config, schedule, variants};
+use crate::common::parameters::randomize;
+use crate::common::tensors::{assert_close, distance, normal, tokens};
 
-const VOCAB: usize = 50;
 const SEQ: usize = 90;
 
-fn schedule() -> LayerSchedule {
-    let sparse = PatternConfig::local_stride(1, 3, 8, 4).with_num_kv_heads(2);
-    LayerSchedule::new(sparse).with_dense_layers(DenseLayers::First(1))
-}
-
-fn config() -> HybridTransformerConfig {
-    HybridTransformerConfig::new(VOCAB, 32, 3, 4, schedule()).with_d_ff(Some(48))
-}
-
 fn model(config: HybridTransformerConfig) -> HybridTransformer {
-    randomize(config.init(&Device::flex()), 0.15)
+    models::model(config, &Device::flex())
 }
 
 fn input() -> Tensor<2, Int> {
     tokens(2, SEQ, VOCAB, &Device::flex())
-}
-
-/// Every choice of norm, network, biases and head.
-fn variants() -> Vec<HybridTransformerConfig> {
-    vec![
-        config(),
-        config()
-            .with_norm(NormKind::LayerNorm)
-            .with_mlp(MlpKind::Gelu)
-            .with_bias(true)
-            .with_tied_embeddings(false),
-        config()
-            .with_qk_norm(true)
-            .with_fused_qkv(false)
-            .with_rope(None),
-        config()
-            .with_mlp(MlpKind::Gegelu { limit: 2.0 })
-            .with_embedding_multiplier(2.0)
-            .with_logit_multiplier(0.5),
-    ]
 }
 
 #[test]
@@ -154,12 +126,9 @@ fn tied_head_is_no_second_parameter() {
 #[test]
 fn gradient_reaches_all_parameters() {
     let device = Device::flex().autodiff();
-    for (config, expected) in
-        variants()
-            .into_iter()
-            .zip([2 + 3 * 7, 4 + 3 * 12, 2 + 3 * 11, 2 + 3 * 7])
-    {
-        let model = randomize(config.init(&device), 0.15);
+    let expected: [usize; 5] = [2 + 3 * 7, 4 + 3 * 12, 2 + 3 * 11, 2 + 3 * 7, 2 + 3 * 7];
+    for (config, expected) in variants().into_iter().zip(expected) {
+        let model = models::model(config.clone(), &device);
         let logits = model.forward(tokens(2, SEQ, VOCAB, &device));
         let weight = normal([2, SEQ, VOCAB], 50, &device);
         let gradients = (logits * weight).sum().backward();
@@ -175,7 +144,7 @@ fn gradient_reaches_all_parameters() {
 #[test]
 fn tied_gradient_has_both_parts() {
     let device = Device::flex().autodiff();
-    let model = randomize(config().init(&device), 0.15);
+    let model = models::model(config(), &device);
     let gradient = |embed: &dyn Fn(&HybridTransformer) -> Tensor<3>| {
         let weight = normal([1, 3, VOCAB], 51, &device);
         let gradients = (embed(&model) * weight).sum().backward();
@@ -201,7 +170,7 @@ fn tied_gradient_has_both_parts() {
 #[test]
 fn dropout_acts_in_training_alone() {
     let device = Device::flex().autodiff();
-    let model = randomize(config().with_dropout(0.3).init(&device), 0.15);
+    let model = models::model(config().with_dropout(0.3), &device);
     let tokens = || tokens(1, SEQ, VOCAB, &device);
     let twice = [model.forward(tokens()), model.forward(tokens())];
     assert!(distance(twice[0].clone().inner(), twice[1].clone().inner()) > 0.01);

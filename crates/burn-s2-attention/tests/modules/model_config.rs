@@ -5,7 +5,7 @@ use burn_s2_attention::model::HybridTransformerConfig;
 use burn_s2_attention::module::{MlpKind, ModuleConfigError, RopeConfig};
 use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig, PatternError};
 
-use super::support::panic_text;
+use crate::common::panics::panic_text;
 
 fn schedule() -> LayerSchedule {
     LayerSchedule::new(PatternConfig::local_stride(1, 4, 16, 4))

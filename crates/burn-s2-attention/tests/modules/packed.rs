@@ -2,16 +2,16 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor};
-use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
+use burn_s2_attention::model::HybridTransformer;
 use burn_s2_attention::module::{RopeConfig, S2AttentionConfig};
-use burn_s2_attention::{DenseLayers, LayerSchedule, Layout, PackedSequences, PatternConfig};
+use burn_s2_attention::{Layout, PackedSequences, PatternConfig};
 
-use super::support::{
-    assert_close, distance, normal, panic_text, parameters_without_gradient, randomize, tokens,
-    values,
-};
+use super::gradients::parameters_without_gradient;
+use crate::common::host::values;
+use crate::common::models::{self, VOCAB, config};
+use crate::common::panics::panic_text;
+use crate::common::tensors::{assert_close, distance, largest, normal, tokens};
 
-const VOCAB: usize = 50;
 /// Tokens of documents, one of which goes from the first row of the batch to the second.
 const LENGTHS: [usize; 6] = [37, 1, 0, 70, 5, 67];
 
@@ -29,12 +29,7 @@ fn parts() -> impl Iterator<Item = (usize, usize)> {
 }
 
 fn model(rope: Option<RopeConfig>, device: &Device) -> HybridTransformer {
-    let sparse = PatternConfig::local_stride(1, 3, 8, 4).with_num_kv_heads(2);
-    let schedule = LayerSchedule::new(sparse).with_dense_layers(DenseLayers::First(1));
-    let config = HybridTransformerConfig::new(VOCAB, 32, 3, 4, schedule)
-        .with_d_ff(Some(48))
-        .with_rope(rope);
-    randomize(config.init(device), 0.15)
+    models::model(config().with_rope(rope), device)
 }
 
 /// Logits of each document by itself, as one batch.
@@ -74,9 +69,10 @@ fn the_model_sees_each_document_alone() {
             all.1
         });
         for (packed, separate) in packed_gradients.iter().zip(&gradients) {
-            let scale = separate.iter().fold(0.0, |max: f64, x| x.abs().max(max));
+            assert_eq!(packed.len(), separate.len());
+            let scale = largest(separate.iter().map(|x| x.abs()));
             let pairs = packed.iter().zip(separate);
-            let worst = pairs.fold(0.0, |worst: f64, (a, b)| worst.max((a - b).abs()));
+            let worst = largest(pairs.map(|(a, b)| (a - b).abs()));
             assert!(worst <= 2e-5 * scale, "{worst:e} of {scale:e}");
         }
         // The same tokens without documents are another text.

@@ -13,7 +13,9 @@ use burn_s2_attention::module::{MlpKind, NormKind, QkvProjection, RopeConfig};
 use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 use safetensors::{Dtype, SafeTensors};
 
-use super::support::{cast, distance, values};
+use crate::common::cast::cast;
+use crate::common::host::values;
+use crate::common::tensors::{distance, largest};
 
 const HEADS: usize = 4;
 const KV_HEADS: usize = 1;
@@ -156,11 +158,9 @@ fn load(file: &File) -> HybridTransformer {
 }
 
 fn largest_difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f64 {
-    values(a)
-        .into_iter()
-        .zip(values(b))
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f64::max)
+    assert_eq!(a.dims(), b.dims());
+    let pairs = values(a).into_iter().zip(values(b));
+    largest(pairs.map(|(a, b)| (a - b).abs()))
 }
 
 #[test]

@@ -7,7 +7,9 @@ use burn_s2_attention::model::HybridTransformerConfig;
 use burn_s2_attention::module::{MlpKind, NormKind, RopeConfig, RopeScaling};
 use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 
-use super::support::{distance, randomize, tokens, values};
+use crate::common::host::values;
+use crate::common::parameters::randomize;
+use crate::common::tensors::{distance, tokens};
 
 fn configs() -> Vec<HybridTransformerConfig> {
     let schedule = |dense_layers| {

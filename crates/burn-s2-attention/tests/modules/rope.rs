@@ -5,7 +5,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_s2_attention::Layout;
 use burn_s2_attention::module::{ModuleConfigError, RopeConfig, RopeScaling};
 
-use super::support::{assert_close, distance, normal, normal_values, panic_text, values};
+use crate::common::host::values;
+use crate::common::panics::panic_text;
+use crate::common::tensors::{assert_close, distance, normal, normal_values};
 
 const HEAD_DIM: usize = 16;
 

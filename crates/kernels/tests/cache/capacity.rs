@@ -2,11 +2,11 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use s2_attention_kernels::cache::{Append, Step};
+use s2_attention_kernels::cache::Step;
 use s2_attention_pattern::{Pattern, PatternConfig};
 
 use crate::support::cache::causal_pattern;
-use crate::tables;
+use crate::{begin, tables};
 
 /// The longest list of a step.
 fn longest(step: &Step) -> usize {
@@ -25,12 +25,7 @@ fn longest_of(pattern: &Pattern, max_tokens: usize, mut next: impl FnMut(usize) 
     let (mut tokens, mut most) = (0, 0);
     while tokens < max_tokens {
         let new = next(tokens).clamp(1, max_tokens - tokens);
-        let step = cache
-            .begin(&[Append {
-                sequence,
-                tokens: new,
-            }])
-            .unwrap();
+        let step = begin(&mut cache, [(sequence, new)]);
         most = most.max(longest(&step));
         cache.commit(&step);
         tokens += new;

@@ -1,9 +1,8 @@
 //! Shared prefixes: pages are counted once, and written by one.
 
-use s2_attention_kernels::cache::Append;
 use s2_attention_pattern::{Pattern, PatternConfig};
 
-use crate::{append, blocks, tables};
+use crate::{append, begin, blocks, tables};
 
 fn pattern() -> Pattern {
     PatternConfig::local_stride(2, 4, 8, 4)
@@ -52,18 +51,7 @@ fn a_shared_part_of_a_block_is_copied_before_it_is_written() {
     };
     let shared = [0, 1].map(|kv_head| page(&cache, first, kv_head));
     let used = cache.used_pages();
-    let step = cache
-        .begin(&[
-            Append {
-                sequence: second,
-                tokens: 1,
-            },
-            Append {
-                sequence: first,
-                tokens: 20,
-            },
-        ])
-        .unwrap();
+    let step = begin(&mut cache, [(second, 1), (first, 20)]);
     let copied =
         |sequence| [0, 1].map(|kv_head| (shared[kv_head], page(&cache, sequence, kv_head)));
     assert_eq!(step.copies()[..2], copied(second));

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use s2_attention_kernels::cache::Append;
+use s2_attention_kernels::cache::{Append, CacheError};
 use s2_attention_pattern::{Pattern, PatternConfig};
 
 use crate::{append, tables};
@@ -64,6 +64,13 @@ fn a_million_tokens() {
                 tokens: 1,
             }])
             .unwrap_err();
+        let expected = CacheError::TooLong {
+            sequence,
+            tokens,
+            appended: 1,
+            accepted: tokens,
+        };
+        assert_eq!(error, expected);
         println!(
             "{} pages in {:?}, then: {error}",
             cache.used_pages(),

@@ -23,9 +23,15 @@ fn tables(pattern: &Pattern, max_tokens: usize, evict: bool) -> BlockTables {
     BlockTables::new(pattern.clone(), limits, evict).unwrap()
 }
 
+/// A step of several sequences and their new tokens.
+fn begin<const N: usize>(tables: &mut BlockTables, appends: [(SequenceId, usize); N]) -> Step {
+    let appends = appends.map(|(sequence, tokens)| Append { sequence, tokens });
+    tables.begin(&appends).unwrap()
+}
+
 /// A committed step of one sequence.
 fn append(tables: &mut BlockTables, sequence: SequenceId, tokens: usize) -> Step {
-    let step = tables.begin(&[Append { sequence, tokens }]).unwrap();
+    let step = begin(tables, [(sequence, tokens)]);
     tables.commit(&step);
     step
 }

@@ -3,7 +3,7 @@
 use s2_attention_kernels::cache::{Append, ITEM_WORDS, MAX_DECODE_TOKENS, SequenceId, StepKind};
 use s2_attention_pattern::{Pattern, PatternConfig};
 
-use crate::{append, tables};
+use crate::{append, begin, tables};
 
 /// Blocks of 4 tokens, a window of 2 of them and every third before it; 2 key/value heads.
 fn config() -> PatternConfig {
@@ -18,22 +18,7 @@ fn items_are_packed_in_the_order_given() {
     let mut cache = tables(&config().build().unwrap(), 100, true);
     let [a, b, c] = [(); 3].map(|()| cache.add());
     append(&mut cache, b, 30);
-    let step = cache
-        .begin(&[
-            Append {
-                sequence: c,
-                tokens: 17,
-            },
-            Append {
-                sequence: b,
-                tokens: 1,
-            },
-            Append {
-                sequence: a,
-                tokens: MAX_DECODE_TOKENS,
-            },
-        ])
-        .unwrap();
+    let step = begin(&mut cache, [(c, 17), (b, 1), (a, MAX_DECODE_TOKENS)]);
     let items = step.items();
     assert_eq!(
         items.iter().map(|item| item.sequence).collect::<Vec<_>>(),
@@ -63,18 +48,7 @@ fn words_name_lengths_blocks_and_pages() {
     let [a, b] = [(); 2].map(|()| cache.add());
     append(&mut cache, a, 40);
     append(&mut cache, b, 22);
-    let step = cache
-        .begin(&[
-            Append {
-                sequence: a,
-                tokens: 1,
-            },
-            Append {
-                sequence: b,
-                tokens: 20,
-            },
-        ])
-        .unwrap();
+    let step = begin(&mut cache, [(a, 1), (b, 20)]);
     let (layout, words) = (step.layout(), step.words());
     assert_eq!(
         (layout.items, layout.kv_heads, layout.capacity),
@@ -129,18 +103,7 @@ fn lists_change_where_a_block_begins_or_ends_only() {
     append(&mut cache, b, 9);
     let mut earlier = None;
     for new in 0..20 {
-        let step = cache
-            .begin(&[
-                Append {
-                    sequence: a,
-                    tokens: 1,
-                },
-                Append {
-                    sequence: b,
-                    tokens: 1,
-                },
-            ])
-            .unwrap();
+        let step = begin(&mut cache, [(a, 1), (b, 1)]);
         cache.commit(&step);
         if let Some(earlier) = &earlier {
             // A step of the first token of a block has a new entry, and one after the last token has old ones less.
@@ -155,12 +118,7 @@ fn lists_change_where_a_block_begins_or_ends_only() {
         }
         earlier = Some(step);
     }
-    let one = cache
-        .begin(&[Append {
-            sequence: a,
-            tokens: 1,
-        }])
-        .unwrap();
+    let one = begin(&mut cache, [(a, 1)]);
     assert!(
         !one.same_lists(&earlier.unwrap()),
         "another number of items"
@@ -173,22 +131,7 @@ fn nothing_appended_keeps_the_place() {
     let [a, b, c] = [(); 3].map(|()| cache.add());
     append(&mut cache, a, 21);
     let before = cache.used_pages();
-    let step = cache
-        .begin(&[
-            Append {
-                sequence: a,
-                tokens: 0,
-            },
-            Append {
-                sequence: b,
-                tokens: 0,
-            },
-            Append {
-                sequence: c,
-                tokens: 1,
-            },
-        ])
-        .unwrap();
+    let step = begin(&mut cache, [(a, 0), (b, 0), (c, 1)]);
     assert_eq!(step.words()[..9], [0, 0, 21, 0, 0, 0, 0, 1, 1]);
     assert_eq!(step.items_of(StepKind::Decode), [0, 1, 2]);
     cache.commit(&step);
@@ -214,29 +157,13 @@ fn pools_do_not_grow_beyond_what_is_held() {
 fn a_step_outlives_its_sequences() {
     let mut cache = tables(&config().build().unwrap(), 100, true);
     let [a, b] = [(); 2].map(|()| cache.add());
-    let step = cache
-        .begin(&[
-            Append {
-                sequence: a,
-                tokens: 30,
-            },
-            Append {
-                sequence: b,
-                tokens: 30,
-            },
-        ])
-        .unwrap();
+    let step = begin(&mut cache, [(a, 30), (b, 30)]);
     let words = step.words();
     cache.remove(a).unwrap();
     cache.reset(b).unwrap();
     assert_eq!(cache.used_pages(), 0);
     // A sequence that was reset belongs to no step: it can begin anew before the old step ends.
-    let next = cache
-        .begin(&[Append {
-            sequence: b,
-            tokens: 2,
-        }])
-        .unwrap();
+    let next = begin(&mut cache, [(b, 2)]);
     cache.commit(&step);
     assert_eq!(step.words(), words);
     assert_eq!((cache.tokens(b).unwrap(), cache.used_pages()), (2, 2));

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 use s2_attention_kernels::cache::StepKind;
-use s2_attention_kernels::{AttentionProblem, AttentionShape, SequenceSpan};
+use s2_attention_kernels::{AttentionProblem, SequenceSpan};
 use s2_attention_pattern::Pattern;
 
 use super::cached::{Layer, NewTokens, by_head, entries};
 use super::ensure;
 use super::storage::Storage;
+use super::support::cache::call_shape;
 use super::support::{Results, Tensors};
 use super::worst::Expected;
 
@@ -117,29 +118,30 @@ impl Layer {
         pools
     }
 
-    /// What attention of an item to all tokens of its sequence gives.
-    pub fn expected(&self, new: &NewTokens, number: usize, pattern: &Pattern) -> Option<Expected> {
+    /// What attention of an item to all tokens of its sequence gives; nothing where it has no new tokens.
+    ///
+    /// # Errors
+    /// Patterns that are not for these heads.
+    pub fn expected(
+        &self,
+        new: &NewTokens,
+        number: usize,
+        pattern: &Pattern,
+    ) -> Result<Option<Expected>, String> {
         let [heads, kv_heads] = self.heads();
         let item = new.step.items()[number];
         if item.q_len == 0 {
-            return None;
+            return Ok(None);
         }
-        let shape = AttentionShape {
-            batch: 1,
-            num_heads: heads,
-            num_kv_heads: kv_heads,
-            seq_q: item.q_len,
-            seq_kv: item.kv_len,
-            head_dim: self.dims[0],
-            value_dim: self.dims[1],
-        };
+        let shape = call_shape(pattern, [item.q_len, item.kv_len], self.dims);
         let span = SequenceSpan {
             q_start: item.kv_len - item.q_len,
             q_len: item.q_len,
             kv_start: 0,
             kv_len: item.kv_len,
         };
-        let problem = AttentionProblem::new(shape, pattern, self.scale, Some(vec![span])).ok()?;
+        let problem = AttentionProblem::new(shape, pattern, self.scale, Some(vec![span]));
+        let problem = problem.map_err(|error| error.to_string())?;
         let [d, dv] = self.dims;
         let q = &new.q[item.q_row * heads * d..][..item.q_len * heads * d];
         let history = &self.sequences[number].sides;
@@ -150,7 +152,8 @@ impl Layer {
             d_out: vec![0.0; heads * item.q_len * dv],
             d_lse: None,
         };
-        Some(Expected::new(&problem, &tensors, self.engine.storage))
+        let expected = Expected::new(&problem, &tensors, self.engine.storage);
+        Ok(Some(expected))
     }
 
     /// What decode gave of an item, beside which gradients are those that are expected.

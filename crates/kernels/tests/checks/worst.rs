@@ -127,6 +127,13 @@ impl Shares {
     ) -> Result<(), String> {
         let tensors = results.named().into_iter().zip(expected.named());
         for (at, ((name, results), (_, expected))) in tensors.enumerate() {
+            ensure(results.len() == expected.len(), || {
+                format!(
+                    "{name} has {} elements instead of {}",
+                    results.len(),
+                    expected.len()
+                )
+            })?;
             if name == "lse" {
                 compare::tensor(name, results, expected, 1e-4)?;
                 continue;

@@ -3,15 +3,8 @@
 use s2_attention_kernels::cpu::Real;
 
 use crate::engine::{self, Layout};
-use crate::support::compare::{self, F32, Tolerance};
+use crate::support::compare::{self, F32, STORED, Tolerance};
 use crate::support::golden;
-
-/// The golden data are float64 results stored as f32.
-const F64: Tolerance = Tolerance {
-    out: 1e-7,
-    lse: 1e-7,
-    gradients: 1e-7,
-};
 
 fn holds<F: Real>(tolerance: Tolerance) {
     for golden in golden::all() {
@@ -30,7 +23,7 @@ fn f32_holds_the_golden_data() {
 
 #[test]
 fn f64_holds_the_golden_data() {
-    holds::<f64>(F64);
+    holds::<f64>(STORED);
 }
 
 #[test]

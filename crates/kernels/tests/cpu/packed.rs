@@ -3,18 +3,12 @@
 use s2_attention_kernels::cpu::Real;
 
 use crate::engine::{self, Layout};
-use crate::support::compare::{self, F32, Tolerance};
+use crate::support::compare::{self, F32, F64, Tolerance};
 use crate::support::packed::{
     alone, packed_case, padded_case, poison_others, results_of, tensors_of,
 };
 use crate::support::random::{CLASSES, Case};
 use crate::support::{oracle, poison::poison};
-
-const F64: Tolerance = Tolerance {
-    out: 1e-12,
-    lse: 1e-12,
-    gradients: 1e-10,
-};
 
 fn case(seed: u64) -> Case {
     let class = CLASSES[seed as usize % CLASSES.len()];

@@ -3,16 +3,10 @@
 use s2_attention_kernels::cpu::Real;
 
 use crate::engine::{self, Layout};
-use crate::support::compare::{self, F32, Tolerance};
+use crate::support::compare::{self, F32, F64, Tolerance};
 use crate::support::{oracle, random};
 
 const CALLS: u64 = 1000;
-
-const F64: Tolerance = Tolerance {
-    out: 1e-12,
-    lse: 1e-12,
-    gradients: 1e-10,
-};
 
 fn holds<F: Real>(seeds: std::ops::Range<u64>, tolerance: Tolerance) {
     for seed in seeds {

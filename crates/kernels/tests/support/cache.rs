@@ -8,6 +8,7 @@ use s2_attention_kernels::cache::{SequenceId, Step, StepItem};
 use s2_attention_kernels::{AttentionProblem, AttentionShape, reference};
 use s2_attention_pattern::{Pattern, Rule};
 
+use super::compare::{Tolerance, difference_in, tensor};
 use super::random::{self, STD};
 use super::widen;
 
@@ -24,6 +25,33 @@ pub struct StepRows {
 pub struct Attended {
     pub out: Vec<f64>,
     pub lse: Vec<f64>,
+}
+
+impl Attended {
+    /// Holds both to `expected`.
+    ///
+    /// # Errors
+    /// The first that misses its bar, with its worst element.
+    pub fn hold(&self, expected: &Self, tolerance: Tolerance) -> Result<(), String> {
+        tensor("out", &self.out, &expected.out, tolerance.out)?;
+        tensor("lse", &self.lse, &expected.lse, tolerance.lse)?;
+        Ok(())
+    }
+
+    /// The first whose bits differ, if any. NaNs are never equal.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        difference_in("out", &self.out, &other.out)
+            .or_else(|| difference_in("lse", &self.lse, &other.lse))
+    }
+
+    /// The rows of an item of a step.
+    pub fn of_item(&self, item: &StepItem, heads: usize, value_dim: usize) -> Self {
+        let (first, len) = (item.q_row * heads, item.q_len * heads);
+        Self {
+            out: self.out[first * value_dim..][..len * value_dim].to_vec(),
+            lse: self.lse[first..][..len].to_vec(),
+        }
+    }
 }
 
 /// All keys and values of a sequence: `[tokens, kv_heads, width]`.
@@ -101,15 +129,8 @@ impl Model {
     pub fn attended(&self, history: &History, q: &[f32]) -> Attended {
         let (heads, kv_heads) = (self.pattern.num_heads(), self.pattern.num_kv_heads());
         let (d, dv) = (self.head_dim, self.value_dim);
-        let shape = AttentionShape {
-            batch: 1,
-            num_heads: heads,
-            num_kv_heads: kv_heads,
-            seq_q: q.len() / (heads * d),
-            seq_kv: history.k.len() / (kv_heads * d),
-            head_dim: d,
-            value_dim: dv,
-        };
+        let seqs = [q.len() / (heads * d), history.k.len() / (kv_heads * d)];
+        let shape = call_shape(&self.pattern, seqs, [d, dv]);
         let problem = AttentionProblem::new(shape, &self.pattern, self.scale, None).unwrap();
         let q = swap_axes(&widen(q), [shape.seq_q, heads, d]);
         let k = swap_axes(&widen(&history.k), [shape.seq_kv, kv_heads, d]);
@@ -119,6 +140,23 @@ impl Model {
             out: swap_axes(&out, [heads, shape.seq_q, dv]),
             lse: swap_axes(&lse, [heads, shape.seq_q, 1]),
         }
+    }
+}
+
+/// The ordinary call of one sequence's queries and keys.
+pub fn call_shape(
+    pattern: &Pattern,
+    [seq_q, seq_kv]: [usize; 2],
+    [head_dim, value_dim]: [usize; 2],
+) -> AttentionShape {
+    AttentionShape {
+        batch: 1,
+        num_heads: pattern.num_heads(),
+        num_kv_heads: pattern.num_kv_heads(),
+        seq_q,
+        seq_kv,
+        head_dim,
+        value_dim,
     }
 }
 

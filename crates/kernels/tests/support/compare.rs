@@ -19,6 +19,20 @@ pub const F32: Tolerance = Tolerance {
     gradients: 1e-4,
 };
 
+/// f64 against f64.
+pub const F64: Tolerance = Tolerance {
+    out: 1e-12,
+    lse: 1e-12,
+    gradients: 1e-10,
+};
+
+/// f64 against float64 results that are stored as f32.
+pub const STORED: Tolerance = Tolerance {
+    out: 1e-7,
+    lse: 1e-7,
+    gradients: 1e-7,
+};
+
 impl Tolerance {
     pub fn of(&self, tensor: &str) -> f64 {
         match tensor {

@@ -7,6 +7,7 @@ mod pattern_config;
 pub mod cache;
 pub mod compare;
 pub mod golden;
+pub mod needle;
 pub mod packed;
 pub mod poison;
 pub mod random;

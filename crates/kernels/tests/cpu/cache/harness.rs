@@ -1,14 +1,14 @@
 //! A cache of one layer on the CPU engine: what a program does with block tables and pools.
 
+use s2_attention_kernels::AttentionProblem;
 use s2_attention_kernels::cache::{
     Append, BlockTables, CacheError, CacheProblem, CacheShape, PoolShape, SequenceId, Step,
     StepKind,
 };
 use s2_attention_kernels::cpu::{self, Real, Rows, RowsMut, Stored};
-use s2_attention_kernels::{AttentionProblem, AttentionShape};
 use s2_attention_pattern::Pattern;
 
-use crate::support::cache::{Attended, Model, StepRows};
+use crate::support::cache::{Attended, Model, StepRows, call_shape};
 
 /// Block tables and their pools. Pages that no sequence reads hold NaN.
 #[derive(Debug, Clone)]
@@ -158,15 +158,8 @@ impl<F: Real + Stored<F>> Cache<F> {
             );
             target
         });
-        let shape = AttentionShape {
-            batch: 1,
-            num_heads: heads,
-            num_kv_heads: kv_heads,
-            seq_q: item.q_len,
-            seq_kv: item.kv_len,
-            head_dim: self.head_dim,
-            value_dim: self.value_dim,
-        };
+        let dims = [self.head_dim, self.value_dim];
+        let shape = call_shape(pattern, [item.q_len, item.kv_len], dims);
         let problem = AttentionProblem::new(shape, pattern, self.scale, None).unwrap();
         let width = heads * self.head_dim;
         let q = &q[item.q_row * width..][..item.q_len * width];

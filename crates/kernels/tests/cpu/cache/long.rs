@@ -7,13 +7,7 @@ use s2_attention_pattern::PatternConfig;
 
 use super::state::State;
 use crate::support::cache::Model;
-use crate::support::compare::{F32, Tolerance, tensor};
-
-const F64: Tolerance = Tolerance {
-    out: 1e-12,
-    lse: 1e-12,
-    gradients: 0.0,
-};
+use crate::support::compare::{F32, F64, Tolerance};
 
 fn holds<F: Real + Stored<F>>(
     config: &PatternConfig,
@@ -23,14 +17,8 @@ fn holds<F: Real + Stored<F>>(
     let rng = &mut StdRng::seed_from_u64(9);
     let model = Model::new(&config.build().unwrap(), 16, 24);
     let state = State::<F>::new(&model, lengths, rng);
-    let (actual, expected) = (state.decode(), state.expected());
-    for (name, actual, expected) in [
-        ("out", &actual.out, &expected.out),
-        ("lse", &actual.lse, &expected.lse),
-    ] {
-        tensor(name, actual, expected, tolerance.of(name))
-            .unwrap_or_else(|miss| panic!("{config:?} at {lengths:?}: {miss}"));
-    }
+    (state.decode().hold(&state.expected(), tolerance))
+        .unwrap_or_else(|miss| panic!("{config:?} at {lengths:?}: {miss}"));
 }
 
 #[test]

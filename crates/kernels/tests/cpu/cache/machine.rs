@@ -14,15 +14,9 @@ use s2_attention_kernels::cpu::{Real, Stored};
 
 use super::harness::{Cache, tables};
 use crate::support::cache::{History, Model, causal_pattern};
-use crate::support::compare::{self, F32, Tolerance};
+use crate::support::compare::{F32, F64, Tolerance};
 
 const MAX_TOKENS: usize = 150;
-
-const F64: Tolerance = Tolerance {
-    out: 1e-12,
-    lse: 1e-12,
-    gradients: 0.0,
-};
 
 /// Sequences are drawn by an index into those that are there.
 #[derive(Debug, Clone)]
@@ -172,30 +166,16 @@ impl<F: Real + Stored<F>> Machine<F> {
             }
         };
         let (_, full) = self.full.step(&appends, &rows).unwrap();
-        let same = |name, a: &[f64], b: &[f64]| {
-            let differ = a
-                .iter()
-                .zip(b)
-                .position(|(a, b)| a.to_bits() != b.to_bits());
-            prop_assert_eq!(differ, None, "{} differs without eviction", name);
-            Ok(())
-        };
-        same("out", &evicted.out, &full.out)?;
-        same("lse", &evicted.lse, &full.lse)?;
+        prop_assert_eq!(evicted.difference(&full), None, "without eviction");
 
         self.model.append(&step, &rows);
         let (heads, dv) = (self.model.pattern.num_heads(), self.model.value_dim);
         for item in step.items() {
             let expected = self.model.expected(item, &rows);
-            let (first, len) = (item.q_row * heads, item.q_len * heads);
-            let out = &evicted.out[first * dv..][..len * dv];
-            let lse = &evicted.lse[first..][..len];
-            for (name, actual, expected) in
-                [("out", out, &expected.out), ("lse", lse, &expected.lse)]
-            {
-                compare::tensor(name, actual, expected, self.tolerance.of(name))
-                    .map_err(|miss| TestCaseError::fail(format!("{item:?}: {miss}")))?;
-            }
+            (evicted
+                .of_item(item, heads, dv)
+                .hold(&expected, self.tolerance))
+            .map_err(|miss| TestCaseError::fail(format!("{item:?}: {miss}")))?;
             match item.kind {
                 StepKind::Decode => count(&met.decoded, item.q_len),
                 StepKind::Prefill => count(&met.prefilled, item.q_len),

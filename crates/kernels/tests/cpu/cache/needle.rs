@@ -2,6 +2,7 @@
 
 use super::state::State;
 use crate::support::cache::Attended;
+use crate::support::needle;
 
 /// Plants a key that every query of a key/value head agrees with in a page, and holds every query to the pattern's word.
 /// Returns how many dropped and kept it.
@@ -18,8 +19,10 @@ fn plant(
     let block_size = state.pattern().block_size();
     let mut planted = state.clone();
     let slot = page * block_size + key % block_size;
-    planted.k_pages[slot * d] = 20.0 * (d as f32).sqrt();
-    planted.v_pages[slot * dv..][..dv].fill(100.0);
+    needle::plant(
+        &mut planted.k_pages[slot * d..][..d],
+        &mut planted.v_pages[slot * dv..][..dv],
+    );
     let after = planted.decode();
     let mut seen = [0, 0];
     for (index, other) in state.step.items().iter().enumerate() {
@@ -31,16 +34,10 @@ fn plant(
                     && key <= query
                     && state.attends(index, row, head, key / block_size);
                 let at = ((other.q_row + row) * heads + head) * dv;
-                let moved = before.out[at..][..dv].iter().zip(&after.out[at..][..dv]);
-                let place =
-                    format!("item {index}, query {query}, head {head}, key {key} of item {item}");
-                if kept {
-                    let least = moved.map(|(a, b)| (a - b).abs()).fold(f64::MAX, f64::min);
-                    assert!(least > 50.0, "{place}: kept, but moved by {least} only");
-                } else {
-                    let same = moved.into_iter().all(|(a, b)| a.to_bits() == b.to_bits());
-                    assert!(same, "{place}: dropped, but moved");
-                }
+                needle::hold(kept, &before.out[at..][..dv], &after.out[at..][..dv])
+                    .unwrap_or_else(|miss| {
+                        panic!("item {index}, query {query}, head {head}, key {key} of item {item}: {miss}")
+                    });
                 seen[usize::from(kept)] += 1;
             }
         }
@@ -55,18 +52,7 @@ fn needles_move_what_attends_them_and_nothing_else() {
         let mut state = State::<f32>::random(seed);
         let shape = *state.problem.shape();
         let block_size = state.pattern().block_size();
-        // All queries share a component that no key has.
-        state
-            .rows
-            .q
-            .iter_mut()
-            .step_by(shape.head_dim)
-            .for_each(|x| *x = 4.0);
-        state
-            .k_pages
-            .iter_mut()
-            .step_by(shape.head_dim)
-            .for_each(|x| *x = 0.0);
+        needle::share_component(&mut state.rows.q, &mut state.k_pages, shape.head_dim);
         let before = state.decode();
         for (index, item) in state.step.items().iter().enumerate() {
             for kv_head in 0..shape.num_kv_heads {

@@ -7,15 +7,9 @@ use s2_attention_kernels::cpu::{Real, Stored};
 
 use super::harness::{Cache, tables};
 use crate::support::cache::{Attended, History, Model, StepRows, causal_pattern};
-use crate::support::compare::{F32, Tolerance, tensor};
+use crate::support::compare::{F32, F64, Tolerance};
 
 const RUNS: u64 = 1000;
-
-const F64: Tolerance = Tolerance {
-    out: 1e-12,
-    lse: 1e-12,
-    gradients: 0.0,
-};
 
 /// What runs have met, in items of steps.
 #[derive(Debug, Default)]
@@ -94,12 +88,9 @@ fn run<F: Real + Stored<F>>(seed: u64, tolerance: Tolerance, met: &mut Met) {
         let (step, attended) = cache.step(&appends, &rows).unwrap();
         let heads = pattern.num_heads();
         for (item, &at) in step.items().iter().zip(&order) {
-            let (first, len) = (item.q_row * heads, item.q_len * heads);
-            results[at].lse.extend(&attended.lse[first..][..len]);
-            let dv = model.value_dim;
-            results[at]
-                .out
-                .extend(&attended.out[first * dv..][..len * dv]);
+            let Attended { out, lse } = attended.of_item(item, heads, model.value_dim);
+            results[at].out.extend(out);
+            results[at].lse.extend(lse);
             tokens[at] += item.q_len;
         }
         let (decoded, prefilled) = (
@@ -116,13 +107,8 @@ fn run<F: Real + Stored<F>>(seed: u64, tolerance: Tolerance, met: &mut Met) {
             v: rows.v.clone(),
         };
         let expected = model.attended(&history, &rows.q);
-        for (name, actual, expected) in [
-            ("out", &actual.out, &expected.out),
-            ("lse", &actual.lse, &expected.lse),
-        ] {
-            tensor(name, actual, expected, tolerance.of(name))
-                .unwrap_or_else(|miss| panic!("seed {seed}, {length} tokens: {miss}\n{pattern:?}"));
-        }
+        (actual.hold(&expected, tolerance))
+            .unwrap_or_else(|miss| panic!("seed {seed}, {length} tokens: {miss}\n{pattern:?}"));
     }
 }
 
