@@ -103,7 +103,7 @@ pub enum S2AttentionError {
     /// A step that some layers were left out of.
     #[error(
         "layer {layer} has not attended in the step, {seen} of {accepted} layers have; `attend` with each before `commit`, \
-         or `abandon` the step"
+         `commit_replayed` what a captured graph carried out, or `abandon` the step"
     )]
     NotAttended {
         /// The first layer that has not.
