@@ -215,7 +215,7 @@ impl Reading<'_> {
             let hidden = self.model.hidden_states_cached(numbers, cache);
             // So that no more than a chunk is on its way.
             let _ = hidden.narrow(1, tokens - 1, 1).sum().into_data();
-            cache.commit();
+            cache.try_commit()?;
             read += tokens;
             bar.set_position(read as u64);
         }
@@ -242,7 +242,7 @@ impl Reading<'_> {
             logits.argmax(2).reshape([1, 1])
         });
         let mut next = drawn(graph.output().clone())?;
-        cache.borrow_mut().commit();
+        cache.borrow_mut().try_commit()?;
         let mut times = Vec::new();
         for _ in 0..args.tokens {
             let start = Instant::now();
@@ -255,7 +255,7 @@ impl Reading<'_> {
             // SAFETY: what the step reads and writes is alive: the model, the cache, which is reserved, and the token. Nothing
             // else runs on the device, and the output is read before the next step.
             next = drawn(unsafe { graph.replay() }.clone())?;
-            cache.borrow_mut().commit();
+            cache.borrow_mut().commit_replayed();
             times.push(start.elapsed().as_secs_f64());
         }
         times.sort_by(f64::total_cmp);

@@ -74,9 +74,9 @@ pub fn run(shell: &Shell, args: &TestArgs) -> anyhow::Result<()> {
 }
 
 fn slow_steps() -> Vec<Step> {
-    let check = |package: &str, features: &str| {
+    let lint = |package: &str, features: &str| {
         let command = format!(
-            "cargo check --release --package {package} --no-default-features --features={features}"
+            "cargo clippy --release --package {package} --no-default-features --features={features} -- -D warnings"
         );
         let alone = if features.is_empty() {
             "no feature"
@@ -86,12 +86,12 @@ fn slow_steps() -> Vec<Step> {
         Step::new(&format!("{package} with {alone}"), &command).with("DOCS_RS", "1")
     };
     let mut steps = vec![
-        check("s2-attention-kernels", ""),
-        check("burn-s2-attention", ""),
-        check("burn-s2-attention", "flex"),
+        lint("s2-attention-kernels", ""),
+        lint("burn-s2-attention", ""),
+        lint("burn-s2-attention", "flex"),
     ];
     steps.extend(
-        GPU_FEATURES.map(|feature| check("burn-s2-attention", &format!("{feature},autodiff"))),
+        GPU_FEATURES.map(|feature| lint("burn-s2-attention", &format!("{feature},autodiff"))),
     );
     steps.push(Step::new(
         "benchmarks as tests",

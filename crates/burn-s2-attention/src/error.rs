@@ -75,11 +75,51 @@ pub enum S2AttentionError {
         /// The number of layers.
         accepted: usize,
     },
+    /// A cache of another number of layers than the model has.
+    #[error(
+        "the model has {seen} layers, but the cache was made for {accepted}; make it with the model's `kv_cache`"
+    )]
+    Layers {
+        /// Layers of the model.
+        seen: usize,
+        /// Layers of the cache.
+        accepted: usize,
+    },
+    /// A layer that the cache was not made for.
+    #[error(
+        "layer {layer} attends with {name} = {seen}, but the cache was made for {accepted}; make it with the model's \
+         `kv_cache`, or of each layer's `cache_layer`"
+    )]
+    OtherLayer {
+        /// The layer.
+        layer: usize,
+        /// What differs: `pattern`, `head_dim`, `value_dim` or `scale`.
+        name: &'static str,
+        /// What the layer has.
+        seen: String,
+        /// What the cache has.
+        accepted: String,
+    },
+    /// A step that some layers were left out of.
+    #[error(
+        "layer {layer} has not attended in the step, {seen} of {accepted} layers have; `attend` with each before `commit`, \
+         `commit_replayed` what a captured graph carried out, or `abandon` the step"
+    )]
+    NotAttended {
+        /// The first layer that has not.
+        layer: usize,
+        /// Layers that have.
+        seen: usize,
+        /// Layers of the cache.
+        accepted: usize,
+    },
     /// Tokens that no step made room for.
     #[error("the cache has no open step; begin one with the new tokens of each sequence")]
     NoStep,
     /// A step in another.
-    #[error("the last step of the cache is not committed; commit it before the next one begins")]
+    #[error(
+        "the last step of the cache is not committed; commit or abandon it before the next one begins"
+    )]
     OpenStep,
     /// A cache that reserved its pages has no more.
     #[error(

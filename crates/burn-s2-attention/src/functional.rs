@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use burn::backend::{Dispatch, DispatchDevice};
+use burn::backend::Dispatch;
+#[cfg(any(feature = "flex", feature = "cubecl"))]
+use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
 use s2_attention_kernels::cache::CacheProblem;
 use s2_attention_kernels::{AttentionProblem, AttentionShape, ProblemError};

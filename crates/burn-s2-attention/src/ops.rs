@@ -1,5 +1,11 @@
 //! The backend extension trait: what a backend provides so that S2 attention runs on it.
 
+// Without a backend there is nothing to give the arguments to.
+#![cfg_attr(
+    not(any(feature = "flex", feature = "cubecl")),
+    allow(unused_variables)
+)]
+
 use std::sync::Arc;
 
 #[cfg(feature = "cubecl")]

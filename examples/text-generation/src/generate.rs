@@ -70,7 +70,12 @@ pub fn generate(
                 }
             }
         })?;
-    written.context("cannot write the text")?;
+    // What did not become a character is shown as what it is in the text.
+    let rest = String::from_utf8_lossy(&text[shown..]);
+    let written = written.and_then(|()| out.write_all(rest.as_bytes()));
+    written
+        .and_then(|()| out.flush())
+        .context("cannot write the text")?;
     let (all, prompt_time) = (start.elapsed(), first.unwrap_or_default());
     Ok(Written {
         text: String::from_utf8_lossy(&text[prompt.len()..]).into_owned(),

@@ -102,19 +102,21 @@ fn what_is_written_is_what_is_said() {
         top_k: 256,
         ..SamplingArgs::default()
     };
-    let mut out = Vec::new();
-    let config = config(&sampling, 300).unwrap();
-    let written = generate(&model, "fn main", &config, &mut out).unwrap();
-    assert_eq!((written.prompt_bytes, written.bytes), (7, 300));
-    // All but what may still become a character at the very end.
-    let shown = String::from_utf8(out).unwrap();
-    assert!(
-        written.text.starts_with(&shown),
-        "{shown:?} {:?}",
-        written.text
-    );
-    assert!(written.text.len() - shown.len() <= 3 * char::REPLACEMENT_CHARACTER.len_utf8());
+    let write = |bytes: usize| {
+        let mut out = Vec::new();
+        let config = config(&sampling, bytes).unwrap();
+        let written = generate(&model, "fn main", &config, &mut out).unwrap();
+        assert_eq!((written.prompt_bytes, written.bytes), (7, bytes));
+        (String::from_utf8(out).unwrap(), written)
+    };
+    // Wherever it ends: also within a character, which more bytes would have completed.
+    for bytes in (1..40).chain([300]) {
+        let (shown, written) = write(bytes);
+        assert_eq!(shown, written.text, "{bytes} bytes");
+    }
+    let (_, written) = write(300);
     assert!(written.cache.bytes < written.cache.full_bytes);
+    let config = config(&sampling, 1).unwrap();
     let error = generate(&model, "", &config, &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("--prompt is empty"));
 }

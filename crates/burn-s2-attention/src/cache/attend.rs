@@ -13,8 +13,8 @@ impl KvCache {
     /// keys and values for later steps.
     ///
     /// Sequences with up to [`MAX_DECODE_TOKENS`](super::MAX_DECODE_TOKENS) new tokens are one call for all of them, over the
-    /// pages alone; each of the others is an ordinary attention call of its own. Called a second time within a step, it writes
-    /// the same pages again. No gradients pass.
+    /// pages alone; each of the others is an ordinary attention call of its own. Called again within a step, as a graph that is
+    /// captured does, it writes the same pages again: the keys and values given last stay. No gradients pass.
     ///
     /// # Shapes
     /// Rows are those of [`CacheStep`](super::CacheStep). There may be more at the end, which no sequence owns: their output
@@ -72,6 +72,7 @@ impl KvCache {
             None => None,
         };
         let out = Rows { q, k, v, decoded }.attend(pool, step.items(), &call)?;
+        pool.attended = true;
         Ok(if tracked {
             Tensor::from_inner(out)
         } else {

@@ -7,8 +7,12 @@ use crate::Pattern;
 /// How large a cache may become.
 #[derive(Config, Debug, PartialEq, Eq)]
 pub struct KvCacheConfig {
-    /// The longest sequence, in tokens. It takes no memory but that of the tables, a few words for each block of a longest
-    /// sequence.
+    /// The longest sequence, in tokens. More than is used takes no pages, but larger tables: for each pattern, sequence and
+    /// key/value head 8 bytes for each block that the fullest head can hold, which of a dense one are all. They are on the
+    /// device, twice where prompts and single tokens come in one step;
+    /// [`KvCache::predicted_bytes`](super::KvCache::predicted_bytes) of 0 tokens is their size. The host writes and sends them
+    /// whole in each step whose sequences or blocks are not those of the step before, and goes through the blocks of a longest
+    /// sequence once, when the cache is made.
     pub max_tokens: usize,
     /// Whether blocks that no later token attends are freed. Off, everything is kept; the results are the same.
     #[config(default = true)]
@@ -30,4 +34,26 @@ pub struct CacheLayer {
     pub value_dim: usize,
     /// Factor of the scores before the softmax; `None` stands for `1/sqrt(head_dim)`.
     pub scale: Option<f64>,
+}
+
+impl CacheLayer {
+    /// The first thing in which this layer and another one differ: its name, and what it is here and there.
+    pub(super) fn difference(&self, other: &Self) -> Option<(&'static str, [String; 2])> {
+        let scale = |layer: &Self| match layer.scale {
+            Some(scale) => scale.to_string(),
+            None => "1/sqrt(head_dim)".to_owned(),
+        };
+        let both = |of: &dyn Fn(&Self) -> String| [of(self), of(other)];
+        if self.pattern != other.pattern {
+            Some(("pattern", both(&|layer| layer.pattern.to_string())))
+        } else if self.head_dim != other.head_dim {
+            Some(("head_dim", both(&|layer| layer.head_dim.to_string())))
+        } else if self.value_dim != other.value_dim {
+            Some(("value_dim", both(&|layer| layer.value_dim.to_string())))
+        } else if self.scale != other.scale {
+            Some(("scale", both(&scale)))
+        } else {
+            None
+        }
+    }
 }

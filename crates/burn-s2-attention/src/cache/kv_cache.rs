@@ -153,6 +153,30 @@ impl KvCache {
         self.pools.len()
     }
 
+    /// Whether a layer of the cache was made for this one: with the same pattern, sizes and scale, as
+    /// [`S2Attention::cache_layer`](crate::module::S2Attention::cache_layer) says them. Weights are not compared.
+    ///
+    /// Patterns that are clones of one another are compared without a look at what they are made of.
+    ///
+    /// # Errors
+    /// [`S2AttentionError::Layer`] and [`S2AttentionError::OtherLayer`].
+    pub fn check_layer(&self, layer: usize, given: &CacheLayer) -> Result<(), S2AttentionError> {
+        let accepted = self.pools.len();
+        let (_, pool) = self.pools.get(layer).ok_or(S2AttentionError::Layer {
+            seen: layer,
+            accepted,
+        })?;
+        match given.difference(&pool.layer) {
+            Some((name, [seen, accepted])) => Err(S2AttentionError::OtherLayer {
+                layer,
+                name,
+                seen,
+                accepted,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// How large the cache may become.
     pub fn config(&self) -> &KvCacheConfig {
         &self.config
@@ -251,7 +275,7 @@ mod tests {
                 })
             });
             cache.begin(&appends.collect::<Vec<_>>());
-            cache.commit();
+            cache.commit_replayed();
             let after = (places(&cache), cache.reserved_bytes());
             assert_eq!(after, before, "{lengths:?}");
         }

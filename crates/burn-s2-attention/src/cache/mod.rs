@@ -7,7 +7,7 @@
 //! 1. [`KvCache::begin`] makes room for the tokens.
 //! 2. Each layer calls [`KvCache::attend`] with their queries, keys and values;
 //!    [`S2Attention::forward_cached`](crate::module::S2Attention::forward_cached) does.
-//! 3. [`KvCache::commit`] frees what is not needed any more.
+//! 3. [`KvCache::commit`] frees what is not needed any more. It takes no step that a layer was left out of.
 //!
 //! Lengths and pages are known to the host: no call waits for the device.
 //!

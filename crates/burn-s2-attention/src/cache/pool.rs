@@ -17,6 +17,8 @@ const KEPT_PROBLEMS: usize = 2;
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) layer: CacheLayer,
+    /// Whether the layer has attended in the present step.
+    pub(super) attended: bool,
     keys: Tensor<3>,
     values: Tensor<3>,
     /// The calls that were made last: steps repeat them.
@@ -33,6 +35,7 @@ impl Pool {
             keys: new(layer.head_dim),
             values: new(layer.value_dim),
             layer,
+            attended: false,
             problems: Vec::new(),
         }
     }

@@ -39,7 +39,7 @@ impl KvCache {
         self.try_fork(of).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Frees a sequence's pages and forgets it.
+    /// Frees a sequence's pages and forgets it, also within a step: its rows are computed as before, and nothing of them is kept.
     ///
     /// # Errors
     /// Of [`S2AttentionError::Cache`] an unknown sequence.
@@ -58,7 +58,7 @@ impl KvCache {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Frees a sequence's pages and makes it empty.
+    /// Frees a sequence's pages and makes it empty, also within a step: see [`try_remove`](Self::try_remove).
     ///
     /// # Errors
     /// Of [`S2AttentionError::Cache`] an unknown sequence.

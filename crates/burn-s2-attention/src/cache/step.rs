@@ -29,8 +29,10 @@ impl CacheStep {
 impl KvCache {
     /// Makes room for new tokens of some sequences. Nothing changes where it fails.
     ///
-    /// Each layer then calls [`attend`](Self::attend), and [`commit`](Self::commit) ends the step. Sequences of a step that
-    /// cannot be carried out to its end are without keys: commit it, and reset or remove them.
+    /// Each layer then calls [`attend`](Self::attend), and [`commit`](Self::commit) ends the step; [`abandon`](Self::abandon) ends
+    /// one that cannot be carried out.
+    ///
+    /// A step may have no new tokens at all. Then nothing is kept, and no layer need attend.
     ///
     /// # Errors
     /// [`S2AttentionError::OpenStep`]; of [`S2AttentionError::Cache`] a step without sequences, a sequence that is unknown, given
@@ -52,11 +54,17 @@ impl KvCache {
                 pool.copy(&copies);
             }
         }
+        self.pools
+            .iter_mut()
+            .for_each(|(_, pool)| pool.attended = false);
         let positions = items
             .iter()
             .flat_map(|item| item.kv_len - item.q_len..item.kv_len)
             .map(|position| position as i32);
-        self.positions.write(positions.collect(), &self.device);
+        let mut positions: Vec<i32> = positions.collect();
+        // There is no tensor of none.
+        positions.resize(positions.len().max(1), 0);
+        self.positions.write(positions, &self.device);
         let longest = items.iter().map(|item| item.kv_len).max();
         self.longest = self.longest.max(longest.unwrap_or(0));
         Ok(self.step.insert(CacheStep { items }).clone())
@@ -73,10 +81,50 @@ impl KvCache {
 
     /// Ends the step, once all layers have attended: frees the blocks that no later token attends. Without a step it does
     /// nothing.
+    ///
+    /// # Errors
+    /// [`S2AttentionError::NotAttended`]: the pages of that layer would hold nothing of the new tokens. The step stays open.
+    pub fn try_commit(&mut self) -> Result<(), S2AttentionError> {
+        let rows = self.step.as_ref().map_or(0, CacheStep::rows);
+        let left_out = self.pools.iter().position(|(_, pool)| !pool.attended);
+        if let Some(layer) = left_out.filter(|_| rows > 0) {
+            let attended = self.pools.iter().filter(|(_, pool)| pool.attended);
+            return Err(S2AttentionError::NotAttended {
+                layer,
+                seen: attended.count(),
+                accepted: self.pools.len(),
+            });
+        }
+        self.commit_replayed();
+        Ok(())
+    }
+
+    /// Same as [`try_commit`](Self::try_commit).
+    ///
+    /// # Panics
+    /// With the text of the error that [`try_commit`](Self::try_commit) returns.
     pub fn commit(&mut self) {
+        self.try_commit().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// [`commit`](Self::commit) of a step that the replay of a captured graph carried out: there no layer calls
+    /// [`attend`](Self::attend), and it is the caller who knows that all layers are in the graph.
+    pub fn commit_replayed(&mut self) {
         if self.step.take().is_some() {
             self.groups.iter_mut().for_each(Group::commit);
         }
+    }
+
+    /// Ends a step that was not carried out to its end. Sequences that it gave tokens to become empty, since their pages hold
+    /// nothing of these; what they share with forks, the forks keep. Without a step it does nothing.
+    pub fn abandon(&mut self) {
+        let items = self.step.as_ref().map_or(&[][..], CacheStep::items);
+        let changed = items.iter().filter(|item| item.q_len > 0);
+        for sequence in changed.map(|item| item.sequence).collect::<Vec<_>>() {
+            // It is not there where it was removed within the step.
+            let _ = self.try_reset(sequence);
+        }
+        self.commit_replayed();
     }
 
     /// The step that has begun and is not committed.

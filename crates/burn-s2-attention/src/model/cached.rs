@@ -36,11 +36,27 @@ impl HybridTransformer {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Whether a cache was made for the layers of this model, or for equal ones: see [`KvCache::check_layer`].
+    ///
+    /// # Errors
+    ///
+    /// [`S2AttentionError::Layers`] and [`S2AttentionError::OtherLayer`].
+    pub fn check_cache(&self, cache: &KvCache) -> Result<(), S2AttentionError> {
+        let (seen, accepted) = (self.layers.len(), cache.num_layers());
+        if seen != accepted {
+            return Err(S2AttentionError::Layers { seen, accepted });
+        }
+        let mut layers = self.layers.iter().enumerate();
+        layers
+            .try_for_each(|(index, layer)| cache.check_layer(index, &layer.attention.cache_layer()))
+    }
+
     /// Logits of the token after each new token of the step that `cache` is in.
     ///
     /// Nothing in it waits for the device, and a step of decoded tokens sends nothing to it: `cache` holds the tables and
     /// positions in buffers that stay the same. It can be captured as a graph where the cache is
-    /// [reserved](KvCacheConfig::reserve), and replayed for later steps of the same sequences with one token each.
+    /// [reserved](KvCacheConfig::reserve), and replayed for later steps of the same sequences with one token each, which
+    /// [`KvCache::commit_replayed`] ends.
     ///
     /// ```
     /// use burn::tensor::{Device, Int, Tensor};
@@ -71,7 +87,8 @@ impl HybridTransformer {
     ///
     /// # Panics
     ///
-    /// As [`S2Attention::forward_cached`](crate::module::S2Attention::forward_cached).
+    /// If [`check_cache`](Self::check_cache) refuses the cache, and as
+    /// [`S2Attention::forward_cached`](crate::module::S2Attention::forward_cached).
     pub fn forward_cached(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
         self.logits(self.hidden_states_cached(tokens, cache))
     }
@@ -87,6 +104,8 @@ impl HybridTransformer {
     ///
     /// As [`forward_cached`](Self::forward_cached).
     pub fn hidden_states_cached(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
+        self.check_cache(cache)
+            .unwrap_or_else(|error| panic!("{error}"));
         let layers = self.layers.iter().enumerate();
         let x = layers.fold(self.embed(tokens), |x, (index, layer)| {
             layer.forward_cached(x, cache, index)

@@ -21,17 +21,18 @@ use crate::S2AttentionError;
 pub struct GenerationConfig {
     /// Tokens that each prompt is continued by, at most.
     pub max_new_tokens: usize,
-    /// The divisor of the logits: below 1 likely tokens get likelier; 0 takes the likeliest.
+    /// The divisor of the logits: below 1 likely tokens get likelier; 0 takes the likeliest, which `top_k` and `top_p` leave in
+    /// any case.
     #[config(default = 0.0)]
     pub temperature: f64,
-    /// Draw among this many likeliest tokens; `None` for all.
+    /// Draw among this many likeliest tokens, or all where there are no more; `None` for all.
     pub top_k: Option<usize>,
     /// Draw among the fewest tokens whose probabilities sum to this much; `None` for all.
     pub top_p: Option<f64>,
     /// Seed of the draws. Those of a prompt follow from it and from the number of the prompt.
     #[config(default = 0)]
     pub seed: u64,
-    /// Tokens that end a sequence. They are not part of it.
+    /// Tokens that end a sequence. They are not part of it. The model must know them.
     #[config(default = "vec![]")]
     pub stop_tokens: Vec<u32>,
     /// Tokens of prompts that are read in one step, at most. It bounds memory, and changes results by rounding alone.
@@ -134,6 +135,14 @@ pub enum GenerationError {
     Token {
         /// The number of the prompt.
         prompt: usize,
+        /// The token.
+        token: u32,
+        /// Distinct tokens of the model.
+        vocab_size: usize,
+    },
+    /// A stop token that never comes.
+    #[error("stop token {token} never comes; the model knows tokens below {vocab_size}")]
+    StopToken {
         /// The token.
         token: u32,
         /// Distinct tokens of the model.

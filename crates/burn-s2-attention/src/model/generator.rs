@@ -39,16 +39,20 @@ impl Generator {
     ///
     /// # Errors
     ///
-    /// If the configuration is out of range, a prompt is empty or has a token that the model does not know, or the model cannot
-    /// have a cache (see [`HybridTransformer::try_kv_cache`]).
+    /// If the configuration is out of range, a prompt is empty, the model does not know a token of a prompt or a stop token, or it
+    /// cannot have a cache (see [`HybridTransformer::try_kv_cache`]).
     pub fn new(
         model: &HybridTransformer,
         prompts: &[impl AsRef<[u32]>],
         config: &GenerationConfig,
     ) -> Result<Self, GenerationError> {
         config.check()?;
+        let vocab_size = model.vocab_size();
         for (prompt, tokens) in prompts.iter().enumerate() {
-            check_prompt(prompt, tokens.as_ref(), model.vocab_size())?;
+            check_prompt(prompt, tokens.as_ref(), vocab_size)?;
+        }
+        if let Some(token) = unknown(&config.stop_tokens, vocab_size) {
+            return Err(GenerationError::StopToken { token, vocab_size });
         }
         // A model that trains would drop out, and keep what gradients need.
         let model = model.valid();
@@ -115,7 +119,7 @@ impl Generator {
         let tokens = TensorData::new(batch.tokens, [1, rows]);
         let tokens = Tensor::<2, Int>::from_data(tokens, (self.cache.device(), DType::I32));
         let hidden = self.model.hidden_states_cached(tokens, &mut self.cache);
-        self.cache.commit();
+        self.cache.try_commit()?;
         self.measure();
         self.draw(hidden, &batch.drawn)
     }
@@ -248,14 +252,20 @@ fn check_prompt(prompt: usize, tokens: &[u32], vocab_size: usize) -> Result<(), 
     if tokens.is_empty() {
         return Err(GenerationError::EmptyPrompt { prompt });
     }
-    match tokens.iter().find(|token| **token as usize >= vocab_size) {
-        Some(&token) => Err(GenerationError::Token {
+    match unknown(tokens, vocab_size) {
+        Some(token) => Err(GenerationError::Token {
             prompt,
             token,
             vocab_size,
         }),
         None => Ok(()),
     }
+}
+
+/// The first token that a model does not know.
+fn unknown(tokens: &[u32], vocab_size: usize) -> Option<u32> {
+    let mut tokens = tokens.iter().copied();
+    tokens.find(|token| *token as usize >= vocab_size)
 }
 
 /// What a step reads.

@@ -10,7 +10,7 @@ use super::{GenerationConfig, GenerationError};
 ///
 /// The logits are divided by the temperature, all but the `top_k` likeliest tokens are dropped, then all but the fewest whose
 /// probabilities among those sum to `top_p`. Of tokens with equal logits the lower one counts as likelier. Without a
-/// temperature the likeliest token is taken and nothing is drawn.
+/// temperature the likeliest token is taken and nothing is drawn. A token whose probability is 0 never comes.
 ///
 /// ```
 /// use burn_s2_attention::model::{GenerationConfig, Sampler};
@@ -107,7 +107,10 @@ impl Sampler {
     /// As [`candidates`](Self::candidates).
     pub fn draw(&mut self, logits: &[f32]) -> Result<u32, GenerationError> {
         let candidates = self.candidates(logits)?;
-        let Some((last, _)) = candidates.last().copied() else {
+        let mut possible = candidates
+            .iter()
+            .filter(|(_, probability)| *probability > 0.0);
+        let Some((last, _)) = possible.next_back().copied() else {
             return Err(GenerationError::Logits);
         };
         if candidates.len() == 1 {

@@ -187,7 +187,8 @@ impl S2Attention {
 
     /// Attends from the new tokens of the step that `cache` is in, and keeps their keys and values for later steps.
     ///
-    /// `layer` is the place of this module among the layers of the cache. No gradients pass through what is attended.
+    /// `layer` is the place of this module among the layers of the cache, which must be made for it. No gradients pass through
+    /// what is attended.
     ///
     /// # Shapes
     ///
@@ -196,9 +197,12 @@ impl S2Attention {
     ///
     /// # Panics
     ///
-    /// If the last axis of `x` is not `d_model`, [`rotate_cached`](Self::rotate_cached) has no positions for the rows, or
-    /// [`KvCache::attend`] refuses the call.
+    /// If the last axis of `x` is not `d_model`, [`KvCache::check_layer`] refuses the layer,
+    /// [`rotate_cached`](Self::rotate_cached) has no positions for the rows, or [`KvCache::attend`] refuses the call.
     pub fn forward_cached(&self, x: Tensor<3>, cache: &mut KvCache, layer: usize) -> Tensor<3> {
+        cache
+            .check_layer(layer, &self.cache_layer())
+            .unwrap_or_else(|error| panic!("{error}"));
         let Qkv { q, k, v } = self.rotate_cached(self.project(x), cache);
         self.project_output(cache.attend(layer, q, k, v))
     }

@@ -322,6 +322,88 @@ fn ended_sequences_keep_their_place() {
     assert_eq!(tokens, [80, 60, 70]);
 }
 
+/// Steps in which nothing is appended, the first one too: no layer need attend, and rows that a layer is given all the same are
+/// nobody's.
+#[test]
+fn a_step_of_no_tokens_changes_nothing() {
+    let layer = &layers()[0];
+    let tokens = Tokens::new(layer, 60, 17);
+    let mut cache = new(layer, DType::F32, &KvCacheConfig::new(60));
+    let sequences = [cache.add(), cache.add()];
+    let nothing = sequences.map(|sequence| Append {
+        sequence,
+        tokens: 0,
+    });
+    for (start, len) in [(0, 40), (40, 3), (43, 17)] {
+        assert_eq!(cache.begin(&nothing).rows(), 0);
+        cache.commit();
+        cache.begin(&nothing);
+        let Tokens { q, k, v } = tokens.part(0, 2);
+        assert_eq!(cache.attend(0, q, k, v).dims()[1], 2);
+        cache.commit();
+        let part = vec![(sequences[0], tokens.part(start, len))];
+        let out = step(&mut cache, part).remove(0);
+        assert_close(out, tokens.at_once(layer).narrow(1, start, len), 2e-5);
+    }
+}
+
+/// A sequence that is removed or made empty within a step is gone: the others are computed as ever, also in steps that take its
+/// pages.
+#[test]
+fn sequences_can_leave_within_a_step() {
+    let layer = &layers()[0];
+    let texts = [18, 19, 20].map(|seed| Tokens::new(layer, 80, seed));
+    let mut cache = new(layer, DType::F32, &KvCacheConfig::new(80));
+    let [stays, removed, emptied] = [(); 3].map(|()| cache.add());
+    let append = |sequence, tokens| Append { sequence, tokens };
+    cache.begin(&[append(removed, 30), append(stays, 5), append(emptied, 16)]);
+    cache.remove(removed);
+    cache.reset(emptied);
+    let parts = [
+        texts[1].part(0, 30),
+        texts[0].part(0, 5),
+        texts[2].part(0, 16),
+    ];
+    let Tokens { q, k, v } = Tokens::cat(parts.into());
+    let mut outs = vec![cache.attend(0, q, k, v).narrow(1, 30, 5)];
+    cache.commit();
+    assert_eq!((cache.tokens(emptied), cache.num_sequences()), (Ok(0), 2));
+    let mut others = vec![];
+    for (start, len) in [(5, 40), (45, 1), (46, 34)] {
+        let parts = vec![
+            (emptied, texts[2].part(start - 5, len)),
+            (stays, texts[0].part(start, len)),
+        ];
+        let mut out = step(&mut cache, parts);
+        outs.extend(out.pop());
+        others.extend(out.pop());
+    }
+    assert_close(Tensor::cat(outs, 1), texts[0].at_once(layer), 2e-5);
+    let expected = texts[2].at_once(layer).narrow(1, 0, 75);
+    assert_close(Tensor::cat(others, 1), expected, 2e-5);
+}
+
+/// An abandoned step leaves nothing of itself, and forks of its sequences as they were.
+#[test]
+fn an_abandoned_step_leaves_no_trace() {
+    let layer = &layers()[0];
+    let tokens = Tokens::new(layer, 70, 21);
+    let expected = tokens.at_once(layer);
+    let mut cache = new(layer, DType::F32, &KvCacheConfig::new(70));
+    let first = cache.add();
+    step(&mut cache, vec![(first, tokens.part(0, 29))]);
+    let second = cache.fork(first);
+    cache.begin(&[Append {
+        sequence: first,
+        tokens: 20,
+    }]);
+    cache.abandon();
+    let parts = vec![(first, tokens.part(0, 70)), (second, tokens.part(29, 41))];
+    let mut out = step(&mut cache, parts);
+    assert_close(out.remove(1), expected.clone().narrow(1, 29, 41), 2e-5);
+    assert_close(out.remove(0), expected, 2e-5);
+}
+
 /// A step that is carried out again gives the same, as a captured step that is replayed does.
 #[test]
 fn a_step_can_be_repeated() {

@@ -1,10 +1,13 @@
 //! What a cache takes: by the rule of the pattern, at any length.
 
 use burn::tensor::{DType, Device, Tensor};
-use burn_s2_attention::PatternConfig;
-use burn_s2_attention::cache::{Append, CacheLayer, KvCache, KvCacheConfig, SequenceId};
+use burn_s2_attention::cache::{
+    Append, CacheError, CacheLayer, KvCache, KvCacheConfig, SequenceId,
+};
+use burn_s2_attention::{BlockMask, PatternConfig, Rule};
 
 use crate::common::layers;
+use crate::common::panics::panic_text;
 
 fn layer(pattern: PatternConfig) -> CacheLayer {
     layers::layer(pattern, [16, 8])
@@ -22,7 +25,8 @@ fn append(cache: &mut KvCache, parts: &[(SequenceId, usize)]) {
         })
         .collect();
     cache.begin(&appends);
-    cache.commit();
+    // Only pages are counted: no layer attends.
+    cache.commit_replayed();
 }
 
 /// Keys and values of a page of 16 tokens.
@@ -95,6 +99,45 @@ fn memory_is_as_predicted() {
     assert_eq!(cache.memory_bytes(), cache.predicted_bytes(0));
     cache.remove(b);
     assert_eq!((cache.memory_bytes(), cache.num_sequences()), (0, 0));
+}
+
+/// What no sequence can have is not predicted, and what cannot be counted is not counted.
+#[test]
+fn lengths_beyond_the_longest() {
+    let mask = BlockMask::from_fn([1, 30, 30], true, |_, i, j| i == j || j == 0).unwrap();
+    let masked = layer(PatternConfig::new(Rule::Custom(mask), 16, 2));
+    let cache = cache(
+        vec![masked, layer(PatternConfig::dense(16, 2))],
+        &KvCacheConfig::new(480),
+    );
+    assert!(cache.try_predicted_bytes(480).is_ok());
+    for seen in [481, usize::MAX] {
+        let error = cache.try_predicted_bytes(seen).unwrap_err();
+        let expected = CacheError::Length {
+            seen,
+            accepted: 480,
+        };
+        assert_eq!(error, expected.into());
+        assert_eq!(
+            panic_text(|| cache.predicted_bytes(seen)),
+            error.to_string()
+        );
+    }
+    assert_eq!(cache.full_bytes(481) - cache.full_bytes(480), 2 * 2 * PAGE);
+    assert_eq!(cache.full_bytes(usize::MAX), usize::MAX);
+}
+
+/// A longer limit costs its tables: 8 bytes for each block of a dense head, and no page.
+#[test]
+fn a_longer_limit_costs_tables() {
+    let bytes = |max_tokens| {
+        let layers = vec![layer(PatternConfig::dense(16, 8).with_num_kv_heads(2))];
+        let cache = cache(layers, &KvCacheConfig::new(max_tokens));
+        [cache.predicted_bytes(0), cache.predicted_bytes(100)]
+    };
+    let [[none, some], [of_none, of_some]] = [16_000, 32_000].map(bytes);
+    assert_eq!(of_none - none, 2 * 1000 * 8);
+    assert_eq!(of_some - of_none, some - none);
 }
 
 /// Without eviction, everything.

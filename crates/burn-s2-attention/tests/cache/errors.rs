@@ -89,11 +89,123 @@ fn steps_follow_each_other() {
         cache.try_fork(sequence),
         Err(S2AttentionError::Cache(CacheError::OpenStep { .. }))
     ));
-    cache.commit();
+    cache.commit_replayed();
     assert_eq!(attend(&mut cache, 0), Err(S2AttentionError::NoStep));
     let panics = panic_text(|| attend_panicking(&mut cache));
     assert_eq!(panics, S2AttentionError::NoStep.to_string());
     assert_eq!(cache.tokens(sequence), Ok(3));
+}
+
+/// A layer that was left out has nothing on the step's pages: such a step is not committed, and one that cannot be carried out is
+/// abandoned.
+#[test]
+fn a_step_needs_all_layers() {
+    let mut cache = cache();
+    let [sequence, other] = [cache.add(), cache.add()];
+    let append = |tokens| [sequence, other].map(|sequence| Append { sequence, tokens });
+    let rows = |heads, width| Tensor::<4>::zeros([1, 4, heads, width], &Device::flex());
+    let attend = |cache: &mut KvCache, layer| {
+        let kv_heads = [2, 4][layer];
+        cache.attend(layer, rows(4, 16), rows(kv_heads, 16), rows(kv_heads, 8));
+    };
+    let left_out = |layer, seen| {
+        Err(S2AttentionError::NotAttended {
+            layer,
+            seen,
+            accepted: 2,
+        })
+    };
+    assert_eq!(cache.try_commit(), Ok(()), "no step");
+    for _ in 0..2 {
+        cache.begin(&append(2));
+        assert_eq!(cache.try_commit(), left_out(0, 0));
+        attend(&mut cache, 1);
+        // The same layer twice is no other layer.
+        attend(&mut cache, 1);
+        assert_eq!(cache.try_commit(), left_out(0, 1));
+        let text = panic_text(|| cache.commit());
+        for words in ["layer 0 has not", "1 of 2 layers", "`abandon`"] {
+            assert!(text.contains(words), "{text}");
+        }
+        attend(&mut cache, 0);
+        assert_eq!(cache.try_commit(), Ok(()));
+        assert_eq!(cache.tokens(sequence), Ok(2));
+
+        let third = cache.fork(other);
+        let only = |sequence, tokens| Append { sequence, tokens };
+        cache.begin(&[only(sequence, 4), only(other, 0), only(third, 0)]);
+        attend(&mut cache, 0);
+        assert_eq!(cache.try_commit(), left_out(1, 1));
+        cache.remove(third);
+        cache.abandon();
+        assert!(cache.step().is_none());
+        let tokens = [sequence, other].map(|sequence| cache.tokens(sequence));
+        assert_eq!(tokens, [Ok(0), Ok(2)]);
+        cache.reset(other);
+        assert_eq!(cache.memory_bytes(), 2 * cache.predicted_bytes(0));
+    }
+}
+
+/// A step may have no tokens, but there is no call without a row.
+#[test]
+fn rows_of_no_token_are_refused() {
+    let mut cache = cache();
+    let sequence = cache.add();
+    cache.begin(&[Append {
+        sequence,
+        tokens: 0,
+    }]);
+    let rows = |heads, width| Tensor::<4>::zeros([1, 0, heads, width], &Device::flex());
+    let error = cache.try_attend(0, rows(4, 16), rows(2, 16), rows(2, 8));
+    let expected = CacheError::EmptyAxis { axis: "rows" };
+    assert_eq!(error.unwrap_err(), expected.into());
+    assert_eq!(cache.try_commit(), Ok(()));
+}
+
+#[test]
+fn a_cache_of_other_layers_is_refused() {
+    let cache = cache();
+    let given = layer(pattern());
+    assert_eq!(cache.check_layer(0, &given), Ok(()));
+    let cases: [(usize, CacheLayer, &[&str]); 6] = [
+        (2, given.clone(), &["layer 2 is not", "layers below 2"]),
+        (1, given.clone(), &["layer 1", "pattern", "made for dense"]),
+        (
+            0,
+            layer(pattern().with_head_offset(1)),
+            &["layer 0", "pattern", "head offset 1", "made for local"],
+        ),
+        (
+            0,
+            CacheLayer {
+                head_dim: 32,
+                ..given.clone()
+            },
+            &["head_dim = 32", "made for 16"],
+        ),
+        (
+            0,
+            CacheLayer {
+                value_dim: 16,
+                ..given.clone()
+            },
+            &["value_dim = 16", "made for 8"],
+        ),
+        (
+            0,
+            CacheLayer {
+                scale: Some(0.5),
+                ..given
+            },
+            &["scale = 0.5", "made for 1/sqrt(head_dim)"],
+        ),
+    ];
+    for (layer, given, words) in cases {
+        let text = cache.check_layer(layer, &given).unwrap_err().to_string();
+        for word in words {
+            assert!(text.contains(word), "{text}");
+        }
+    }
 }
 
 fn attend_panicking(cache: &mut KvCache) -> Tensor<4> {
@@ -110,7 +222,7 @@ fn a_refused_step_changes_nothing() {
         sequence: a,
         tokens: 90,
     }]);
-    cache.commit();
+    cache.commit_replayed();
     let bytes = cache.memory_bytes();
     let append = |sequence, tokens| Append { sequence, tokens };
     let cases: [(Vec<Append>, &[&str]); 4] = [
@@ -129,7 +241,7 @@ fn a_refused_step_changes_nothing() {
         assert!(cache.step().is_none());
     }
     cache.begin(&[append(a, 10)]);
-    cache.commit();
+    cache.commit_replayed();
     let unknown = CacheError::UnknownSequence { sequence: gone };
     assert_eq!(cache.try_remove(gone), Err(unknown.clone().into()));
     assert_eq!(cache.try_reset(gone), Err(unknown.clone().into()));

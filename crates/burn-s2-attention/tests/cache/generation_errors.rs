@@ -37,6 +37,13 @@ fn prompts_that_mean_nothing_are_refused() {
     let error = refused(&[vec![1, 20]], &config);
     let text = error.to_string();
     assert!(text.contains("prompt 0") && text.contains("token 20") && text.contains("below 20"));
+    let error = refused(&[vec![1]], &config.with_stop_tokens(vec![19, 20, 21]));
+    let expected = GenerationError::StopToken {
+        token: 20,
+        vocab_size: 20,
+    };
+    assert_eq!(error, expected);
+    assert!(error.to_string().contains("stop token 20") && error.to_string().contains("below 20"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use burn_s2_attention::{LayerSchedule, PatternConfig};
 
 use crate::common::host::values;
 use crate::common::models::{VOCAB, config, model, variants};
+use crate::common::panics::panic_text;
 use crate::common::tensors::{assert_close, distance, tokens};
 
 const SEQ: usize = 120;
@@ -178,6 +179,77 @@ fn a_model_with_gradients_computes_the_same() {
     assert!(!cache.device().is_autodiff());
     let logits = chunked(&model, &mut cache, &text, &[50, 20, 1]);
     assert_close(logits.inner(), expected, 2e-5);
+}
+
+/// A cache is for the layers that it was made for, and for those of models that are made alike. Nothing runs on another.
+#[test]
+fn a_cache_of_another_model_is_refused() {
+    let device = crate::device();
+    let cached = model(config(), &device);
+    let mut cache = cache(&cached);
+    let sequence = cache.add();
+    cache.begin(&[Append {
+        sequence,
+        tokens: 3,
+    }]);
+    let text = || texts(1).remove(0).narrow(1, 0, 3);
+    let sparse = PatternConfig::local_stride(1, 4, 8, 4).with_num_kv_heads(2);
+    let two = HybridTransformerConfig {
+        num_layers: 2,
+        ..config()
+    };
+    let others = [
+        (two, "the model has 2 layers, but the cache was made for 3"),
+        (
+            HybridTransformerConfig {
+                attention: LayerSchedule::new(sparse),
+                ..config()
+            },
+            "layer 0 attends with pattern = local",
+        ),
+        (
+            config().with_head_dim(Some(16)),
+            "head_dim = 16, but the cache was made for 8",
+        ),
+        (
+            config().with_attention_scale(Some(0.7)),
+            "scale = 0.7, but the cache was made for 1/sqrt(head_dim)",
+        ),
+    ];
+    for (other, words) in others {
+        let other = model(other, &device);
+        let error = other.check_cache(&cache).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        let panics = panic_text(|| other.forward_cached(text(), &mut cache));
+        assert_eq!(panics, error);
+        assert!(cache.try_commit().is_err(), "a layer has attended");
+    }
+    // A layer in the place of another.
+    let x = Tensor::zeros([1, 3, 32], &device);
+    let panics = panic_text(|| cached.layers[1].attention.forward_cached(x, &mut cache, 0));
+    assert!(panics.contains("layer 0 attends with pattern"), "{panics}");
+
+    let alike = model(config(), &device);
+    assert_eq!(alike.check_cache(&cache), Ok(()));
+    alike.forward_cached(text(), &mut cache);
+    cache.commit();
+}
+
+/// A step without a token: rows that nobody owns have positions all the same.
+#[test]
+fn the_first_step_may_be_of_no_tokens() {
+    let model = model(config(), &crate::device());
+    let mut cache = cache(&model);
+    let sequence = cache.add();
+    cache.begin(&[Append {
+        sequence,
+        tokens: 0,
+    }]);
+    let text = texts(1).remove(0);
+    model.forward_cached(text.clone().narrow(1, 0, 1), &mut cache);
+    cache.commit();
+    let logits = step(&model, &mut cache, vec![(sequence, text.clone())]).remove(0);
+    assert_close(logits, model.forward(text), 2e-5);
 }
 
 /// Layers of one pattern share their table; each has pages of its own.

@@ -101,6 +101,7 @@ fn infinity_and_nan() {
     let minus = f32::NEG_INFINITY;
     for logits in [
         &[1.0, f32::NAN][..],
+        &[f32::NAN, f32::NAN],
         &[f32::INFINITY, 1.0],
         &[minus, minus],
         &[],

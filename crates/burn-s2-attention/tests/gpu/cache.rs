@@ -76,7 +76,7 @@ fn a_captured_step_is_every_step() {
         // SAFETY: what the step reads and writes is alive: the model, the cache, which is reserved, and the token. Nothing else
         // runs on the device, and the output is read before the next step.
         steps.push(values(unsafe { graph.replay() }.clone()));
-        cache.borrow_mut().commit();
+        cache.borrow_mut().commit_replayed();
     }
     let steps: Vec<f64> = steps.concat();
     let steps = Tensor::<3>::from_data(TensorData::new(steps, [1, SEQ - PROMPT, VOCAB]), &device);

@@ -86,6 +86,16 @@ pub enum CacheError {
         /// `max_tokens` of the cache.
         accepted: usize,
     },
+    /// A length that no sequence of the cache has.
+    #[error(
+        "{seen} tokens are more than a sequence has; the cache was made for at most {accepted}"
+    )]
+    Length {
+        /// The length given, in tokens.
+        seen: usize,
+        /// `max_tokens` of the cache.
+        accepted: usize,
+    },
     /// The pool is full.
     #[error(
         "the step needs {needed} pages, but {free} of the pool's {pages} are free; \

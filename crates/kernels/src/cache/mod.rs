@@ -29,7 +29,7 @@
 //! let step = tables.begin(&[Append { sequence, tokens: 1 }])?; // a token
 //! assert_eq!((step.items()[0].q_len, step.items()[0].kv_len), (1, 1001));
 //! tables.commit(&step);
-//! assert_eq!(tables.used_pages(), tables.predicted_pages(1001));
+//! assert_eq!(tables.used_pages(), tables.predicted_pages(1001)?);
 //! assert!(tables.used_pages() * 3 < tables.full_pages(1001));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

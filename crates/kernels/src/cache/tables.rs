@@ -160,6 +160,9 @@ impl BlockTables {
 
     /// Frees a sequence's pages and forgets it, also within a step.
     ///
+    /// The open step still names these pages, and the next [`begin`](Self::begin) may give them to others: what the open step
+    /// writes has to be written before that, or not at all.
+    ///
     /// # Errors
     /// [`CacheError::UnknownSequence`].
     pub fn remove(&mut self, sequence: SequenceId) -> Result<(), CacheError> {
@@ -171,7 +174,7 @@ impl BlockTables {
         Ok(())
     }
 
-    /// Frees a sequence's pages and makes it empty, also within a step.
+    /// Frees a sequence's pages and makes it empty, also within a step: see [`remove`](Self::remove).
     ///
     /// # Errors
     /// [`CacheError::UnknownSequence`].
@@ -214,18 +217,29 @@ impl BlockTables {
 
     /// Pages of one sequence of `tokens` tokens between steps, by the retention rule: the blocks that the queries after
     /// it attend, and the last one where it is filled in part. Takes time in proportion to its blocks.
-    pub fn predicted_pages(&self, tokens: usize) -> usize {
+    ///
+    /// # Errors
+    /// [`CacheError::Length`]: of blocks behind the longest sequence, a table may say nothing.
+    pub fn predicted_pages(&self, tokens: usize) -> Result<usize, CacheError> {
+        let accepted = self.limits.max_tokens;
+        if tokens > accepted {
+            return Err(CacheError::Length {
+                seen: tokens,
+                accepted,
+            });
+        }
         let block_size = self.pattern.block_size();
         let next = tokens / block_size;
         let part = usize::from(!tokens.is_multiple_of(block_size));
-        (0..self.pattern.num_kv_heads())
-            .map(|kv_head| self.pattern.retained(kv_head, next).count() + part)
-            .sum()
+        let pages = (0..self.pattern.num_kv_heads())
+            .map(|kv_head| self.pattern.retained(kv_head, next).count() + part);
+        Ok(pages.sum())
     }
 
-    /// Pages of one sequence of `tokens` tokens without eviction.
+    /// Pages of one sequence of `tokens` tokens without eviction, of any length; `usize::MAX` where there are more.
     pub fn full_pages(&self, tokens: usize) -> usize {
-        tokens.div_ceil(self.pattern.block_size()) * self.pattern.num_kv_heads()
+        let blocks = tokens.div_ceil(self.pattern.block_size());
+        blocks.saturating_mul(self.pattern.num_kv_heads())
     }
 
     /// Entries that a list of a table has room for: no step of a sequence of at most `max_tokens` tokens has more.

@@ -264,6 +264,28 @@ fn steps_that_the_pool_has_no_room_for() {
     assert_eq!(cache.tokens(fork).unwrap(), 32);
 }
 
+/// Behind the longest sequence there is no prediction: a mask ends there. Everything can be counted at any length.
+#[test]
+fn lengths_that_no_sequence_has() {
+    let mask = BlockMask::from_fn([1, 24, 24], true, |_, _, _| true).unwrap();
+    let masked = PatternConfig::new(Rule::Custom(mask), 4, 2).build();
+    for pattern in [pattern(), masked.unwrap()] {
+        let heads = pattern.num_kv_heads();
+        let cache = tables(&pattern, 96, true);
+        assert!(cache.predicted_pages(96).is_ok());
+        for seen in [97, usize::MAX] {
+            let error = cache.predicted_pages(seen).unwrap_err();
+            assert_eq!(error, CacheError::Length { seen, accepted: 96 });
+            let text = format!("{seen} tokens are more");
+            assert!(error.to_string().contains(&text), "{error}");
+        }
+        assert_eq!(cache.full_pages(97), 25 * heads);
+        assert_eq!(cache.full_pages(usize::MAX), (usize::MAX / 4 + 1) * heads);
+    }
+    let cache = tables(&Pattern::dense(1, 8).unwrap(), 100, true);
+    assert_eq!(cache.full_pages(usize::MAX), usize::MAX);
+}
+
 /// A sequence that evicts goes on in a pool that its whole length does not fit in.
 #[test]
 fn eviction_makes_room() {

@@ -114,7 +114,7 @@ fn a_fork_keeps_what_the_other_drops() {
         assert_eq!(cache.entries(fork, 0).unwrap(), entries);
         cache.remove(first).unwrap();
         let expected = if evict {
-            cache.predicted_pages(100)
+            cache.predicted_pages(100).unwrap()
         } else {
             cache.full_pages(100)
         };

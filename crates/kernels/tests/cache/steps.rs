@@ -169,7 +169,7 @@ fn a_step_outlives_its_sequences() {
     assert_eq!((cache.tokens(b).unwrap(), cache.used_pages()), (2, 2));
     cache.commit(&next);
     cache.commit(&next);
-    assert_eq!(cache.used_pages(), cache.predicted_pages(2));
+    assert_eq!(cache.used_pages(), cache.predicted_pages(2).unwrap());
 }
 
 /// Fewer or more sequences are another table, also where those that both have did not change.

@@ -246,7 +246,7 @@ impl<F: Real + Stored<F>> Machine<F> {
                     prop_assert_eq!(held, content, "page {} has two contents", entry.page);
                 }
             }
-            predicted += self.evicting.tables.predicted_pages(tokens);
+            predicted += self.evicting.tables.predicted_pages(tokens).unwrap();
             all += self.full.tables.full_pages(tokens);
         }
         prop_assert_eq!(self.evicting.tables.used_pages(), holders.len());
