@@ -1,6 +1,6 @@
 //! What follows from the rows of one run: speed-up over dense, share of the ideal, share of the matmul rate.
 
-use crate::record::{Pass, Row};
+use crate::record::{Pass, Record, Row};
 
 /// This library.
 pub const S2_ATTENTION: &str = "burn-s2-attention";
@@ -110,11 +110,11 @@ pub fn summarize<'a>(rows: &'a [Row], baseline: &str) -> Result<Vec<Line<'a>>, M
 ///
 /// # Errors
 /// Rows of more than one run.
-pub fn one_run(rows: &[Row]) -> Result<(), MixedRuns> {
+pub fn one_run<R: Record>(rows: &[R]) -> Result<(), MixedRuns> {
     let mut runs: Vec<String> = Vec::new();
     for row in rows {
-        if !runs.contains(&row.run) {
-            runs.push(row.run.clone());
+        if !runs.iter().any(|run| run == row.run()) {
+            runs.push(row.run().to_owned());
         }
     }
     if runs.len() > 1 {

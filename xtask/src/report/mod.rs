@@ -16,6 +16,7 @@ mod series;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod views;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! This library beside everyone else, problem by problem.
 
+use std::cmp::Ordering;
+
 use anyhow::{Context, Result, ensure};
 use s2_bench::problems::Problem;
 use s2_bench::record::{Pass, Row};
@@ -33,6 +35,58 @@ pub fn peers(rows: &[Row]) -> Result<String> {
         );
     }
     Ok(format!("{text}\n{}", origin(rows)))
+}
+
+/// One problem of blocks, that which most others were timed at, and of such the longest: a line for each provider, the fastest
+/// first.
+///
+/// # Errors
+/// Rows of several runs, of this library alone, or without blocks.
+pub fn headline(rows: &[Row]) -> Result<String> {
+    let peers = everyone_else(rows)?;
+    let is_ours = |row: &&Row| {
+        row.provider == S2_ATTENTION && row.block.is_some() && row.pass != Pass::HostForward
+    };
+    let times = |ours: &Row| peers.iter().filter(|peer| peer.row(ours).is_some()).count();
+    let of_problem = |problem: &str| -> Vec<&Row> {
+        let ours = rows.iter().filter(is_ours);
+        ours.filter(|row| row.problem == problem).collect()
+    };
+    let others = |row: &Row| -> usize {
+        let passes = of_problem(&row.problem);
+        passes.into_iter().map(times).sum()
+    };
+    let chosen = rows.iter().filter(is_ours);
+    let chosen = chosen.max_by_key(|row| (others(row), row.seq_kv));
+    let chosen = chosen.context("no problem of blocks is in the run")?;
+    ensure!(others(chosen) > 0, "nobody else is in the run");
+    let ours = of_problem(&chosen.problem);
+
+    let passes: Vec<String> = ours.iter().map(|row| format!(" {} |", row.pass)).collect();
+    let own: Vec<String> = ours
+        .iter()
+        .map(|row| format!(" **{}** |", milliseconds(row)))
+        .collect();
+    let mut text = format!(
+        "| |{}\n|---|{}\n| **{S2_ATTENTION}** |{}\n",
+        passes.concat(),
+        "---:|".repeat(ours.len()),
+        own.concat(),
+    );
+    let mut lines: Vec<&Peer> = peers.iter().filter(|peer| peer.is_beside(&ours)).collect();
+    let first = |peer: &&Peer| ours.iter().find_map(|row| Some(peer.row(row)?.median_us));
+    lines.sort_by(|a, b| first(a).partial_cmp(&first(b)).unwrap_or(Ordering::Equal));
+    for peer in lines {
+        let cells = ours.iter().map(|row| format!(" {} |", peer.cell(row)));
+        text += &format!("| {} |{}\n", peer.header(), cells.collect::<String>());
+    }
+    Ok(format!(
+        "{text}\n`{}`: {}, {:.1} % of all pairs. {}",
+        chosen.problem,
+        chosen.pattern,
+        100.0 * chosen.density,
+        origin(rows)
+    ))
 }
 
 /// Decode of this library: how fast it reads what it must, also beside a copy, and the times of all others as [`peers`] has
@@ -127,13 +181,22 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Its time, and over ours.
-    fn cell(&self, ours: &Row) -> String {
-        let row = self.rows.iter().find(|row| {
+    /// Its row beside ours.
+    fn row(&self, ours: &Row) -> Option<&'a Row> {
+        let mut rows = self.rows.iter().copied();
+        rows.find(|row| {
             let same_problem = row.problem == ours.problem && row.pass == ours.pass;
             same_problem || (self.dense_only && same_shape(row, ours))
-        });
-        or_dash(row.map(|row| {
+        })
+    }
+
+    fn is_beside(&self, ours: &[&Row]) -> bool {
+        ours.iter().any(|row| self.row(row).is_some())
+    }
+
+    /// Its time, and over ours.
+    fn cell(&self, ours: &Row) -> String {
+        or_dash(self.row(ours).map(|row| {
             let factor = row.median_us / ours.median_us;
             format!("{} ({factor:.2}x)", milliseconds(row))
         }))

@@ -4,7 +4,7 @@ use std::path::Path;
 use s2_bench::record::{Record, Row};
 use serde_json::json;
 
-use super::peers::{decode, peers};
+use super::peers::{decode, headline, peers};
 use super::plots::{speedup_by_density, time_by_length};
 use super::tables::{points, speed};
 use super::{ReportArgs, run};
@@ -160,6 +160,25 @@ fn peers_stand_beside_this_library() {
         .filter(|row| row.provider == OURS)
         .collect();
     assert!(peers(&alone).unwrap_err().to_string().contains("nobody"));
+}
+
+#[test]
+fn the_headline_is_the_problem_that_most_others_have() {
+    let table = headline(&gpu_rows("g")).unwrap();
+    let expected = "| | forward | forward-backward |\n\
+                    |---|---:|---:|\n\
+                    | **burn-s2-attention** | **2.00 ms** | **8.00 ms** |\n\
+                    | dkernel | 3.00 ms (1.50x) | - |\n\
+                    | sdpa-flash, dense | 100.00 ms (50.00x) | 400.00 ms (50.00x) |\n\n\
+                    `s2048_v8`: a pattern, 12.5 % of all pairs. Medians";
+    assert!(table.starts_with(expected), "{table}");
+    let alone: Vec<Row> = rows("a")
+        .into_iter()
+        .filter(|row| row.provider == OURS)
+        .collect();
+    for (rows, said) in [(&alone[..], "nobody"), (&alone[..0], "no problem")] {
+        assert!(headline(rows).unwrap_err().to_string().contains(said));
+    }
 }
 
 /// A run of decode: a copy of 1 GB/s, this library, and others dense and sparse.

@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use s2_bench::cache_record::CacheRow;
 use s2_bench::record::Row;
+use s2_bench::token_record::TokenRow;
 
 use super::documents::Source;
-use super::{cache, peers, plots, tables};
+use super::{cache, peers, plots, tables, tokens};
 
 /// A table or a picture of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +20,12 @@ pub enum View {
     Points,
     /// Points of this library beside everyone else's.
     Peers,
+    /// The problem that most others were timed at: the table of a few lines.
+    Headline,
     /// Decode of this library: its rate beside that of a copy, and everyone else's times.
     Decode,
+    /// Time of a token after a long prompt, with sparse layers and with dense ones.
+    Tokens,
     /// Time against length, sparse and dense.
     TimeByLength,
     /// Speed-up over dense attention against density, at one length.
@@ -44,11 +49,13 @@ pub enum Shown {
     },
 }
 
-const NAMES: [(&str, View); 8] = [
+const NAMES: [(&str, View); 10] = [
     ("speed", View::Speed),
     ("points", View::Points),
     ("peers", View::Peers),
+    ("headline", View::Headline),
     ("decode", View::Decode),
+    ("tokens", View::Tokens),
     ("time-by-length", View::TimeByLength),
     ("speedup-by-density", View::SpeedupByDensity),
     ("cache", View::Cache),
@@ -76,6 +83,8 @@ impl View {
             View::Speed => Shown::Table(tables::speed(&rows()?)?),
             View::Points => Shown::Table(tables::points(&rows()?)?),
             View::Peers => Shown::Table(peers::peers(&rows()?)?),
+            View::Headline => Shown::Table(peers::headline(&rows()?)?),
+            View::Tokens => Shown::Table(tokens::table(&source.rows::<TokenRow>(root)?)?),
             View::Decode => Shown::Table(peers::decode(&rows()?)?),
             View::TimeByLength => Shown::Picture {
                 svg: plots::time_by_length(&rows()?)?,
