@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use burn::tensor::{DType, Device, DeviceConfig, FloatDType, Int, Tensor, TensorData, capture};
 use burn_s2_attention::cache::{Append, KvCache, KvCacheConfig, SequenceId};
 use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
+use burn_s2_attention::module::column_major;
 use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 use indicatif::ProgressBar;
 
@@ -106,7 +107,8 @@ pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
     let run = args.output.run_id(&machine);
     let mut rows = Vec::new();
     for dense in [args.dense, args.layers] {
-        let model = model(args, &device, dense)?;
+        let model = column_major(model(args, &device, dense)?);
+        let mut last: Option<(usize, Vec<f32>)> = None;
         for &chunk in &args.chunk {
             let read = Reading {
                 args,
@@ -114,7 +116,11 @@ pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
                 model: &model,
                 device: &device,
             };
-            let (prompt_seconds, decoded) = read.time()?;
+            let (prompt, decoded) = read.time()?;
+            match &last {
+                Some((other, state)) => check_same([*other, chunk], [state, &prompt.state])?,
+                None => last = Some((chunk, prompt.state)),
+            }
             let row = TokenRow {
                 run: run.clone(),
                 backend: args.backend,
@@ -130,7 +136,7 @@ pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
                 vert_stride: args.stride,
                 prompt: args.prompt,
                 chunk,
-                prompt_seconds,
+                prompt_seconds: prompt.seconds,
                 token_ms: decoded.median_ms,
                 least_ms: decoded.least_ms,
                 tokens: args.tokens,
@@ -177,6 +183,13 @@ struct Reading<'a> {
     device: &'a Device,
 }
 
+/// A prompt that has been read.
+struct Prompt {
+    seconds: f64,
+    /// What the model holds of its last token.
+    state: Vec<f32>,
+}
+
 /// What tokens after the prompt took.
 struct Decoded {
     median_ms: f64,
@@ -187,8 +200,8 @@ struct Decoded {
 }
 
 impl Reading<'_> {
-    /// Seconds of the prompt, and the tokens after it.
-    fn time(&self) -> anyhow::Result<(f64, Decoded)> {
+    /// The prompt, and the tokens after it.
+    fn time(&self) -> anyhow::Result<(Prompt, Decoded)> {
         let longest = self.args.prompt + self.args.tokens + 1;
         let config = KvCacheConfig::new(longest).with_reserve(Some(1));
         let mut cache = self.model.try_kv_cache(&config)?;
@@ -196,16 +209,16 @@ impl Reading<'_> {
         let sequence = cache.try_add()?;
         self.read_prompt(&mut cache, sequence)?;
         cache.try_reset(sequence)?;
-        let seconds = self.read_prompt(&mut cache, sequence)?;
+        let prompt = self.read_prompt(&mut cache, sequence)?;
         let decoded = self.decode(cache, sequence)?;
-        Ok((seconds, decoded))
+        Ok((prompt, decoded))
     }
 
-    fn read_prompt(&self, cache: &mut KvCache, sequence: SequenceId) -> anyhow::Result<f64> {
+    fn read_prompt(&self, cache: &mut KvCache, sequence: SequenceId) -> anyhow::Result<Prompt> {
         let &Self { args, device, .. } = self;
         let start = Instant::now();
         let bar = ProgressBar::new(args.prompt as u64);
-        let mut read = 0;
+        let (mut read, mut state) = (0, Vec::<f32>::new());
         while read < args.prompt {
             let tokens = self.chunk.min(args.prompt - read);
             cache.try_begin(&[Append { sequence, tokens }])?;
@@ -213,14 +226,21 @@ impl Reading<'_> {
             let numbers = TensorData::new(numbers.collect(), [1, tokens]);
             let numbers = Tensor::<2, Int>::from_data(numbers, (device, DType::I32));
             let hidden = self.model.hidden_states_cached(numbers, cache);
-            // So that no more than a chunk is on its way.
-            let _ = hidden.narrow(1, tokens - 1, 1).sum().into_data();
+            // No more than a chunk is on its way.
+            let last = hidden.narrow(1, tokens - 1, 1).into_data();
+            state = last.convert::<f32>().try_to_vec().context("a state")?;
             cache.try_commit()?;
             read += tokens;
             bar.set_position(read as u64);
         }
         bar.finish_and_clear();
-        Ok(start.elapsed().as_secs_f64())
+        let seconds = start.elapsed().as_secs_f64();
+        ensure!(
+            state.iter().all(|x| x.is_finite()) && state.iter().any(|x| *x != 0.0),
+            "after the prompt, in chunks of {}, the model holds nothing, or what is not finite",
+            self.chunk
+        );
+        Ok(Prompt { seconds, state })
     }
 
     /// Captures a step of one token as a graph where the device has graphs, and times its replays: from the tables of the step
@@ -269,6 +289,24 @@ impl Reading<'_> {
         })
     }
 }
+
+/// Two ways to read a prompt must end alike, to rounding in 2 bytes and many layers.
+fn check_same(chunks: [usize; 2], states: [&[f32]; 2]) -> anyhow::Result<()> {
+    let [a, b] = states;
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
+    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied());
+    ensure!(
+        a.len() == b.len() && difference < MOST_DIFFERENCE,
+        "the prompt in chunks of {} and of {} ends in states that differ by {difference} of their length; below \
+         {MOST_DIFFERENCE} is accepted",
+        chunks[0],
+        chunks[1]
+    );
+    Ok(())
+}
+
+/// Of the length of a state: unrelated ones differ by 1.4.
+const MOST_DIFFERENCE: f32 = 0.1;
 
 fn drawn(token: Tensor<2, Int>) -> anyhow::Result<i32> {
     let data = token.into_data().convert::<i32>();

@@ -15,6 +15,7 @@ mod common {
 mod modules {
     mod attention;
     mod attention_config;
+    mod column_major;
     mod gradients;
     mod mlp;
     mod model;

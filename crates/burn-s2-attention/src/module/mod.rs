@@ -7,9 +7,11 @@
 //! | `rope`, `rope_scaling` | rotary position embedding in the rotate-half convention |
 //! | `mlp` | SwiGLU and GELU feed-forward networks |
 //! | `norm` | the choice between Burn's RMS norm and layer norm |
+//! | `column_major` | [`column_major`]: weights in the order in which generation reads them |
 //! | `error` | what a configuration can be refused for |
 
 mod attention;
+mod column_major;
 mod config;
 mod error;
 mod init;
@@ -20,6 +22,7 @@ mod rope;
 mod rope_scaling;
 
 pub use attention::S2Attention;
+pub use column_major::column_major;
 pub use config::S2AttentionConfig;
 pub use error::ModuleConfigError;
 pub(crate) use init::linear;

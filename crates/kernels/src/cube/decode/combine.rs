@@ -18,15 +18,22 @@ const UNITS: usize = 256;
 const SHARERS: usize = 8;
 /// Parts that a unit reads at a time.
 const AHEAD: usize = 8;
+
+/// Units that share a column of a row where there are `splits` parts: no more than have something to read. A power of two, which
+/// leaves few kernels.
+pub(in crate::cube) fn sharers(splits: usize) -> usize {
+    splits.div_ceil(AHEAD).next_power_of_two().min(SHARERS)
+}
+
 /// Units of a cube across a row, and those that share each of its columns.
-pub(in crate::cube) fn layout(value_dim: usize) -> (usize, usize) {
+pub(in crate::cube) fn layout(value_dim: usize, sharers: usize) -> (usize, usize) {
     let across = value_dim / LANES;
-    (across, SHARERS.min(UNITS / across))
+    (across, sharers.min(UNITS / across))
 }
 
 /// Bytes of shared memory.
-pub(in crate::cube) fn shared_bytes(value_dim: usize) -> usize {
-    let (across, down) = layout(value_dim);
+pub(in crate::cube) fn shared_bytes(value_dim: usize, sharers: usize) -> usize {
+    let (across, down) = layout(value_dim, sharers);
     (across + 1) * down * LANES * 4
 }
 
@@ -74,10 +81,11 @@ pub(in crate::cube) fn combine<E: Float, N: Size>(
     sizes: Sizes,
     tokens: u32,
     #[comptime] value_dim: usize,
+    #[comptime] sharers: usize,
     #[comptime] rounding: Rounding,
     #[define(E)] _dtype: ElemType,
 ) {
-    let (across, down) = comptime!(layout(value_dim));
+    let (across, down) = comptime!(layout(value_dim, sharers));
     let cube = CUBE_POS as u32;
     let heads = sizes.kv_heads * sizes.group;
     let head = cube % heads;

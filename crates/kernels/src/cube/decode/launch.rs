@@ -124,7 +124,8 @@ pub(super) fn combine(
     let (shape, choice) = (call.problem.shape(), &call.choice);
     let tokens = call.tokens();
     let count = grid(&call.client, shape.num_heads * shape.items * tokens)?;
-    let (across, down) = combine::layout(shape.value_dim);
+    let sharers = combine::sharers(choice.splits);
+    let (across, down) = combine::layout(shape.value_dim, sharers);
     let sizes = [1, shape.num_heads, shape.rows, shape.value_dim];
     unsafe {
         combine::combine::launch_unchecked(
@@ -141,6 +142,7 @@ pub(super) fn combine(
             sizes_arg(call.sections(), shape, choice.splits),
             tokens as u32,
             shape.value_dim,
+            sharers,
             call.config.results,
             call.dtype,
         );

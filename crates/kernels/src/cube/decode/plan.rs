@@ -279,9 +279,10 @@ pub(super) fn needs(shape: &CacheShape, choice: &DecodeChoice) -> (usize, usize)
         Engine::Unit => unit_bytes(choice.unit, dims),
         _ => mma_bytes(choice.rows, dims),
     };
-    let (across, down) = combine::layout(shape.value_dim);
+    let sharers = combine::sharers(choice.splits);
+    let (across, down) = combine::layout(shape.value_dim, sharers);
     (
         units(choice).max(across * down),
-        bytes.max(combine::shared_bytes(shape.value_dim)),
+        bytes.max(combine::shared_bytes(shape.value_dim, sharers)),
     )
 }

@@ -7,7 +7,7 @@ use super::kernels::{MMA_DECODE, UNIT_DECODE, combine, copies};
 use super::{BF16, F16, F32, class_name, lowered};
 use crate::cube::cache;
 use crate::cube::config::Config;
-use crate::cube::decode::combine::shared_bytes;
+use crate::cube::decode::combine::{shared_bytes, sharers};
 use crate::cube::decode::plan::{VISITED, mma_bytes, unit_bytes, unit_size};
 use crate::cube::mma::products::Products;
 use crate::cube::round::Rounding;
@@ -73,11 +73,13 @@ fn lower_units(devices: &[Device]) {
             assert_eq!(kernel.shared_memory_size, shared, "{name}");
             assert!(kernel.source.contains(device.barrier), "{name}: no barrier");
         }
-        for (at, value_dim) in [128, 24, 256].into_iter().enumerate() {
+        for (at, (value_dim, splits)) in [(128, 3), (24, 12), (256, 99)].into_iter().enumerate() {
             let device = &devices[at % devices.len()];
-            let name = format!("combine-{dtype:?}-{value_dim}");
-            let kernel = lowered(device, &name, &*combine(device, value_dim, dtype), &[1, 2]);
-            let shared = shared_bytes(value_dim);
+            let sharers = sharers(splits);
+            let name = format!("combine-{dtype:?}-{value_dim}-{sharers}");
+            let kernel = combine(device, value_dim, sharers, dtype);
+            let kernel = lowered(device, &name, &*kernel, &[1, 2]);
+            let shared = shared_bytes(value_dim, sharers);
             assert_eq!(kernel.shared_memory_size, shared, "{name}");
             assert!(shared <= SHARED, "{name}: {shared}");
         }

@@ -221,12 +221,17 @@ pub(super) const MMA_DECODE: Make = |device, config, dtype| {
 };
 
 /// What combines the parts of a list, which engines share.
-pub(super) fn combine(device: &Device, value_dim: usize, dtype: ElemType) -> Box<dyn CubeKernel> {
-    let (across, down) = combine::layout(value_dim);
+pub(super) fn combine(
+    device: &Device,
+    value_dim: usize,
+    sharers: usize,
+    dtype: ElemType,
+) -> Box<dyn CubeKernel> {
+    let (across, down) = combine::layout(value_dim, sharers);
     kernel!(
         combine::combine::Combine, device, across * down,
         [B T B B S D S],
-        combine::LANES, value_dim, Rounding::Conversion, dtype
+        combine::LANES, value_dim, sharers, Rounding::Conversion, dtype
     )
 }
 
