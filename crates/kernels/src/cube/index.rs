@@ -114,7 +114,7 @@ impl Index {
 
         let row_tiles: Vec<usize> = sequences
             .iter()
-            .map(|s| tile.query_tiles(query_rows(s)))
+            .map(|s| tile.tiles(query_rows(s)))
             .collect();
         let mut column_tiles = vec![0; sequences.len()];
         if tile.table {

@@ -12,7 +12,6 @@ use super::error::CubeError;
 use super::mma;
 use super::mma::products::Products;
 use super::table::takes_tables;
-use super::tile::Tile;
 use super::unit::size::{CubeSize, SLICES, WHOLE};
 use super::wgmma;
 use crate::AttentionProblem;
@@ -266,19 +265,15 @@ pub(super) fn wgmma_rows(
         .unwrap_or(0) as usize;
     // Three groups hide more of what each waits for, and read keys and values less often. Gradients, and what
     // rounding loses, leave registers for two.
-    let widest = Tile {
-        rows: 192,
-        block: problem.pattern().block_size(),
-        table: takes_tables(problem.pattern()),
-    };
-    let fills = widest.is_even() || widest.runs();
+    let block = problem.pattern().block_size();
+    let whole = 192usize.is_multiple_of(block) || block.is_multiple_of(192);
     let mut rows = vec![[192, 128], [128, 128], [64, 64]];
     if !enough_cubes(problem, 128, processors) {
         rows.reverse();
     } else if !enough_cubes(problem, 192, processors) {
         rows.swap(0, 1);
     }
-    rows.retain(|[inference, _]| fills || *inference != widest.rows);
+    rows.retain(|[inference, _]| whole || *inference != 192);
     let rows: Vec<[usize; 2]> = rows.into_iter().filter(fits).collect();
     if rows.is_empty() {
         return Err(format!(

@@ -29,26 +29,6 @@ impl Tile {
         self.block.div_ceil(self.rows)
     }
 
-    /// Whether whole blocks, or even parts of one, fill the rows of a tile.
-    pub(super) fn is_even(&self) -> bool {
-        self.rows.is_multiple_of(self.block) || self.block.is_multiple_of(self.rows)
-    }
-
-    /// Whether tiles of queries run across the ends of blocks, so that all of their rows are used. Lists of tables are those of
-    /// whole blocks.
-    pub(super) fn runs(&self) -> bool {
-        !(self.is_even() || self.table)
-    }
-
-    /// Tiles of queries that hold the tokens of a range.
-    pub(super) fn query_tiles(&self, tokens: Range<usize>) -> usize {
-        if self.runs() && !tokens.is_empty() {
-            (tokens.end - 1) / self.rows + 1 - tokens.start / self.rows
-        } else {
-            self.tiles(tokens)
-        }
-    }
-
     /// Tiles that hold the tokens of a range: from a multiple of `slots` blocks on, and of large blocks only the parts in the
     /// range.
     pub(super) fn tiles(&self, tokens: Range<usize>) -> usize {
@@ -72,45 +52,7 @@ impl Tile {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::Tile;
-
-    /// Every token of a range is in one of the tiles counted, whose rows run on where blocks and tiles do not fit.
-    #[test]
-    fn tiles_of_queries_are_those_that_hold_tokens() {
-        for (rows, block, runs) in [
-            (192, 128, true),
-            (192, 64, false),
-            (192, 384, false),
-            (64, 48, true),
-            (64, 100, true),
-            (64, 1, false),
-        ] {
-            let tile = Tile {
-                rows,
-                block,
-                table: false,
-            };
-            assert_eq!(tile.runs(), runs, "{rows} of {block}");
-            let of_table = Tile {
-                table: true,
-                ..tile
-            };
-            for (start, end) in [(0, 1), (0, 192), (0, 193), (191, 193), (130, 1000), (7, 7)] {
-                let whole = of_table.query_tiles(start..end);
-                let expected = if runs && start < end {
-                    (start..end)
-                        .map(|token| token / rows)
-                        .collect::<HashSet<_>>()
-                        .len()
-                } else {
-                    whole
-                };
-                assert_eq!(tile.query_tiles(start..end), expected, "{rows} of {block}");
-            }
-        }
-    }
 
     /// Each tile is counted that holds a token of the range, and those between them.
     #[test]

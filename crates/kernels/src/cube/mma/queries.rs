@@ -22,7 +22,7 @@ pub(in crate::cube) fn own_tokens(
     for n in 0..comptime!(tile.rows.div_ceil(units)) {
         let row = UNIT_POS + comptime!((n * units) as u32);
         if row < comptime!(tile.rows as u32) {
-            tokens[row as usize] = own.rows.query(index, row, tile);
+            tokens[row as usize] = own.rows.token(index, row, comptime!(tile.in_order()));
         }
     }
     tokens

@@ -19,7 +19,7 @@ pub(super) fn own_tokens(
     #[unroll]
     for i in 0..comptime!(size.rows()) {
         let row = owned_row(i, size);
-        tokens[i] = own.rows.query(index, row, tile);
+        tokens[i] = own.rows.token(index, row, comptime!(tile.in_order()));
     }
     tokens
 }
@@ -53,7 +53,7 @@ pub(super) fn staged_queries(
     #[unroll]
     for n in 0..count {
         let row = staged_row(n, comptime!(size.slice(dim)), size);
-        let token = own.rows.query(index, row, tile);
+        let token = own.rows.token(index, row, comptime!(tile.in_order()));
         queries[n] = select(token < own.span.q_end, token, NONE);
     }
     queries

@@ -165,21 +165,6 @@ impl BlockList {
 
 #[cube]
 impl TokenRows {
-    /// The token of the first row, whether it exists or not, where it is not a table that says which blocks the tile holds.
-    pub(in crate::cube) fn first_token(&self, #[comptime] tile: Tile) -> i32 {
-        self.blocks.first * comptime!(tile.block as i32) + self.offset
-    }
-
-    /// The token of a row of queries, or [`NONE`]: no table says which blocks their tiles hold.
-    pub(in crate::cube) fn query(&self, index: &[i32], row: u32, #[comptime] tile: Tile) -> i32 {
-        if comptime!(tile.runs()) {
-            let here = self.first_token(tile) + i32::cast_from(row);
-            select(here >= self.start && here < self.end, here, NONE)
-        } else {
-            self.token(index, row, comptime!(tile.in_order()))
-        }
-    }
-
     /// The token of a row, or [`NONE`].
     pub(in crate::cube) fn token(&self, index: &[i32], row: u32, #[comptime] tile: Tile) -> i32 {
         let width = comptime!(tile.slot_rows() as u32);

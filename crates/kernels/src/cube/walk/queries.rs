@@ -11,36 +11,6 @@ use crate::cube::tile::Tile;
 /// The query tile `tile_index` of a sequence, counted from its last one: with causal patterns the heaviest first.
 #[cube]
 fn query_rows(span: &Span, tile_index: i32, #[comptime] tile: Tile) -> TokenRows {
-    if comptime!(tile.runs()) {
-        running_rows(span, tile_index, tile)
-    } else {
-        whole_rows(span, tile_index, tile)
-    }
-}
-
-/// Those of a tile that runs across the ends of blocks.
-#[cube]
-fn running_rows(span: &Span, tile_index: i32, #[comptime] tile: Tile) -> TokenRows {
-    let first_tile = div(span.q_start, tile.rows);
-    let tiles = div_up(span.q_rows_end, tile.rows) - first_tile;
-    let number = select(tile_index < tiles, tiles - 1 - tile_index, tiles);
-    let token = (first_tile + number) * comptime!(tile.rows as i32);
-    let first = div(token, tile.block);
-    TokenRows {
-        blocks: BlockList {
-            first,
-            step: 1i32.runtime(),
-            count: div_up(span.q_rows_end, tile.block) - first,
-        },
-        offset: token - first * comptime!(tile.block as i32),
-        start: span.q_start,
-        end: span.q_rows_end,
-    }
-}
-
-/// Those of a tile of whole blocks, or of a part of one.
-#[cube]
-fn whole_rows(span: &Span, tile_index: i32, #[comptime] tile: Tile) -> TokenRows {
     let rows_end = span.q_rows_end;
     let slots = comptime!(tile.slots() as i32);
     let first = div(div(span.q_start, tile.block), tile.slots()) * slots;
@@ -110,13 +80,12 @@ fn row_walk(
 ) -> RowWalk {
     let record = usize::cast_from(index[heads_at + head]);
     let first = max(rows.blocks.first, div(span.q_start, tile.block));
-    let starts = rows.first_token(tile);
-    let last_of_tile = if comptime!(tile.runs()) {
-        div(starts + comptime!(tile.rows as i32 - 1), tile.block)
-    } else {
-        rows.blocks.first + min(rows.blocks.count, comptime!(tile.slots() as i32)) - 1
-    };
-    let last = min(last_of_tile, div_up(span.q_end, tile.block) - 1);
+    let slots = min(rows.blocks.count, comptime!(tile.slots() as i32));
+    let last = min(
+        rows.blocks.first + slots - 1,
+        div_up(span.q_end, tile.block) - 1,
+    );
+    let starts = first * comptime!(tile.block as i32) + rows.offset;
     let mut bands = 0i32;
     if first <= last
         && starts < span.q_end

@@ -83,10 +83,11 @@ pub(in crate::cube) fn all_attend(
 /// The queries of the tile, as far as its walk goes.
 #[cube]
 pub(in crate::cube) fn query_reach(own: &QueryTile, #[comptime] tile: Tile) -> Reach {
+    let first_token = own.walk.first * comptime!(tile.block as i32) + own.rows.offset;
     Reach {
         first_block: own.walk.first,
         last_block: own.walk.last,
-        first_token: max(own.rows.first_token(tile), own.span.q_start),
+        first_token: max(first_token, own.span.q_start),
         last_token: own.span.q_end - 1,
         complete: true.runtime(),
     }

@@ -66,7 +66,7 @@ pub(super) fn fill_own<E: Float, N: Size>(
     for n in 0..comptime!(tile.rows.div_ceil(FILLERS)) {
         let row = UNIT_POS + comptime!((n * FILLERS) as u32);
         if row < comptime!(tile.rows as u32) {
-            tokens[first + row as usize] = own.rows.query(index, row, tile);
+            tokens[first + row as usize] = own.rows.token(index, row, comptime!(tile.in_order()));
         }
     }
     sync_units(FILLING, FILLERS);
