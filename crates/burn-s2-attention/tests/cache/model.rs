@@ -69,12 +69,26 @@ pub fn chunked(
     Tensor::cat(logits, 1)
 }
 
+/// What logits may differ by: 2e-5, or where that is more four times what those of whole texts do that are shorter or longer, without
+/// a cache. Burn may multiply f32 in fewer digits on tensor cores, and in another order for other shapes.
+fn tolerance(model: &HybridTransformer, text: &Tensor<2, Int>) -> f64 {
+    let whole = model.forward(text.clone());
+    let of_parts = [1, 16, 60].map(|len| {
+        let part = model.forward(text.clone().narrow(1, 0, len));
+        distance(part, whole.clone().narrow(1, 0, len))
+    });
+    of_parts
+        .into_iter()
+        .fold(2e-5, |most, part| most.max(4.0 * part))
+}
+
 #[test]
 fn any_split_of_a_prompt_gives_the_one_shot_logits() {
     for config in variants() {
         let model = model(config, &crate::device());
         let text = texts(1).remove(0);
         let expected = model.forward(text.clone());
+        let tolerance = tolerance(&model, &text);
         let mut cache = cache(&model);
         for chunks in [
             &[SEQ][..],
@@ -87,7 +101,10 @@ fn any_split_of_a_prompt_gives_the_one_shot_logits() {
         ] {
             let logits = chunked(&model, &mut cache, &text, chunks);
             let distance = distance(logits, expected.clone());
-            assert!(distance < 2e-5, "{chunks:?}: {distance:e}");
+            assert!(
+                distance < tolerance,
+                "{chunks:?}: {distance:e} of {tolerance:e}"
+            );
         }
     }
 }
@@ -97,6 +114,7 @@ fn any_split_of_a_prompt_gives_the_one_shot_logits() {
 fn mixed_batches_give_each_its_own_logits() {
     let model = model(config(), &crate::device());
     let texts = texts(3);
+    let tolerance = tolerance(&model, &texts[0]);
     let expected: Vec<_> = texts
         .iter()
         .map(|text| model.forward(text.clone()))
@@ -120,7 +138,7 @@ fn mixed_batches_give_each_its_own_logits() {
         }
         for (text, logits) in of.into_iter().zip(step(&model, &mut cache, parts)) {
             let expected = expected[text].clone().narrow(1, starts[text], lens[text]);
-            assert_close(logits, expected, 2e-5);
+            assert_close(logits, expected, tolerance);
             starts[text] += lens[text];
         }
     }
@@ -130,6 +148,7 @@ fn mixed_batches_give_each_its_own_logits() {
 fn forks_continue_as_the_whole_texts_would() {
     let model = model(config(), &crate::device());
     let [first, second] = <[_; 2]>::try_from(texts(2)).unwrap();
+    let tolerance = tolerance(&model, &first);
     let mut cache = cache(&model);
     let a = cache.add();
     step(
@@ -149,7 +168,7 @@ fn forks_continue_as_the_whole_texts_would() {
         let parts = parts.map(|(id, text)| (id, text.clone().narrow(1, start, 1)));
         let logits = step(&model, &mut cache, parts.to_vec());
         for (logits, expected) in logits.into_iter().zip([&of_a, &of_b]) {
-            assert_close(logits, expected.clone().narrow(1, start, 1), 2e-5);
+            assert_close(logits, expected.clone().narrow(1, start, 1), tolerance);
         }
     }
 }
