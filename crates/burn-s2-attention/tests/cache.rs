@@ -15,6 +15,7 @@ mod common {
     pub mod models;
     pub mod panics;
     pub mod parameters;
+    pub mod products;
     pub mod tensors;
 }
 

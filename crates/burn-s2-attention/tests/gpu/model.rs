@@ -8,6 +8,7 @@ use burn_s2_attention::model::HybridTransformer;
 
 use crate::common::host::values;
 use crate::common::models::{self, VOCAB, config};
+use crate::common::products::product_error;
 use crate::common::tensors::{largest, normal, tokens};
 
 const SEQ: usize = 90;
@@ -59,12 +60,17 @@ fn held(documents: Option<PackedSequences>) {
     let model = models::model(config(), &cpu);
     let (logits, gradients) = run(&model, documents, &cpu);
     let (gpu_logits, gpu_gradients) = run(&model.fork(&gpu), documents, &gpu);
+    // Where products lose more digits than f32 has, thirty times what one of them loses: of the layers and of their gradients.
+    let tolerance = (30.0 * product_error(&crate::device())).max(1e-4);
     let close = |name: &str, actual: &[f64], expected: &[f64]| {
         assert_eq!(actual.len(), expected.len());
         let scale = largest(expected.iter().map(|x| x.abs()));
         let pairs = actual.iter().zip(expected);
         let worst = largest(pairs.map(|(a, e)| (a - e).abs()));
-        assert!(worst <= 1e-4 * scale, "{name}: {worst:e} of {scale:e}");
+        assert!(
+            worst <= tolerance * scale,
+            "{name}: {worst:e} of {scale:e}, {tolerance:e} is accepted"
+        );
     };
     close("logits", &gpu_logits, &logits);
     assert_eq!(gpu_gradients.len(), gradients.len());
