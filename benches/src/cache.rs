@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cache_record::CacheRow;
 use crate::machine::Machine;
 use crate::output::Output;
+use crate::providers::Rig;
 use crate::providers::burn::device;
 use crate::record::{Backend, Dtype, Record};
 
@@ -68,10 +69,8 @@ pub fn run(args: &CacheArgs) -> anyhow::Result<(Vec<CacheRow>, PathBuf)> {
         args.tokens
     );
     let device = device(args.backend)?;
-    let machine = args.output.of(match args.backend {
-        Backend::Flex => Machine::cpu()?,
-        _ => Machine::gpu(format!("{device:?}"))?,
-    });
+    let rig = Rig::open(Some(args.backend))?;
+    let machine = args.output.of(rig.machine().clone());
     let path = args.output.path(&machine, "cache.jsonl");
     let model = model(args, &device)?;
     // The sequence and what it holds are gone after the last token: one more than is noted.

@@ -12,8 +12,8 @@ use burn_s2_attention::module::column_major;
 use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 use indicatif::ProgressBar;
 
-use crate::machine::Machine;
 use crate::output::Output;
+use crate::providers::Rig;
 use crate::providers::burn::device;
 use crate::record::{Backend, Dtype, Record};
 use crate::token_record::TokenRow;
@@ -99,16 +99,14 @@ pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
     device
         .configure(DeviceConfig::from(float))
         .with_context(|| format!("{:?} weights", args.dtype))?;
-    let machine = args.output.of(match args.backend {
-        Backend::Flex => Machine::cpu()?,
-        _ => Machine::gpu(format!("{device:?}"))?,
-    });
+    let rig = Rig::open(Some(args.backend))?;
+    let machine = args.output.of(rig.machine().clone());
     let path = args.output.path(&machine, "tokens.jsonl");
     let run = args.output.run_id(&machine);
     let mut rows = Vec::new();
     for dense in [args.dense, args.layers] {
         let model = column_major(model(args, &device, dense)?);
-        let mut last: Option<(usize, Vec<f32>)> = None;
+        let mut first: Option<(usize, Vec<f32>)> = None;
         for &chunk in &args.chunk {
             let read = Reading {
                 args,
@@ -117,9 +115,9 @@ pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
                 device: &device,
             };
             let (prompt, decoded) = read.time()?;
-            match &last {
+            match &first {
                 Some((other, state)) => check_same([*other, chunk], [state, &prompt.state])?,
-                None => last = Some((chunk, prompt.state)),
+                None => first = Some((chunk, prompt.state)),
             }
             let row = TokenRow {
                 run: run.clone(),

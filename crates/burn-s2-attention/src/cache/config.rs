@@ -39,9 +39,9 @@ pub struct CacheLayer {
 impl CacheLayer {
     /// The first thing in which this layer and another one differ: its name, and what it is here and there.
     pub(super) fn difference(&self, other: &Self) -> Option<(&'static str, [String; 2])> {
-        let scale = |layer: &Self| match layer.scale {
-            Some(scale) => scale.to_string(),
-            None => "1/sqrt(head_dim)".to_owned(),
+        let scale = |layer: &Self| {
+            let default = || 1.0 / (layer.head_dim as f64).sqrt();
+            layer.scale.unwrap_or_else(default)
         };
         let both = |of: &dyn Fn(&Self) -> String| [of(self), of(other)];
         if self.pattern != other.pattern {
@@ -50,8 +50,8 @@ impl CacheLayer {
             Some(("head_dim", both(&|layer| layer.head_dim.to_string())))
         } else if self.value_dim != other.value_dim {
             Some(("value_dim", both(&|layer| layer.value_dim.to_string())))
-        } else if self.scale != other.scale {
-            Some(("scale", both(&scale)))
+        } else if scale(self) != scale(other) {
+            Some(("scale", both(&|layer| scale(layer).to_string())))
         } else {
             None
         }

@@ -119,7 +119,8 @@ impl KvCache {
             dtype,
             device,
         };
-        if let Some(sequences) = config.reserve {
+        // There is no buffer of nothing.
+        if let Some(sequences) = config.reserve.filter(|sequences| *sequences > 0) {
             cache.reserve(sequences);
         }
         Ok(cache)

@@ -83,7 +83,8 @@ impl KvCache {
     /// nothing.
     ///
     /// # Errors
-    /// [`S2AttentionError::NotAttended`]: the pages of that layer would hold nothing of the new tokens. The step stays open.
+    /// [`S2AttentionError::NotAttended`]: the pages of that layer would hold nothing of the new tokens. The step stays open;
+    /// [`abandon`](Self::abandon) ends it, also where its sequences have been removed.
     pub fn try_commit(&mut self) -> Result<(), S2AttentionError> {
         let rows = self.step.as_ref().map_or(0, CacheStep::rows);
         let left_out = self.pools.iter().position(|(_, pool)| !pool.attended);

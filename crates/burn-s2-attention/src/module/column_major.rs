@@ -1,12 +1,14 @@
 //! Weights of linear layers in the order in which a single row reads them.
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
-/// The same module with the weights of its linear layers stored column by column, as PyTorch does; what it computes is the same.
+/// The same module with the weights of its linear layers stored column by column, as PyTorch does. What it computes is the same to
+/// rounding.
 ///
 /// The product of one row and a matrix, which is most of what a token takes in generation, then reads each weight in the order of
-/// memory. Burn's kernels for GPUs have such products for matrices in this order only. Shapes, names and records stay as they are.
+/// memory: Burn's products on GPUs are faster so. Shapes, names and records stay as they are. A record that is loaded brings its own
+/// order: call this last. Quantised weights are left as they are.
 ///
 /// ```
 /// use burn::tensor::Device;
@@ -44,6 +46,9 @@ impl ModuleMapper for Mapper {
             return param;
         }
         param.map(|weight| {
+            if matches!(weight.dtype(), DType::QFloat(_)) {
+                return weight;
+            }
             let tracked = weight.is_require_grad();
             let columns = weight.detach().transpose();
             let place = Tensor::<D>::empty(columns.dims(), (&columns.device(), columns.dtype()));

@@ -153,6 +153,15 @@ fn a_cache_that_keeps_everything_is_full() {
     }
 }
 
+/// A cache that is reserved for no sequence holds none, and says so.
+#[test]
+fn a_reserve_for_nothing_holds_nothing() {
+    let layers = vec![layer(PatternConfig::local_stride(2, 4, 16, 4))];
+    let mut cache = cache(layers, &KvCacheConfig::new(1000).with_reserve(Some(0)));
+    let error = cache.try_add().unwrap_err().to_string();
+    assert!(error.contains("reserved pages for 0 sequences"), "{error}");
+}
+
 /// Pools grow by leaps, or not at all where they are reserved: then any use of the sequences fits.
 #[test]
 fn reserved_pools_hold_what_they_are_reserved_for() {

@@ -195,11 +195,17 @@ fn a_cache_of_other_layers_is_refused() {
             0,
             CacheLayer {
                 scale: Some(0.5),
-                ..given
+                ..given.clone()
             },
-            &["scale = 0.5", "made for 1/sqrt(head_dim)"],
+            &["scale = 0.5", "made for 0.25"],
         ),
     ];
+    // The default by its value.
+    let same = CacheLayer {
+        scale: Some(0.25),
+        ..given
+    };
+    assert!(cache.check_layer(0, &same).is_ok());
     for (layer, given, words) in cases {
         let text = cache.check_layer(layer, &given).unwrap_err().to_string();
         for word in words {

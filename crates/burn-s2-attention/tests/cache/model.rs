@@ -225,7 +225,7 @@ fn a_cache_of_another_model_is_refused() {
         ),
         (
             config().with_attention_scale(Some(0.7)),
-            "scale = 0.7, but the cache was made for 1/sqrt(head_dim)",
+            "scale = 0.7, but the cache was made for 0.3535",
         ),
     ];
     for (other, words) in others {

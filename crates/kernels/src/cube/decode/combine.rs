@@ -19,8 +19,8 @@ const SHARERS: usize = 8;
 /// Parts that a unit reads at a time.
 const AHEAD: usize = 8;
 
-/// Units that share a column of a row where there are `splits` parts: no more than have something to read. A power of two, which
-/// leaves few kernels.
+/// Units that share a column of a row where there are `splits` parts: as few as read all of them at a time. A power of two, which leaves
+/// few kernels.
 pub(in crate::cube) fn sharers(splits: usize) -> usize {
     splits.div_ceil(AHEAD).next_power_of_two().min(SHARERS)
 }
