@@ -259,8 +259,10 @@ impl Reading<'_> {
             let logits = self.model.forward_cached(token, &mut cache.borrow_mut());
             logits.argmax(2).reshape([1, 1])
         });
-        let mut next = drawn(graph.output().clone())?;
-        cache.borrow_mut().try_commit()?;
+        // SAFETY: what the step reads and writes is alive: the model, the cache, which is reserved, and the token. Nothing else
+        // runs on the device, and the output is read before the next step. Recording is not running: this is the first step.
+        let mut next = drawn(unsafe { graph.replay() }.clone())?;
+        cache.borrow_mut().commit_replayed();
         let mut times = Vec::new();
         for _ in 0..args.tokens {
             let start = Instant::now();
@@ -270,8 +272,7 @@ impl Reading<'_> {
             token
                 .borrow_mut()
                 .inplace(|token| token.slice_assign([0..1, 0..1], data));
-            // SAFETY: what the step reads and writes is alive: the model, the cache, which is reserved, and the token. Nothing
-            // else runs on the device, and the output is read before the next step.
+            // SAFETY: as above.
             next = drawn(unsafe { graph.replay() }.clone())?;
             cache.borrow_mut().commit_replayed();
             times.push(start.elapsed().as_secs_f64());

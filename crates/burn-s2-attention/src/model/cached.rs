@@ -55,8 +55,9 @@ impl HybridTransformer {
     ///
     /// Nothing in it waits for the device, and a step of decoded tokens sends nothing to it: `cache` holds the tables and
     /// positions in buffers that stay the same. It can be captured as a graph where the cache is
-    /// [reserved](KvCacheConfig::reserve), and replayed for later steps of the same sequences with one token each, which
-    /// [`KvCache::commit_replayed`] ends.
+    /// [reserved](KvCacheConfig::reserve), and replayed for it and for later steps of the same sequences with one token
+    /// each, which [`KvCache::commit_replayed`] ends. Recording is not running: what a graph hands out before its first replay
+    /// is not the step's.
     ///
     /// ```
     /// use burn::tensor::{Device, Int, Tensor};
