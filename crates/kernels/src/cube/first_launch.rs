@@ -15,6 +15,7 @@ use cubecl::server::Handle;
 use super::attention::CubeAttention;
 use super::config::Config;
 use super::error::CubeError;
+use super::few_rows::MatrixOrder;
 use super::select::Engine;
 
 /// What a kernel is compiled for, and where.
@@ -25,7 +26,22 @@ struct Compiled {
     kernel: &'static str,
     engine: Engine,
     dtype: ElemType,
-    config: Config,
+    class: Class,
+}
+
+/// What else a kernel is compiled for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Class {
+    /// Attention, and the pages of a cache.
+    Attention(Config),
+    /// The product of a few rows and a matrix.
+    Product {
+        order: MatrixOrder,
+        most: usize,
+        lanes: usize,
+    },
+    /// The norm of rows.
+    Norm { centred: bool, lanes: usize },
 }
 
 /// Kernels that were launched.
@@ -40,11 +56,18 @@ impl CubeAttention {
         output: &Handle,
     ) -> Result<(), CubeError> {
         let engine = self.choice.engine;
-        launched(&self.client, engine, kernel, self.dtype, config, output)
+        launched(
+            &self.client,
+            engine,
+            kernel,
+            self.dtype,
+            Class::Attention(config),
+            output,
+        )
     }
 }
 
-/// To be called after a launch of `kernel` for `config`, which writes `output`.
+/// To be called after a launch of `kernel` of that class, which writes `output`.
 ///
 /// # Errors
 /// [`CubeError::Launch`] where it is the first one, and failed.
@@ -53,7 +76,7 @@ pub(super) fn launched(
     engine: Engine,
     kernel: &'static str,
     dtype: ElemType,
-    config: Config,
+    class: Class,
     output: &Handle,
 ) -> Result<(), CubeError> {
     let compiled = Compiled {
@@ -62,7 +85,7 @@ pub(super) fn launched(
         kernel,
         engine,
         dtype,
-        config,
+        class,
     };
     let known = |set: &Option<HashSet<_>>| set.as_ref().is_some_and(|set| set.contains(&compiled));
     // A recorded graph runs later: what it did not record shows when the recording ends.

@@ -11,6 +11,7 @@ mod columns;
 mod config;
 mod decode;
 mod error;
+mod few_rows;
 mod first_launch;
 mod index;
 mod indexed;
@@ -38,6 +39,7 @@ pub use attention::CubeAttention;
 pub use cache::CacheSide;
 pub use decode::{CubeDecode, DecodeChoice};
 pub use error::CubeError;
+pub use few_rows::{MAX_ROWS, MatrixOrder, RowNorm, RowProduct};
 pub use select::{Choice, Engine};
 pub use tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
 

@@ -221,6 +221,18 @@ impl Engine {
         Ok(storage.values(&bytes.map_err(|error| format!("{error:?}"))?))
     }
 
+    /// The most that rounding to the type of the tensors changes a value.
+    pub fn rounding(&self, value: f64) -> f64 {
+        let (digits, least) = match self.storage {
+            Storage::F32 => (24, -149),
+            Storage::F16 => (11, -24),
+            Storage::BF16 => (8, -133),
+        };
+        // Half of the last digit; a value just below a power of two may be rounded as one above it.
+        let value = value.abs() * (1.0 + f64::from(f32::EPSILON));
+        (value * 2f64.powi(-digits)).max(2f64.powi(least - 1))
+    }
+
     pub fn floats(&self, values: &[f32]) -> Handle {
         self.client.create_from_slice(f32::as_bytes(values))
     }

@@ -14,6 +14,7 @@ pub mod edges;
 pub mod engine;
 pub mod errors;
 pub mod extremes;
+pub mod few_rows;
 pub mod golden;
 pub mod halves;
 pub mod large;
@@ -99,7 +100,7 @@ pub struct Check {
 }
 
 /// All of them, the most telling first.
-pub const CHECKS: [Check; 19] = [
+pub const CHECKS: [Check; 20] = [
     check("golden", golden::check),
     check("random", random::check),
     check("halves", halves::check),
@@ -112,6 +113,7 @@ pub const CHECKS: [Check; 19] = [
     check("nan", poison::check_visible),
     check("packed", packed::check),
     check("decode", decode::check),
+    check("few_rows", few_rows::check),
     check("edges", edges::check),
     check("blocks", blocks::check),
     check("extremes", extremes::check),

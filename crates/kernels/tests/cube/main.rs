@@ -70,5 +70,5 @@ macro_rules! tests {
 
 tests!(
     golden, random, halves, tiles, layouts, subsets, repeat, needle, poison, nan, packed, decode,
-    edges, blocks, extremes, long, large, errors, mutations,
+    few_rows, edges, blocks, extremes, long, large, errors, mutations,
 );

@@ -17,7 +17,7 @@ use crate::cube::checks::{
 };
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
-use crate::cube::first_launch::launched;
+use crate::cube::first_launch::{Class, launched};
 use crate::cube::select::{Engine, say};
 use crate::cube::tensors::DeviceTensor;
 use crate::cube::{mma, unit};
@@ -232,7 +232,7 @@ impl CubeDecode {
             engine,
             kernel,
             self.dtype,
-            self.config,
+            Class::Attention(self.config),
             output,
         )
     }

@@ -11,7 +11,7 @@ use crate::cube::decode::table::SectionsCompilationArg;
 use crate::cube::launch::{PREPASS_LANES, PREPASS_UNITS};
 use crate::cube::mma::size::units;
 use crate::cube::round::Rounding;
-use crate::cube::{cache, mma, stats, unit, wgmma};
+use crate::cube::{cache, few_rows, mma, stats, unit, wgmma};
 
 fn tensor() -> TensorCompilationArg {
     TensorCompilationArg {
@@ -249,4 +249,39 @@ pub(super) fn copies(device: &Device, lanes: usize, dtype: ElemType) -> [Box<dyn
             lanes, lanes, dtype
         ),
     ]
+}
+
+/// Products of up to `most` rows with a matrix that lies column by column, and with one that lies row by row.
+pub(super) fn products(
+    device: &Device,
+    most: usize,
+    lanes: usize,
+    dtype: ElemType,
+) -> [Box<dyn CubeKernel>; 2] {
+    [
+        kernel!(
+            few_rows::product::by_columns::ByColumns, device, few_rows::product::UNITS,
+            [B B B S S S],
+            lanes, most, lanes, Rounding::Conversion, dtype
+        ),
+        kernel!(
+            few_rows::product::by_rows::ByRows, device, few_rows::product::UNITS,
+            [B B B S S S],
+            lanes, most, lanes, Rounding::Conversion, dtype
+        ),
+    ]
+}
+
+/// The norm of rows, or that of rows less their mean.
+pub(super) fn norm(
+    device: &Device,
+    centred: bool,
+    lanes: usize,
+    dtype: ElemType,
+) -> Box<dyn CubeKernel> {
+    kernel!(
+        few_rows::norm::norm::Norm, device, few_rows::norm::UNITS,
+        [B B B S S S S],
+        lanes, centred, lanes, Rounding::Conversion, dtype
+    )
 }

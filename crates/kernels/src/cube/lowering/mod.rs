@@ -6,6 +6,7 @@
 
 mod decode;
 mod devices;
+mod few_rows;
 mod kernels;
 #[cfg(feature = "cuda")]
 mod llvm;
