@@ -13,7 +13,7 @@
 //! | [`module`] | [`module::S2Attention`] and the other layers of a transformer |
 //! | [`model`] | [`model::HybridTransformer`]: a language model of sparse and dense layers, and writing with it |
 //! | [`cache`] | [`cache::KvCache`]: keys and values of earlier tokens, those that later ones attend |
-//! | [`ops`] | the backend extension trait |
+//! | [`ops`], `row_ops` | the backend extension traits |
 //!
 //! Patterns come from [`s2_attention_pattern`], whose types are re-exported here.
 //!
@@ -33,6 +33,8 @@ pub mod module;
 pub mod ops;
 mod options;
 pub mod packed;
+#[cfg(feature = "cubecl")]
+pub mod row_ops;
 
 pub use error::S2AttentionError;
 pub use functional::{

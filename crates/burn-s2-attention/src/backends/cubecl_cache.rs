@@ -103,7 +103,7 @@ fn side(side: Side) -> CacheSide {
 }
 
 /// Rows `[rows, heads, width]` as the kernels' `[1, heads, rows, width]`.
-fn device_rows(tensor: &CubeTensor) -> DeviceTensor {
+pub(super) fn device_rows(tensor: &CubeTensor) -> DeviceTensor {
     let (shape, strides) = (tensor.meta.shape(), tensor.meta.strides());
     // Along an axis of one element there is nowhere to go, and strides say anything.
     let stride = |axis: usize| if shape[axis] == 1 { 0 } else { strides[axis] };

@@ -6,6 +6,8 @@ mod autodiff;
 pub(crate) mod cubecl;
 #[cfg(feature = "cubecl")]
 mod cubecl_cache;
+#[cfg(feature = "cubecl")]
+mod cubecl_rows;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "flex")]

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use crate::PackedSequences;
 use crate::cache::KvCache;
-use crate::module::{Mlp, S2Attention};
+use crate::module::{Mlp, S2Attention, layers};
 
 /// A pre-norm layer: `x += dropout(attention(norm(x)))`, then `x += dropout(mlp(norm(x)))`.
 #[derive(Module, Debug)]
@@ -32,9 +32,8 @@ impl TransformerBlock {
     /// - `x`: `[batch, seq, d_model]`
     /// - output: `[batch, seq, d_model]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let attended = self
-            .attention
-            .forward(self.attention_norm.forward(x.clone()));
+        let normed = layers::norm(&self.attention_norm, x.clone());
+        let attended = self.attention.forward(normed);
         self.feed_forward(x + self.dropout.forward(attended))
     }
 
@@ -49,7 +48,7 @@ impl TransformerBlock {
     ///
     /// As [`S2Attention::forward_packed`].
     pub fn forward_packed(&self, x: Tensor<3>, documents: &PackedSequences) -> Tensor<3> {
-        let normed = self.attention_norm.forward(x.clone());
+        let normed = layers::norm(&self.attention_norm, x.clone());
         let attended = self.attention.forward_packed(normed, documents);
         self.feed_forward(x + self.dropout.forward(attended))
     }
@@ -65,7 +64,7 @@ impl TransformerBlock {
     ///
     /// As [`S2Attention::forward_cached`].
     pub fn forward_cached(&self, x: Tensor<3>, cache: &mut KvCache, layer: usize) -> Tensor<3> {
-        let normed = self.attention_norm.forward(x.clone());
+        let normed = layers::norm(&self.attention_norm, x.clone());
         let attended = self.attention.forward_cached(normed, cache, layer);
         self.feed_forward(x + self.dropout.forward(attended))
     }
@@ -77,7 +76,7 @@ impl TransformerBlock {
     /// - `x`: `[batch, seq, d_model]`
     /// - output: `[batch, seq, d_model]`
     pub fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let fed = self.mlp.forward(self.mlp_norm.forward(x.clone()));
+        let fed = self.mlp.forward(layers::norm(&self.mlp_norm, x.clone()));
         x + self.dropout.forward(fed)
     }
 }

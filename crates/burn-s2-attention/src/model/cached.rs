@@ -5,6 +5,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use super::HybridTransformer;
 use crate::S2AttentionError;
 use crate::cache::{KvCache, KvCacheConfig};
+use crate::module::layers;
 
 impl HybridTransformer {
     /// An empty cache for all layers, of the type and on the device of the parameters.
@@ -111,7 +112,7 @@ impl HybridTransformer {
         let x = layers.fold(self.embed(tokens), |x, (index, layer)| {
             layer.forward_cached(x, cache, index)
         });
-        self.norm.forward(x)
+        layers::norm(&self.norm, x)
     }
 
     /// [`logits`](Self::logits) of some rows only: those of a long prompt take more memory than its keys and values.

@@ -2,10 +2,11 @@
 
 use burn::module::{Content, Module, ModuleDisplay};
 use burn::nn::{Dropout, Embedding, Linear, norm::Normalization};
-use burn::tensor::{Int, Tensor, module::linear};
+use burn::tensor::{Int, Tensor};
 
 use super::TransformerBlock;
 use crate::PackedSequences;
+use crate::module::layers;
 
 /// A decoder-only transformer whose layers follow a [`LayerSchedule`](crate::LayerSchedule) of dense and S2 attention. Created by
 /// [`HybridTransformerConfig`](super::HybridTransformerConfig).
@@ -50,7 +51,7 @@ impl HybridTransformer {
             .layers
             .iter()
             .fold(self.embed(tokens), |x, layer| layer.forward(x));
-        self.norm.forward(x)
+        layers::norm(&self.norm, x)
     }
 
     /// [`forward`](Self::forward) of documents of different lengths: no document sees another, and positions begin anew in
@@ -89,7 +90,7 @@ impl HybridTransformer {
         let x = self.layers.iter().fold(self.embed(tokens), |x, layer| {
             layer.forward_packed(x, documents)
         });
-        let logits = self.logits(self.norm.forward(x));
+        let logits = self.logits(layers::norm(&self.norm, x));
         logits.reshape([batch, seq, self.vocab_size()])
     }
 
@@ -112,8 +113,8 @@ impl HybridTransformer {
     /// - output: `[batch, seq, vocab_size]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let logits = match &self.head {
-            Some(head) => head.forward(hidden),
-            None => linear(hidden, self.embedding.weight.val().transpose(), None),
+            Some(head) => layers::linear(head, hidden),
+            None => layers::product(hidden, self.embedding.weight.val().transpose(), None),
         };
         scale(logits, self.logit_multiplier)
     }

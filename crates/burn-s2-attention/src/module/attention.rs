@@ -4,6 +4,7 @@ use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::{Tensor, assert_shape};
 
+use super::layers;
 use super::projection::{Qkv, QkvProjection};
 use super::rope::{Rope, assert_starts};
 use crate::cache::{CacheLayer, KvCache};
@@ -240,8 +241,8 @@ impl S2Attention {
     /// - output: `[batch, seq, d_model]`
     pub fn project_output(&self, heads: Tensor<4>) -> Tensor<3> {
         let [batch, seq, num_heads, head_dim] = heads.dims();
-        self.output
-            .forward(heads.reshape([batch, seq, num_heads * head_dim]))
+        let joined = heads.reshape([batch, seq, num_heads * head_dim]);
+        layers::linear(&self.output, joined)
     }
 
     /// Width of the residual stream.

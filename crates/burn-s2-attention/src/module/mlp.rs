@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::ModuleConfigError;
 use super::init::linear;
+use super::layers;
 
 /// What stands between the up and the down projection.
 #[derive(Config, Debug, Copy, PartialEq)]
@@ -126,12 +127,10 @@ impl Mlp {
     ///
     /// If the last axis of `x` is not `d_model`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let up = self.up.forward(x.clone());
+        let up = layers::linear(&self.up, x.clone());
         let gate = || {
-            self.gate
-                .as_ref()
-                .expect("a gated mlp has a gate projection")
-                .forward(x)
+            let gate = self.gate.as_ref();
+            layers::linear(gate.expect("a gated mlp has a gate projection"), x)
         };
         let hidden = match self.kind {
             MlpKind::SwiGlu => silu(gate()) * up,
@@ -141,7 +140,7 @@ impl Mlp {
                 gate.clone() * sigmoid(gate * 1.702) * (up.clamp(-limit, limit) + 1.0)
             }
         };
-        self.down.forward(hidden)
+        layers::linear(&self.down, hidden)
     }
 
     /// The activation and whether there is a gate.

@@ -8,6 +8,7 @@
 //! | `mlp` | SwiGLU and GELU feed-forward networks |
 //! | `norm` | the choice between Burn's RMS norm and layer norm |
 //! | `column_major` | [`column_major`]: weights in the order in which generation reads them |
+//! | `layers` | linear layers and norms, of many rows and of few |
 //! | `error` | what a configuration can be refused for |
 
 mod attention;
@@ -15,6 +16,7 @@ mod column_major;
 mod config;
 mod error;
 mod init;
+pub(crate) mod layers;
 mod mlp;
 mod norm;
 mod projection;

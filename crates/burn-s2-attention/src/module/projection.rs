@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::S2AttentionConfig;
 use super::init::linear;
+use super::layers;
 
 /// Queries, keys and values in the `[batch, seq, heads, head_dim]` layout, which the projections give without a copy.
 #[derive(Clone, Debug)]
@@ -77,7 +78,7 @@ impl QkvProjection {
         let split = |x: Tensor<3>, heads: usize| x.reshape([batch, seq, heads, head_dim]);
         match self {
             Self::Fused(linear) => {
-                let heads = split(linear.forward(x), num_heads + 2 * num_kv_heads);
+                let heads = split(layers::linear(linear, x), num_heads + 2 * num_kv_heads);
                 Qkv {
                     q: heads.clone().narrow(2, 0, num_heads),
                     k: heads.clone().narrow(2, num_heads, num_kv_heads),
@@ -85,9 +86,9 @@ impl QkvProjection {
                 }
             }
             Self::Separate(SeparateQkv { query, key, value }) => Qkv {
-                q: split(query.forward(x.clone()), num_heads),
-                k: split(key.forward(x.clone()), num_kv_heads),
-                v: split(value.forward(x), num_kv_heads),
+                q: split(layers::linear(query, x.clone()), num_heads),
+                k: split(layers::linear(key, x.clone()), num_kv_heads),
+                v: split(layers::linear(value, x), num_kv_heads),
             },
         }
     }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::config::Config;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use super::layers;
 use super::{ModuleConfigError, RopeScaling};
 use crate::{Layout, PackedSequences};
 
@@ -197,7 +198,8 @@ impl Rope {
             return tensors;
         };
         let table = self.table(&x.device(), compute_dtype(x), limit);
-        let [cos, sin] = [table.cos, table.sin].map(|rows| rows.select(1, positions.clone()));
+        let tables = [table.cos, table.sin];
+        let mut selected = None;
         tensors.map(|x| {
             let [batch, _, seq, _] = layout.sizes(x.dims());
             let [given] = positions.dims();
@@ -205,7 +207,14 @@ impl Rope {
                 batch == 1 && given == seq,
                 "{given} positions need a batch of 1 with as many tokens, got {batch} of {seq}"
             );
-            self.turn(x, layout, cos.clone(), sin.clone())
+            if layout == Layout::Bshd
+                && let Some(turned) = layers::turned(&x, &tables, &positions)
+            {
+                return turned;
+            }
+            let select = || tables.clone().map(|rows| rows.select(1, positions.clone()));
+            let [cos, sin] = selected.get_or_insert_with(select).clone();
+            self.turn(x, layout, cos, sin)
         })
     }
 

@@ -25,6 +25,7 @@ mod layouts;
 mod model;
 #[path = "../attention/packed.rs"]
 mod packed;
+mod rows;
 #[path = "../attention/run.rs"]
 mod run;
 #[path = "../../../kernels/tests/support/mod.rs"]

@@ -41,7 +41,9 @@ pub(super) enum Class {
         lanes: usize,
     },
     /// The norm of rows.
-    Norm { centred: bool, lanes: usize },
+    Norm { lanes: usize },
+    /// Rotary positions of rows.
+    Rotation { lanes: usize },
 }
 
 /// Kernels that were launched.

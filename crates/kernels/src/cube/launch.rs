@@ -175,6 +175,11 @@ pub(super) fn address_type(bytes: impl Iterator<Item = u64>, element: usize) -> 
     AddressType::from_len(usize::try_from(elements).unwrap_or(usize::MAX))
 }
 
+/// The largest number that both are multiples of.
+pub(super) fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 #[cfg(test)]
 mod tests {
     use cubecl::ir::AddressType;

@@ -1,9 +1,12 @@
-//! Products of a few rows with a matrix, and norms of rows, against sums in f64.
+//! Products of a few rows with a matrix, norms and rotary positions of rows, against f64.
 
+use cubecl::prelude::*;
 use cubecl::server::Handle;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use s2_attention_kernels::cube::{CubeError, MatrixOrder, RowNorm, RowProduct};
+use s2_attention_kernels::cube::{
+    CubeError, DeviceTensor, MatrixOrder, RowNorm, RowProduct, RowRotation,
+};
 
 use super::engine::Engine;
 use super::storage::Storage;
@@ -22,6 +25,10 @@ const PRODUCTS: [[usize; 3]; 9] = [
     [16, 700, 9],
 ];
 const NORMS: [[usize; 2]; 5] = [[1, 4096], [3, 64], [16, 1000], [5, 77], [2, 1]];
+/// Rows, heads, and elements of a head.
+const ROTATIONS: [[usize; 3]; 5] = [[1, 32, 128], [3, 2, 48], [40, 5, 20], [2, 3, 6], [7, 1, 2]];
+/// Positions of a table.
+const LIMIT: usize = 50;
 /// Elements around a tensor that nobody may touch.
 const AROUND: usize = 64;
 /// The largest difference between numbers of f32 next to each other, relative.
@@ -47,16 +54,22 @@ fn of_type(engine: &Engine, _: &Effort) -> Result<String, String> {
     }
     let mut norms = 0;
     for sizes in NORMS {
-        for centred in [false, true] {
-            let error = norm(engine, sizes, centred, rng)
-                .map_err(|miss| format!("norm {sizes:?} {centred}: {miss}"))?;
+        let error = norm(engine, sizes, rng).map_err(|miss| format!("norm {sizes:?}: {miss}"))?;
+        worst = worst.max(error);
+        norms += 1;
+    }
+    for sizes in ROTATIONS {
+        // Next to each other, and as the heads of a projection to more of them.
+        for others in [0, 2] {
+            let error = rotation(engine, sizes, others, rng)
+                .map_err(|miss| format!("rotation {sizes:?} of {others} more: {miss}"))?;
             worst = worst.max(error);
-            norms += 1;
         }
     }
     refused(engine)?;
     Ok(format!(
-        "{products} products and {norms} norms, the worst at {worst:.2} of what rounding allows"
+        "{products} products, {norms} norms and {} rotations, the worst at {worst:.2} of what rounding allows",
+        2 * ROTATIONS.len()
     ))
 }
 
@@ -148,12 +161,7 @@ fn product(
     Ok(worst)
 }
 
-fn norm(
-    engine: &Engine,
-    [rows, width]: [usize; 2],
-    centred: bool,
-    rng: &mut StdRng,
-) -> Result<f64, String> {
+fn norm(engine: &Engine, [rows, width]: [usize; 2], rng: &mut StdRng) -> Result<f64, String> {
     let x = draw(engine, rows * width, rng);
     let weight = draw(engine, width, rng);
     let [of_x, of_weight] = [&x, &weight].map(|values| place(engine, values, 8));
@@ -162,7 +170,6 @@ fn norm(
         rows,
         width,
         epsilon,
-        centred,
     };
     let (out, whole) = unwritten(engine, rows * width);
     let run = norm.launch(
@@ -181,22 +188,79 @@ fn norm(
             .iter()
             .map(|x| (*x).into())
             .collect();
-        let mean = if centred {
-            x.iter().sum::<f64>() / width as f64
-        } else {
-            0.0
-        };
-        let square = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+        let square = x.iter().map(|x| x.powi(2)).sum::<f64>() / width as f64;
         let scale = 1.0 / (square + epsilon).sqrt();
         for (n, seen) in seen.iter().enumerate() {
-            let expected = (x[n] - mean) * scale * f64::from(weight[n]);
-            // Sums of f32, and a mean that they miss by as much: many times where rows are nearly equal.
+            let expected = x[n] * scale * f64::from(weight[n]);
             let sums = (width as f64 + 8.0) * EPSILON;
-            let allowed = engine.rounding(expected)
-                + sums * expected.abs()
-                + sums * scale * (1.0 + expected.abs());
+            let allowed = engine.rounding(expected) + sums * expected.abs();
             worst = worst.max(held(*seen, expected, allowed)?);
         }
+    }
+    Ok(worst)
+}
+
+fn rotation(
+    engine: &Engine,
+    [rows, heads, width]: [usize; 3],
+    others: usize,
+    rng: &mut StdRng,
+) -> Result<f64, String> {
+    let (row, half) = ((heads + others) * width, width / 2);
+    let mut x = draw(engine, rows * row, rng);
+    for (at, value) in x.iter_mut().enumerate() {
+        if at % row >= heads * width {
+            *value = f32::NAN;
+        }
+    }
+    let mut table = || -> Vec<f32> {
+        let values = (0..LIMIT * half).map(|_| rng.random_range(-1.0..1.0));
+        values.collect()
+    };
+    let (cos, sin) = (table(), table());
+    // Rows of no sequence have any position: they are not read beyond the table.
+    let mut positions: Vec<i32> = (0..rows)
+        .map(|_| rng.random_range(0..LIMIT as i32))
+        .collect();
+    if let [.., negative, far] = positions.as_mut_slice() {
+        (*negative, *far) = (-1, i32::MAX);
+    }
+    let (out, whole) = unwritten(engine, rows * heads * width);
+    let rotation = RowRotation {
+        rows,
+        heads,
+        width,
+        limit: LIMIT,
+    };
+    let of_x = DeviceTensor {
+        handle: place(engine, &x, 8),
+        strides: [0, width, row, 1],
+    };
+    let [of_cos, of_sin] = [&cos, &sin].map(|values| engine.floats(values));
+    let of_positions = engine.client.create_from_slice(i32::as_bytes(&positions));
+    let dtype = engine.storage.elem();
+    let tables = [&of_cos, &of_sin];
+    let run = rotation.launch(&engine.client, dtype, &of_x, tables, &of_positions, &out);
+    run.map_err(|error| error.to_string())?;
+
+    let mut worst = 0f64;
+    for (at, seen) in written(engine, &whole, rows * heads * width)?
+        .into_iter()
+        .enumerate()
+    {
+        let (token, head, n) = (at / width / heads, at / width % heads, at % width);
+        let pair = n % half;
+        let position = positions[token].clamp(0, LIMIT as i32 - 1) as usize;
+        let of = |n: usize| f64::from(x[token * row + head * width + n]);
+        let [cos, sin] = [&cos, &sin].map(|table| f64::from(table[position * half + pair]));
+        let (first, second) = (of(pair), of(pair + half));
+        let terms = match n < half {
+            true => [first * cos, -second * sin],
+            false => [second * cos, first * sin],
+        };
+        let expected = terms[0] + terms[1];
+        let sums = 2.0 * EPSILON * (terms[0].abs() + terms[1].abs());
+        worst = worst.max(held(seen, expected, engine.rounding(expected) + sums)?);
     }
     Ok(worst)
 }

@@ -14,7 +14,7 @@ use super::table::Sections;
 use crate::cache::{MAX_DECODE_TOKENS, PoolShape};
 use crate::cube::cache::{UNITS, read, write};
 use crate::cube::error::CubeError;
-use crate::cube::launch::{address_type, grid, tensor_arg};
+use crate::cube::launch::{address_type, gcd, grid, tensor_arg};
 use crate::cube::select::Engine;
 use crate::cube::tensors::DeviceTensor;
 use crate::cube::{mma, unit};
@@ -107,10 +107,6 @@ pub(super) fn decode(
         );
     }
     Ok(partials)
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Launches what combines the records of all parts.

@@ -1,15 +1,94 @@
-//! Norms of a few rows: a cube each.
+//! Norms of rows: a cube each.
 
+use cubecl::client::Client;
+use cubecl::ir::ElemType;
 use cubecl::prelude::*;
+use cubecl::server::Handle;
 
+use super::checks::{check_counts, check_kernel, lanes};
+use crate::cube::checks::{check_dtype, check_len};
+use crate::cube::error::CubeError;
+use crate::cube::first_launch::{Class, launched};
+use crate::cube::launch::{address_type, grid};
 use crate::cube::round::{Rounding, rounded};
+use crate::cube::select::Engine;
 
 /// Units of a cube.
 pub(in crate::cube) const UNITS: usize = 256;
 /// Units that add the sums of as many others, each.
 pub(super) const ADDERS: usize = 16;
 
-/// `x / sqrt(mean(x^2) + epsilon) * weight` of each row, of `x` less its mean where `centred`. All in vectors, `vectors` a row. Grid: rows; more end at once.
+/// The norm of rows: `x / sqrt(mean(x^2) + epsilon) * weight`, as [Zhang & Sennrich](https://arxiv.org/abs/1910.07467),
+/// in f32, rounded once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowNorm {
+    /// Rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub width: usize,
+    /// What is added to the mean square.
+    pub epsilon: f64,
+}
+
+impl RowNorm {
+    /// Launches the norm of `x`, `[rows, width]`, with `weight`, `[width]`, to `out`, `[rows, width]`. All are contiguous
+    /// and of `dtype`: f32, f16 or bf16. Nothing waits for the device.
+    ///
+    /// # Errors
+    /// Those of [`RowProduct::launch`](super::RowProduct::launch).
+    pub fn launch(
+        &self,
+        client: &Client,
+        dtype: ElemType,
+        x: &Handle,
+        weight: &Handle,
+        out: &Handle,
+    ) -> Result<(), CubeError> {
+        let &Self {
+            rows,
+            width,
+            epsilon,
+        } = self;
+        check_dtype(client, dtype)?;
+        check_counts([
+            ("rows of a norm", rows, i32::MAX as usize),
+            ("elements of a norm", width, i32::MAX as usize),
+        ])?;
+        let bytes = dtype.size();
+        check_len("x", x, rows * width, bytes)?;
+        check_len("weight", weight, width, bytes)?;
+        check_len("out", out, rows * width, bytes)?;
+        if rows * width == 0 {
+            return Ok(());
+        }
+
+        let lanes = lanes(client, dtype, width, &[x, weight, out]);
+        check_kernel(client, "row norm", 4, (UNITS + ADDERS) * 4)?;
+        unsafe {
+            norm::launch_unchecked(
+                client,
+                grid(client, rows)?,
+                CubeDim::new_1d(UNITS as u32),
+                address_type([x.size()].into_iter(), bytes),
+                lanes,
+                BufferArg::from_raw_parts(x.clone(), rows * width / lanes),
+                BufferArg::from_raw_parts(weight.clone(), width / lanes),
+                BufferArg::from_raw_parts(out.clone(), rows * width / lanes),
+                rows as u32,
+                (width / lanes) as u32,
+                width as f32,
+                epsilon as f32,
+                lanes,
+                Rounding::of(client.name(), dtype),
+                dtype,
+            );
+        }
+        let class = Class::Norm { lanes };
+        launched(client, Engine::Unit, "row norm", dtype, class, out)
+    }
+}
+
+/// `x / sqrt(mean(x^2) + epsilon) * weight` of each row; all in vectors, `vectors` a row. Grid: rows; more end at once.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn norm<E: Float, N: Size>(
@@ -20,7 +99,6 @@ pub(in crate::cube) fn norm<E: Float, N: Size>(
     vectors: u32,
     width: f32,
     epsilon: f32,
-    #[comptime] centred: bool,
     #[comptime] lanes: usize,
     #[comptime] rounding: Rounding,
     #[define(E)] _dtype: ElemType,
@@ -30,20 +108,10 @@ pub(in crate::cube) fn norm<E: Float, N: Size>(
     if CUBE_POS < rows as usize {
         let first = CUBE_POS * vectors;
         let mut sums = Shared::<[f32]>::new_slice(comptime!(UNITS + ADDERS));
-        let mut mean = f32::new(0.0);
-        if centred {
-            let mut sum = Vector::<f32, N>::new(0.0f32);
-            let mut at = UNIT_POS as usize;
-            while at < vectors {
-                sum += Vector::cast_from(x[first + at]);
-                at += UNITS;
-            }
-            mean = of_cube::<N>(&mut sums, sum, lanes) / width;
-        }
         let mut squares = Vector::<f32, N>::new(0.0f32);
         let mut at = UNIT_POS as usize;
         while at < vectors {
-            let values = Vector::<f32, N>::cast_from(x[first + at]) - Vector::new(mean);
+            let values = Vector::<f32, N>::cast_from(x[first + at]);
             squares += values * values;
             at += UNITS;
         }
@@ -51,7 +119,7 @@ pub(in crate::cube) fn norm<E: Float, N: Size>(
         let scale = f32::new(1.0) / (square + epsilon).sqrt();
         let mut at = UNIT_POS as usize;
         while at < vectors {
-            let values = Vector::<f32, N>::cast_from(x[first + at]) - Vector::new(mean);
+            let values = Vector::<f32, N>::cast_from(x[first + at]);
             let values = values * Vector::new(scale) * Vector::cast_from(weight[at]);
             out[first + at] = rounded::<E, N>(values, lanes, rounding);
             at += UNITS;
@@ -85,7 +153,5 @@ fn of_cube<N: Size>(
     for n in 0..ADDERS {
         all += sums[UNITS + n];
     }
-    // What was added is read before others write again: `sums` are written after the next barrier only.
-    sync_cube();
     all
 }

@@ -272,16 +272,20 @@ pub(super) fn products(
     ]
 }
 
-/// The norm of rows, or that of rows less their mean.
-pub(super) fn norm(
-    device: &Device,
-    centred: bool,
-    lanes: usize,
-    dtype: ElemType,
-) -> Box<dyn CubeKernel> {
+/// The norm of rows.
+pub(super) fn norm(device: &Device, lanes: usize, dtype: ElemType) -> Box<dyn CubeKernel> {
     kernel!(
         few_rows::norm::norm::Norm, device, few_rows::norm::UNITS,
         [B B B S S S S],
-        lanes, centred, lanes, Rounding::Conversion, dtype
+        lanes, lanes, Rounding::Conversion, dtype
+    )
+}
+
+/// Rotary positions of rows.
+pub(super) fn rotation(device: &Device, lanes: usize, dtype: ElemType) -> Box<dyn CubeKernel> {
+    kernel!(
+        few_rows::rotation::rotate::Rotate, device, few_rows::rotation::UNITS,
+        [T B B B B S S S S],
+        lanes, lanes, Rounding::Conversion, dtype
     )
 }
