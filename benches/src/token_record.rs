@@ -50,6 +50,9 @@ pub struct TokenRow {
     pub tokens: usize,
     /// Whether the step was replayed as a graph of the device.
     pub captured: bool,
+    /// How weights lay; rows before there was a choice do not say.
+    #[serde(default)]
+    pub weights: Option<WeightOrder>,
     /// Bytes of the cache in use after the last token.
     pub memory_bytes: usize,
     /// Bytes of a cache that keeps everything.
@@ -64,6 +67,26 @@ pub struct TokenRow {
     pub commit: String,
     /// Versions of what ran.
     pub versions: BTreeMap<String, String>,
+}
+
+/// How the weights of linear layers, `[inputs, outputs]`, lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "command", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum WeightOrder {
+    /// The outputs of an input next to each other: as Burn makes them.
+    Rows,
+    /// The inputs of an output next to each other: `column_major`.
+    Columns,
+}
+
+impl fmt::Display for WeightOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rows => "row by row",
+            Self::Columns => "column by column",
+        })
+    }
 }
 
 impl Record for TokenRow {

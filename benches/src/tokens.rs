@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::providers::Rig;
 use crate::providers::burn::device;
 use crate::record::{Backend, Dtype, Record};
-use crate::token_record::TokenRow;
+use crate::token_record::{TokenRow, WeightOrder};
 
 /// Options of `tokens`. The default model has the shape of Llama 2 7B, with random weights.
 #[derive(Debug, clap::Args)]
@@ -48,6 +48,9 @@ pub struct TokensArgs {
     /// Width of the feed-forward networks.
     #[arg(long, default_value_t = 11_008)]
     pub d_ff: usize,
+    /// How weights lie.
+    #[arg(long, value_enum, default_value_t = WeightOrder::Columns)]
+    pub weights: WeightOrder,
     /// Query heads.
     #[arg(long, default_value_t = 32)]
     pub heads: usize,
@@ -105,7 +108,11 @@ pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
     let run = args.output.run_id(&machine);
     let mut rows = Vec::new();
     for dense in [args.dense, args.layers] {
-        let model = column_major(model(args, &device, dense)?);
+        let model = model(args, &device, dense)?;
+        let model = match args.weights {
+            WeightOrder::Rows => model,
+            WeightOrder::Columns => column_major(model),
+        };
         let mut first: Option<(usize, Vec<f32>)> = None;
         for &chunk in &args.chunk {
             let read = Reading {
@@ -139,6 +146,7 @@ pub fn run(args: &TokensArgs) -> anyhow::Result<(Vec<TokenRow>, PathBuf)> {
                 least_ms: decoded.least_ms,
                 tokens: args.tokens,
                 captured: decoded.captured,
+                weights: Some(args.weights),
                 memory_bytes: decoded.memory_bytes,
                 full_bytes: decoded.full_bytes,
                 device: machine.device.clone(),
@@ -256,8 +264,7 @@ impl Reading<'_> {
         begin()?;
         let mut graph = capture(device, || {
             let token = token.borrow().clone();
-            let logits = self.model.forward_cached(token, &mut cache.borrow_mut());
-            logits.argmax(2).reshape([1, 1])
+            self.model.forward_cached(token, &mut cache.borrow_mut())
         });
         // SAFETY: what the step reads and writes is alive: the model, the cache, which is reserved, and the token. Nothing else
         // runs on the device, and the output is read before the next step. Recording is not running: this is the first step.
@@ -307,8 +314,13 @@ fn check_same(chunks: [usize; 2], states: [&[f32]; 2]) -> anyhow::Result<()> {
 /// Of the length of a state: unrelated ones differ by 1.4.
 const MOST_DIFFERENCE: f32 = 0.1;
 
-fn drawn(token: Tensor<2, Int>) -> anyhow::Result<i32> {
-    let data = token.into_data().convert::<i32>();
-    let tokens: Vec<i32> = data.try_to_vec().context("the token")?;
-    tokens.first().copied().context("no token")
+/// The most likely token, chosen on the host as a generator does.
+fn drawn(logits: Tensor<3>) -> anyhow::Result<i32> {
+    let data = logits.into_data().convert::<f32>();
+    let logits: Vec<f32> = data.try_to_vec().context("the logits")?;
+    let numbered = logits.iter().enumerate();
+    let (token, _) = numbered
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
+        .context("no logits")?;
+    i32::try_from(token).context("a token")
 }

@@ -42,6 +42,8 @@ pub fn table(rows: &[TokenRow]) -> Result<String> {
         true => "replayed as a graph",
         false => "not all replayed as a graph",
     };
+    let order = first.weights.map(|order| format!(" {order}"));
+    let order = order.unwrap_or_default();
     let TokenRow {
         prompt,
         tokens,
@@ -60,7 +62,7 @@ pub fn table(rows: &[TokenRow]) -> Result<String> {
     let day = first.date.split('T').next().unwrap_or_default();
     text += &format!(
         "\nAfter a prompt of {prompt} tokens, one sequence, medians of {tokens} tokens, {graph}. {heads} query and {kv_heads} \
-         key/value heads, width {d_model}, feed-forward {d_ff}, random weights; sparse layers of blocks of {block}, local \
+         key/value heads, width {d_model}, feed-forward {d_ff}, random weights{order}; sparse layers of blocks of {block}, local \
          {local_blocks}, stride {vert_stride}; {dtype}, on {device} ({day}, commit {commit}).\n"
     );
     Ok(text)
