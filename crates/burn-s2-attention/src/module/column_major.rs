@@ -6,8 +6,8 @@ use burn::tensor::{DType, Tensor};
 /// The same module with the weights of its linear layers stored column by column, as PyTorch does. What it computes is the same to
 /// rounding.
 ///
-/// The product of one row and a matrix, which is most of what a token takes in generation, then reads each weight in the order of
-/// memory: Burn's products on GPUs are faster so. Shapes, names and records stay as they are. A record that is loaded brings its own
+/// The product of a few rows and a matrix, which is most of what a token takes in generation, then sums along the order of memory.
+/// Shapes, names and records stay as they are. A record that is loaded brings its own
 /// order: call this last. Quantised weights are left as they are.
 ///
 /// ```
