@@ -24,7 +24,7 @@ const GPU_FEATURES: [&str; 6] = ["wgpu", "vulkan", "metal", "cuda", "cuda-cpp", 
 const GPU_TESTS: &str = "cargo test --release --package s2-attention-kernels --package burn-s2-attention \
                          --package s2-bench \
                          --features s2-attention-kernels/wgpu,s2-attention-kernels/lowering,burn-s2-attention/wgpu,burn-s2-attention/flex,s2-bench/check \
-                         --lib --test cube --test gpu --test gpu_capture --test check --test baselines";
+                         --lib --test cube --test gpu --test gpu_alone --test check --test baselines";
 
 /// Runs the steps in order; the first that fails ends the run.
 ///

@@ -283,8 +283,8 @@ fn read(logits: Tensor<2>) -> Result<Vec<f32>, GenerationError> {
     let device = |error: &dyn std::fmt::Display| GenerationError::Device {
         reason: error.to_string(),
     };
-    let data = logits.try_into_data().map_err(|error| device(&error))?;
-    // On the host, where it costs no kernel.
-    let values = data.convert::<f32>().try_to_vec();
-    values.map_err(|error| device(&error))
+    // Converted on the host, where it costs no kernel. Bytes are read when they are looked at, and may fail only then.
+    let data = logits.try_into_data_as::<f32>();
+    let data = data.map_err(|error| device(&error))?;
+    data.try_to_vec().map_err(|error| device(&error))
 }
