@@ -1,8 +1,9 @@
 """Times a public implementation of attention on the points that it is told, beside this library's in the same run.
 
-`s2-bench bench --baselines`, or `decode` in place of `bench`, starts it for each provider. Points come in as lines of JSON (`s2-bench problems --json` shows
-them), times go out as lines of JSON; everything else goes to stderr. Before a point is timed, the mask is held to the
-attended pairs that the point names, and rows of the output to a float32 reference.
+`s2-bench bench --baselines`, or `decode` in place of `bench`, starts it for each provider. Points come in as lines of
+JSON (`s2-bench problems --json` shows them), times go out as lines of JSON; everything else goes to stderr. Before a
+point is timed, the mask is held to the attended pairs that the point names, and rows of the output to a float32
+reference.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """Which blocks a problem attends, by the rule of this project's pattern crate.
 
 Query block i of head h attends key block j, j <= i, if i - j < local_blocks, or if (j + g * step) is a multiple of
-vert_stride, where step = max(1, vert_stride // heads), and g is h, or its key/value head in a pattern of those. As a script it reads problems as lines of JSON and prints how many
-(query, key) pairs this rule attends in each, for a comparison with those that the problem names.
+vert_stride, where step = max(1, vert_stride // heads), and g is h, or its key/value head in a pattern of those. As a
+script it reads problems as lines of JSON and prints how many (query, key) pairs this rule attends in each, for a
+comparison with those that the problem names.
 """
 
 import json

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::catalogue::with_dense_twins;
@@ -47,6 +47,16 @@ pub struct DecodeArgs {
 /// # Errors
 /// No device, a problem that it cannot run, and rows that cannot be written.
 pub fn run(args: &DecodeArgs) -> anyhow::Result<String> {
+    let providers = args.who.chosen(&[Provider::S2], &Provider::DECODE_PEERS);
+    let decodes = |who: &Provider| *who == Provider::S2 || Provider::DECODE_PEERS.contains(who);
+    if let Some(who) = providers.iter().find(|who| !decodes(who)) {
+        let peers = Provider::DECODE_PEERS.map(Provider::name).join(", ");
+        bail!(
+            "--providers {}: accepted for decode are {}, {peers}",
+            who.name(),
+            Provider::S2.name()
+        );
+    }
     let gpu = Gpu::new(None)?;
     let machine = args.output.of(gpu.machine()?);
     let mut session = Session {
@@ -56,7 +66,6 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<String> {
         backend: gpu.backend,
         rows: Vec::new(),
     };
-    let providers = args.who.chosen(&[Provider::S2], &Provider::DECODE_PEERS);
     let effort = Effort::gpu(args.runs.max(1), LIMIT);
     let (elements, copy) = gpu.time_copy(&effort).context("a copy")?;
     session.add_copy(elements, &copy)?;
@@ -73,7 +82,7 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<String> {
     }
     let problems = with_dense_twins(args.problems.clone());
     let mut notes = Vec::new();
-    let peers = providers.iter().filter(|who| Provider::PEERS.contains(who));
+    let peers = providers.iter().filter(|who| **who != Provider::S2);
     for &provider in peers {
         let computed = problems.iter().filter(|of| provider.computes(of));
         let points: Vec<_> = computed.map(|problem| (problem, Pass::Decode)).collect();

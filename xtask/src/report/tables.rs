@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use s2_bench::record::{Pass, Row};
-use s2_bench::summary::{BURN_MATMUL, Line, S2_ATTENTION, dense_baseline, dense_name, summarize};
+use s2_bench::summary::{
+    BURN_MATMUL, Line, S2_ATTENTION, dense_baseline, dense_name, is_yardstick, summarize,
+};
 
 use super::series::{pattern, series, sparse, widest};
 
@@ -128,7 +130,9 @@ pub(super) fn origin(rows: &[Row]) -> String {
         .collect();
     let runs = rows.iter().map(|row| row.runs).min().unwrap_or(0);
     let day = row.date.split('T').next().unwrap_or_default();
-    let mut dtypes: Vec<String> = rows.iter().map(|row| row.dtype.to_string()).collect();
+    // Those of attention: what they are compared with says its own.
+    let attention = rows.iter().filter(|row| !is_yardstick(row));
+    let mut dtypes: Vec<String> = attention.map(|row| row.dtype.to_string()).collect();
     dtypes.sort();
     dtypes.dedup();
     format!(

@@ -137,7 +137,7 @@ impl KvCache {
     /// [`position_limit`](Self::position_limit), and mean nothing. The buffer stays the same from step to step.
     ///
     /// # Errors
-    /// [`S2AttentionError::NoStep`], and an axis mismatch for more rows than any step had.
+    /// [`S2AttentionError::NoStep`], and an axis mismatch for more rows than any step had and than are reserved.
     pub(crate) fn positions(&self, rows: usize) -> Result<Tensor<1, Int>, S2AttentionError> {
         let positions = self.step.as_ref().and(self.positions.tensor());
         let positions = positions.ok_or(S2AttentionError::NoStep)?;
@@ -147,7 +147,7 @@ impl KvCache {
                 tensor: "x",
                 axis: "rows",
                 seen: rows,
-                other: "the step",
+                other: "the longest step, or the reserve",
                 accepted,
             });
         }

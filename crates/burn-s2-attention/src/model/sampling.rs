@@ -50,8 +50,8 @@ impl Sampler {
         })
     }
 
-    /// The tokens that can be drawn and their probabilities: the likeliest first with `top_k` or a `top_p` below 1, else in their
-    /// order.
+    /// The tokens that can be drawn and their probabilities, which are above 0: the likeliest first with `top_k` or a `top_p` below 1,
+    /// else in their order.
     ///
     /// # Errors
     ///
@@ -97,6 +97,8 @@ impl Sampler {
         for (_, weight) in &mut drawn {
             *weight /= total;
         }
+        // Far below the likeliest there is nothing left of a probability.
+        drawn.retain(|(_, probability)| *probability > 0.0);
         Ok(drawn)
     }
 
@@ -107,10 +109,7 @@ impl Sampler {
     /// As [`candidates`](Self::candidates).
     pub fn draw(&mut self, logits: &[f32]) -> Result<u32, GenerationError> {
         let candidates = self.candidates(logits)?;
-        let mut possible = candidates
-            .iter()
-            .filter(|(_, probability)| *probability > 0.0);
-        let Some((last, _)) = possible.next_back().copied() else {
+        let Some((last, _)) = candidates.last().copied() else {
             return Err(GenerationError::Logits);
         };
         if candidates.len() == 1 {

@@ -212,7 +212,7 @@ impl S2Attention {
     ///
     /// # Panics
     ///
-    /// If the cache is in no step, or neither this one nor one before it had as many rows.
+    /// If the cache is in no step, or `qkv` has more rows than this step, any before it, and what is reserved.
     pub fn rotate_cached(&self, qkv: Qkv, cache: &KvCache) -> Qkv {
         let Some(rope) = &self.rope else { return qkv };
         let positions = cache

@@ -49,16 +49,22 @@ impl ModuleMapper for Mapper {
             if matches!(weight.dtype(), DType::QFloat(_)) {
                 return weight;
             }
-            let tracked = weight.is_require_grad();
-            let columns = weight.detach().transpose();
-            let place = Tensor::<D>::empty(columns.dims(), (&columns.device(), columns.dtype()));
-            let all = columns.dims().map(|size| 0..size);
-            let weight = place.slice_assign(all, columns).transpose();
-            if tracked {
-                weight.require_grad()
-            } else {
-                weight
+            let (tracked, on_graph) = (weight.is_require_grad(), weight.device().is_autodiff());
+            let weight = if on_graph { weight.inner() } else { weight };
+            let weight = by_columns(weight);
+            // A leaf of the graph, as it was before.
+            match (on_graph, tracked) {
+                (false, _) => weight,
+                (true, false) => Tensor::from_inner(weight),
+                (true, true) => Tensor::from_inner(weight).require_grad(),
             }
         })
     }
+}
+
+fn by_columns<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+    let columns = weight.transpose();
+    let place = Tensor::<D>::empty(columns.dims(), (&columns.device(), columns.dtype()));
+    let all = columns.dims().map(|size| 0..size);
+    place.slice_assign(all, columns).transpose()
 }
