@@ -15,11 +15,11 @@ use crate::harness::{Effort, Timing, sample, within_limit};
 /// the device busy while the host launches what is timed.
 const FLUSH_BYTES: u64 = 256 << 20;
 
-/// Calls whose host time is taken.
-const HOST_CALLS: usize = 1000;
+/// Host times that are taken.
+const HOST_RUNS: usize = 1000;
 
-/// Launches that may wait for the device while the host is timed: queues have room for many more.
-const HOST_QUEUE: usize = 16;
+/// Calls that follow each other while the host is timed, as those of a model do: queues to the device have room for them.
+const HOST_CALLS: usize = 16;
 
 /// A device, and other data to fill its caches with.
 pub struct Clock {
@@ -69,29 +69,26 @@ impl Clock {
         Ok(ticks.duration())
     }
 
-    /// Host times of a launch, until the driver has it; nothing waits for the device.
+    /// Host times of a call among [`HOST_CALLS`] that follow each other, until the driver has the last; nothing waits for the device.
     ///
     /// # Errors
     /// A launch that fails.
     pub fn host(&self, launch: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<Timing> {
-        let once = || -> anyhow::Result<Duration> {
+        let run = || -> anyhow::Result<Duration> {
+            self.sync()?;
             let start = Instant::now();
-            launch()?;
-            self.client.flush()?;
-            Ok(start.elapsed())
-        };
-        for _ in 0..HOST_CALLS / 10 {
-            once()?;
-        }
-        let mut times = Vec::with_capacity(HOST_CALLS);
-        for call in 0..HOST_CALLS {
-            if call % HOST_QUEUE == 0 {
-                self.sync()?;
+            for _ in 0..HOST_CALLS {
+                launch()?;
             }
-            times.push(once()?);
+            self.client.flush()?;
+            Ok(start.elapsed() / HOST_CALLS as u32)
+        };
+        for _ in 0..HOST_RUNS / 10 {
+            run()?;
         }
+        let times: Result<_, _> = (0..HOST_RUNS).map(|_| run()).collect();
         self.sync()?;
-        Ok(Timing::of(times, None))
+        Ok(Timing::of(times?, None))
     }
 
     /// The most bytes that `call` holds at once on the device, with what it returns, beyond what was held before.
