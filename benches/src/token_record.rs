@@ -110,6 +110,10 @@ impl fmt::Display for TokenRow {
             gib(self.memory_bytes),
             gib(self.full_bytes),
             if self.captured { "" } else { "; not captured" }
-        )
+        )?;
+        match self.weights {
+            Some(order) => write!(f, "; weights {order}"),
+            None => Ok(()),
+        }
     }
 }

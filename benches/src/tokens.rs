@@ -7,7 +7,9 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use burn::tensor::{DType, Device, DeviceConfig, FloatDType, Int, Tensor, TensorData, capture};
 use burn_s2_attention::cache::{Append, KvCache, KvCacheConfig, SequenceId};
-use burn_s2_attention::model::{HybridTransformer, HybridTransformerConfig};
+use burn_s2_attention::model::{
+    GenerationConfig, HybridTransformer, HybridTransformerConfig, Sampler,
+};
 use burn_s2_attention::module::column_major;
 use burn_s2_attention::{DenseLayers, LayerSchedule, PatternConfig};
 use indicatif::ProgressBar;
@@ -314,13 +316,10 @@ fn check_same(chunks: [usize; 2], states: [&[f32]; 2]) -> anyhow::Result<()> {
 /// Of the length of a state: unrelated ones differ by 1.4.
 const MOST_DIFFERENCE: f32 = 0.1;
 
-/// The most likely token, chosen on the host as a generator does.
+/// The likeliest token, chosen on the host as a generator does.
 fn drawn(logits: Tensor<3>) -> anyhow::Result<i32> {
-    let data = logits.into_data().convert::<f32>();
+    let data = logits.try_into_data_as::<f32>().context("the logits")?;
     let logits: Vec<f32> = data.try_to_vec().context("the logits")?;
-    let numbered = logits.iter().enumerate();
-    let (token, _) = numbered
-        .max_by(|(_, a), (_, b)| a.total_cmp(b))
-        .context("no logits")?;
+    let token = Sampler::new(&GenerationConfig::new(1), 0)?.draw(&logits)?;
     i32::try_from(token).context("a token")
 }

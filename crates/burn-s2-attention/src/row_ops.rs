@@ -10,11 +10,18 @@ pub trait RowOps: Backend {
     /// The product of `x`, `[rows, inputs]`, and `weights`, `[inputs, outputs]`: `[rows, outputs]`.
     ///
     /// Both are f32, f16 or bf16, and of one dtype. `rows` is at most
-    /// [`MAX_ROWS`](s2_attention_kernels::cube::MAX_ROWS). Weights may lie row by row or column by column.
+    /// [`MAX_ROWS`](s2_attention_kernels::cube::MAX_ROWS). Weights that lie neither row by row nor column by column, with or without
+    /// padding, are Burn's to multiply.
+    ///
+    /// # Panics
+    /// For other shapes and dtypes. As all operations of Burn's on GPUs this may happen late, where fused operations are carried out.
     #[fusion(dtype = x, shape = Shape::new([x[0], weights[1]]))]
     fn s2_row_product(x: FloatTensor<Self>, weights: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `x / sqrt(mean(x^2) + epsilon) * weight` of each row of `x`, `[rows, width]`. `weight` is `[width]`; dtypes as in [`s2_row_product`](Self::s2_row_product).
+    ///
+    /// # Panics
+    /// As [`s2_row_product`](Self::s2_row_product).
     #[fusion(dtype = x, shape = x)]
     fn s2_row_norm(
         x: FloatTensor<Self>,
@@ -26,6 +33,9 @@ pub trait RowOps: Backend {
     ///
     /// `positions` is `[rows]`, i32, below `limit`; `cosines` and `sines` are f32 `[limit, width / 2]`. Dtypes of `x` as in
     /// [`s2_row_product`](Self::s2_row_product).
+    ///
+    /// # Panics
+    /// As [`s2_row_product`](Self::s2_row_product), and for an odd `width`.
     #[fusion(dtype = x, shape = x)]
     fn s2_row_rotation(
         x: FloatTensor<Self>,

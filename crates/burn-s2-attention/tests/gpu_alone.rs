@@ -34,7 +34,7 @@ use common::models::{VOCAB, model, variants};
 use common::tensors::{assert_close, normal, tokens};
 
 /// Longer than what a host takes for a few calls.
-const LONG: Duration = Duration::from_millis(500);
+const LONG: Duration = Duration::from_secs(1);
 
 /// Held by the test whose turn it is.
 fn turn() -> MutexGuard<'static, ()> {

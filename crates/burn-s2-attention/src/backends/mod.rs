@@ -7,7 +7,7 @@ pub(crate) mod cubecl;
 #[cfg(feature = "cubecl")]
 mod cubecl_cache;
 #[cfg(feature = "cubecl")]
-mod cubecl_rows;
+pub(crate) mod cubecl_rows;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "flex")]

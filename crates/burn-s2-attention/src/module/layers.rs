@@ -1,9 +1,9 @@
-//! Linear layers, norms and rotary positions. Those of the few rows of a step have kernels of their own on GPUs, where no gradients are
-//! asked for: Burn's are made for many rows.
+//! Linear layers, norms and rotary positions of cached tokens. Where no gradients are asked for they have kernels of their own on GPUs,
+//! the former for few rows: Burn's are made for many.
 
 use burn::nn::Linear;
 use burn::nn::norm::Normalization;
-use burn::tensor::{Int, Tensor, module};
+use burn::tensor::{Int, Tensor, assert_shape, module};
 
 /// `linear` of `x`, `[batch, seq, inputs]`.
 ///
@@ -21,8 +21,10 @@ pub(crate) fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
 ///
 /// If the last axis of `x` is not the first of `weights`.
 pub(crate) fn product(x: Tensor<3>, weights: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    let [inputs, _] = weights.dims();
+    assert_shape!(x, [.., inputs]);
     #[cfg(feature = "cubecl")]
-    if gpu::takes(&x, &weights) {
+    if gpu::multiplies(&x, &weights) {
         let product = gpu::product(x, weights);
         return match bias {
             Some(bias) => product + bias.unsqueeze(),
@@ -39,10 +41,11 @@ pub(crate) fn product(x: Tensor<3>, weights: Tensor<2>, bias: Option<Tensor<1>>)
 /// If the last axis of `x` is not that of the norm.
 pub(crate) fn norm(norm: &Normalization, x: Tensor<3>) -> Tensor<3> {
     #[cfg(feature = "cubecl")]
-    if let Normalization::Rms(rms) = norm
-        && gpu::takes(&x, &rms.gamma.val().unsqueeze_dim(1))
-    {
-        return gpu::norm(x, rms.gamma.val(), rms.epsilon);
+    if let Normalization::Rms(rms) = norm {
+        let weight = rms.gamma.val();
+        if gpu::norms(&x, &weight) {
+            return gpu::norm(x, weight, rms.epsilon);
+        }
     }
     norm.forward(x)
 }
@@ -62,42 +65,65 @@ pub(super) fn turned(
     None
 }
 
+/// What the kernels do not take is Burn's to compute, or to refuse.
 #[cfg(feature = "cubecl")]
 mod gpu {
     use burn::backend::{Dispatch, DispatchDevice};
     use burn::tensor::{DType, Device, Int, Tensor};
     use s2_attention_kernels::cube::MAX_ROWS;
 
+    use crate::backends::cubecl_rows::runs;
     use crate::row_ops::RowOps;
 
-    /// Whether the kernels take these rows and weights, whose first axis is the last of the rows: what they refuse is Burn's to compute,
-    /// or to refuse.
-    pub(super) fn takes(x: &Tensor<3>, weights: &Tensor<2>) -> bool {
-        let [batch, seq, width] = x.dims();
-        batch * seq <= MAX_ROWS
-            && weights.dims()[0] == width
+    pub(super) fn multiplies(x: &Tensor<3>, weights: &Tensor<2>) -> bool {
+        let [inputs, outputs] = weights.dims();
+        few(x, inputs)
+            && outputs > 0
             && weights.dtype() == x.dtype()
             && computes(x.dtype(), &[x.device(), weights.device()])
     }
 
-    /// Whether the kernels turn these rows by these tables.
+    pub(super) fn norms(x: &Tensor<3>, weight: &Tensor<1>) -> bool {
+        let [width] = weight.dims();
+        few(x, width)
+            && weight.dtype() == x.dtype()
+            && computes(x.dtype(), &[x.device(), weight.device()])
+    }
+
     pub(super) fn turns(
         x: &Tensor<4>,
-        tables: &[Tensor<3>; 2],
+        [cosines, sines]: &[Tensor<3>; 2],
         positions: &Tensor<1, Int>,
     ) -> bool {
-        let devices = [x.device(), tables[0].device(), positions.device()];
-        x.dims()[3] == 2 * tables[0].dims()[2]
-            && tables[0].dtype() == DType::F32
-            && positions.dtype() == DType::I32
+        let dtypes = [cosines.dtype(), sines.dtype(), positions.dtype()];
+        let devices = [
+            x.device(),
+            cosines.device(),
+            sines.device(),
+            positions.device(),
+        ];
+        x.dims()[3] == 2 * cosines.dims()[2]
+            && x.dims().iter().chain(&cosines.dims()).all(|size| *size > 0)
+            && dtypes == [DType::F32, DType::F32, DType::I32]
             && computes(x.dtype(), &devices)
     }
 
-    /// Whether the kernels compute in that type on these devices.
+    /// Whether there are some rows of that width, and no more than the kernels take.
+    fn few(x: &Tensor<3>, width: usize) -> bool {
+        let [batch, seq, seen] = x.dims();
+        (1..=MAX_ROWS).contains(&(batch * seq)) && seen == width && width > 0
+    }
+
+    /// Whether the kernels compute in that type on the one device of all tensors.
     fn computes(dtype: DType, devices: &[Device]) -> bool {
+        let [first, others @ ..] = devices else {
+            return false;
+        };
         // A device with gradients is another kind.
-        let is_gpu = |device: &Device| matches!(device.as_dispatch(), DispatchDevice::Cube(_));
-        matches!(dtype, DType::F32 | DType::F16 | DType::BF16) && devices.iter().all(is_gpu)
+        let DispatchDevice::Cube(device) = first.as_dispatch() else {
+            return false;
+        };
+        others.iter().all(|other| other == first) && runs(device, dtype)
     }
 
     pub(super) fn product(x: Tensor<3>, weights: Tensor<2>) -> Tensor<3> {
@@ -140,7 +166,7 @@ mod gpu {
 mod tests {
     use burn::tensor::{DType, Device, Int, Tensor};
 
-    use super::gpu::{takes, turns};
+    use super::gpu::{multiplies, norms, turns};
 
     /// What results alone do not show: the kernels are used for what they are made for, and for nothing else.
     #[test]
@@ -151,18 +177,22 @@ mod tests {
             assert!(std::env::var_os("S2_REQUIRE_GPU").is_none(), "no GPU found");
             return;
         }
-        let takes = |rows: usize, width: usize, dtype: DType, device: &Device| {
-            let x = Tensor::<3>::zeros([1, rows, 8], (device, dtype));
-            let weights = Tensor::<2>::zeros([width, 4], device);
-            takes(&x, &weights)
+        let multiplies = |[batch, rows, width]: [usize; 3], dtype: DType, device: &Device| {
+            let x = Tensor::<3>::zeros([batch, rows, 8], (device, dtype));
+            let takes = multiplies(&x, &Tensor::<2>::zeros([width, 4], device));
+            assert_eq!(takes, norms(&x, &Tensor::<1>::zeros([width], device)));
+            takes
         };
-        assert!(takes(1, 8, DType::F32, &gpu));
-        assert!(takes(16, 8, DType::F32, &gpu));
-        assert!(!takes(17, 8, DType::F32, &gpu));
-        assert!(!takes(1, 9, DType::F32, &gpu));
-        assert!(!takes(1, 8, DType::F16, &gpu));
-        assert!(!takes(1, 8, DType::F32, &gpu.clone().autodiff()));
-        assert!(!takes(1, 8, DType::F32, &Device::flex()));
+        assert!(multiplies([1, 1, 8], DType::F32, &gpu));
+        assert!(multiplies([1, 16, 8], DType::F32, &gpu));
+        assert!(multiplies([4, 4, 8], DType::F32, &gpu));
+        assert!(!multiplies([1, 17, 8], DType::F32, &gpu));
+        assert!(!multiplies([4, 5, 8], DType::F32, &gpu));
+        assert!(!multiplies([1, 0, 8], DType::F32, &gpu));
+        assert!(!multiplies([1, 1, 9], DType::F32, &gpu));
+        assert!(!multiplies([1, 1, 8], DType::F16, &gpu));
+        assert!(!multiplies([1, 1, 8], DType::F32, &gpu.clone().autodiff()));
+        assert!(!multiplies([1, 1, 8], DType::F32, &Device::flex()));
 
         let turns = |width: usize, positions: DType, device: &Device| {
             let x = Tensor::<4>::zeros([1, 3, 2, width], device);

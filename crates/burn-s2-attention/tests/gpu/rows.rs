@@ -7,6 +7,7 @@ use burn_s2_attention::module::{RopeConfig, column_major};
 
 use crate::common::gpu::device;
 use crate::common::models::{model, variants};
+use crate::common::panics::panic_text;
 use crate::common::products::product_error;
 use crate::common::tensors::{assert_close, normal};
 
@@ -47,6 +48,26 @@ fn few_rows_of_a_batch() {
     let rows = layer.feed_forward(x.clone().reshape([1, 12, d_model]));
     let batch = layer.feed_forward(x).reshape([1, 12, d_model]);
     assert_close(batch, rows, 0.0);
+}
+
+/// No rows are Burn's, and so is what it refuses.
+#[test]
+fn no_rows_and_rows_that_do_not_fit() {
+    let device = device();
+    let config = variants().into_iter().next().unwrap();
+    let model = model(config, &device);
+    let layer = &model.layers[0];
+    let d_model = model.embedding.weight.dims()[1];
+    for rows in [[1, 0], [2, 0]] {
+        let x = Tensor::<3>::zeros([rows[0], rows[1], d_model], &device);
+        assert_eq!(layer.mlp.forward(x).dims(), [rows[0], rows[1], d_model]);
+    }
+    for rows in [2, 20] {
+        let x = Tensor::<3>::zeros([1, rows, d_model + 1], &device);
+        let message = panic_text(|| layer.mlp.forward(x));
+        let expected = format!("axis 2 expected {d_model}, got {}", d_model + 1);
+        assert!(message.contains(&expected), "{message}");
+    }
 }
 
 /// Where gradients are asked for, a few rows have them.

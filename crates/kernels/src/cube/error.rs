@@ -47,6 +47,28 @@ pub enum CubeError {
         /// Elements of a vector.
         accepted: usize,
     },
+    /// Rows or columns of a matrix that overlap, or that lie further apart than kernels count.
+    #[error(
+        "the rows or columns of weights begin {seen} elements apart; accepted are {accepted} to 2^31 - 1"
+    )]
+    Pitch {
+        /// Elements from one to the next.
+        seen: usize,
+        /// Elements of each.
+        accepted: usize,
+    },
+    /// A head without a partner for each of its elements.
+    #[error("head_dim is {seen}; rotary positions turn pairs of elements: even sizes are accepted")]
+    OddWidth {
+        /// Its elements.
+        seen: usize,
+    },
+    /// A table of rotary positions without any.
+    #[error("a table of 0 positions has none for {rows} rows")]
+    EmptyTable {
+        /// Rows that need a position.
+        rows: usize,
+    },
     /// A tensor does not begin where a vector may.
     #[error(
         "{tensor} begins {seen} bytes into its buffer; accepted are multiples of {accepted} (make it contiguous)"
@@ -99,7 +121,7 @@ pub enum CubeError {
         /// The most that are accepted.
         accepted: usize,
     },
-    /// More of something on a cache than kernels count.
+    /// More of something than kernels count.
     #[error("{what} are {seen}; the GPU kernels count up to {accepted}")]
     Count {
         /// What is counted.

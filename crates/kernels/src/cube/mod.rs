@@ -39,7 +39,7 @@ pub use attention::CubeAttention;
 pub use cache::CacheSide;
 pub use decode::{CubeDecode, DecodeChoice};
 pub use error::CubeError;
-pub use few_rows::{MAX_ROWS, MatrixOrder, RowNorm, RowProduct, RowRotation};
+pub use few_rows::{MAX_ROWS, MatrixOrder, RowNorm, RowProduct, RowRotation, check_few_rows};
 pub use select::{Choice, Engine};
 pub use tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
 

@@ -5,19 +5,14 @@ use cubecl::ir::ElemType;
 use cubecl::server::Handle;
 
 use super::{norm, product, rotation};
-use crate::cube::checks::check_needs;
+use crate::cube::checks::{check_dtype, check_needs};
 use crate::cube::error::CubeError;
 
 /// Bytes of a vector.
 const VECTOR_BYTES: usize = 16;
 
 /// Elements of the longest vectors that an axis is whole ones of, and that buffers begin at multiples of.
-pub(super) fn lanes(
-    client: &Client,
-    dtype: ElemType,
-    axis: usize,
-    buffers: &[&Handle; 3],
-) -> usize {
+pub(super) fn lanes(client: &Client, dtype: ElemType, axis: usize, buffers: &[&Handle]) -> usize {
     let bytes = dtype.size();
     let most = (VECTOR_BYTES / bytes).min(client.properties().hardware.max_vector_size);
     let fits = |lanes: usize| {
@@ -50,22 +45,23 @@ pub(super) fn check_counts<const N: usize>(
     }
 }
 
-/// Buffers are counted with the one that CubeCL adds for sizes.
-pub(super) fn check_kernel(
-    client: &Client,
-    kernel: &'static str,
-    buffers: usize,
-    shared: usize,
-) -> Result<(), CubeError> {
+/// Whether the kernels for few rows run on a device in a type: [`RowProduct`](super::RowProduct), [`RowNorm`](super::RowNorm) and
+/// [`RowRotation`](super::RowRotation).
+///
+/// # Errors
+/// [`CubeError::DType`] and [`CubeError::Resource`].
+pub fn check_few_rows(client: &Client, dtype: ElemType) -> Result<(), CubeError> {
+    check_dtype(client, dtype)?;
     let hardware = &client.properties().hardware;
     check_needs(
         client,
-        kernel,
+        "few rows",
         [
-            ("buffers", buffers, hardware.max_bindings as usize),
+            // One of them CubeCL's own, for sizes.
+            ("buffers", 6, hardware.max_bindings as usize),
             (
                 "bytes of shared memory",
-                shared,
+                product::SHARED_BYTES,
                 hardware.max_shared_memory_size,
             ),
             (
@@ -79,3 +75,4 @@ pub(super) fn check_kernel(
 
 /// The largest of all kernels here.
 const _: () = assert!(product::UNITS >= norm::UNITS && product::UNITS >= rotation::UNITS);
+const _: () = assert!(product::SHARED_BYTES >= norm::SHARED_BYTES);

@@ -9,6 +9,7 @@ pub(super) mod product;
 pub(super) mod rotation;
 mod row_product;
 
+pub use checks::check_few_rows;
 pub use norm::RowNorm;
 pub use rotation::RowRotation;
 pub use row_product::{MAX_ROWS, MatrixOrder, RowProduct};

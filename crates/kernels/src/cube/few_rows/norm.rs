@@ -5,8 +5,8 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::checks::{check_counts, check_kernel, lanes};
-use crate::cube::checks::{check_dtype, check_len};
+use super::checks::{check_counts, check_few_rows, lanes};
+use crate::cube::checks::check_len;
 use crate::cube::error::CubeError;
 use crate::cube::first_launch::{Class, launched};
 use crate::cube::launch::{address_type, grid};
@@ -16,7 +16,9 @@ use crate::cube::select::Engine;
 /// Units of a cube.
 pub(in crate::cube) const UNITS: usize = 256;
 /// Units that add the sums of as many others, each.
-pub(super) const ADDERS: usize = 16;
+const ADDERS: usize = 16;
+/// Shared memory of a cube.
+pub(super) const SHARED_BYTES: usize = (UNITS + ADDERS) * 4;
 
 /// The norm of rows: `x / sqrt(mean(x^2) + epsilon) * weight`, as [Zhang & Sennrich](https://arxiv.org/abs/1910.07467),
 /// in f32, rounded once.
@@ -49,7 +51,7 @@ impl RowNorm {
             width,
             epsilon,
         } = self;
-        check_dtype(client, dtype)?;
+        check_few_rows(client, dtype)?;
         check_counts([
             ("rows of a norm", rows, i32::MAX as usize),
             ("elements of a norm", width, i32::MAX as usize),
@@ -63,7 +65,6 @@ impl RowNorm {
         }
 
         let lanes = lanes(client, dtype, width, &[x, weight, out]);
-        check_kernel(client, "row norm", 4, (UNITS + ADDERS) * 4)?;
         unsafe {
             norm::launch_unchecked(
                 client,

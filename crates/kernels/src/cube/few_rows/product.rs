@@ -21,7 +21,7 @@ fn ahead(most: usize) -> usize {
 }
 
 /// `out = x weights` where the inputs of a column lie next to each other. `x` is `[rows, inputs]` and `weights` `[outputs, inputs]`,
-/// in vectors. Grid: columns, `UNITS / COLUMN_SHARES` a cube.
+/// in vectors, `pitch` from a column to the next. Grid: columns, `UNITS / COLUMN_SHARES` a cube.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn by_columns<E: Float, N: Size>(
@@ -31,6 +31,7 @@ pub(in crate::cube) fn by_columns<E: Float, N: Size>(
     rows: u32,
     vectors: u32,
     outputs: u32,
+    pitch: u32,
     #[comptime] most: usize,
     #[comptime] lanes: usize,
     #[comptime] rounding: Rounding,
@@ -43,7 +44,7 @@ pub(in crate::cube) fn by_columns<E: Float, N: Size>(
     // Beyond the last column there is its work again.
     let column = min(first + owner, outputs as usize - 1);
     let vectors = vectors as usize;
-    let weights_at = column * vectors;
+    let weights_at = column * pitch as usize;
 
     let mut sums = Array::<Vector<f32, N>>::new(most);
     #[unroll]
@@ -117,7 +118,7 @@ fn add_vector<E: Float, N: Size>(
 }
 
 /// `out = x weights` where the outputs of an input lie next to each other. `x` is `[rows, inputs]` and `weights`, in vectors,
-/// `[inputs, outputs]`. Grid: vectors of columns, [`ROW_VECTORS`] a cube.
+/// `[inputs, outputs]`, `pitch` from an input to the next. Grid: vectors of columns, [`ROW_VECTORS`] a cube.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn by_rows<E: Float, N: Size>(
@@ -127,6 +128,7 @@ pub(in crate::cube) fn by_rows<E: Float, N: Size>(
     rows: u32,
     inputs: u32,
     vectors: u32,
+    pitch: u32,
     #[comptime] most: usize,
     #[comptime] lanes: usize,
     #[comptime] rounding: Rounding,
@@ -138,8 +140,7 @@ pub(in crate::cube) fn by_rows<E: Float, N: Size>(
     let first = CUBE_POS * ROW_VECTORS;
     // Beyond the last columns there is their work again.
     let column = min(first + owner, vectors as usize - 1);
-    let vectors = vectors as usize;
-    let inputs = inputs as usize;
+    let (inputs, vectors, pitch) = (inputs as usize, vectors as usize, pitch as usize);
 
     let mut sums = Array::<Vector<f32, N>>::new(most);
     #[unroll]
@@ -152,7 +153,7 @@ pub(in crate::cube) fn by_rows<E: Float, N: Size>(
         let mut read = Array::<Vector<E, N>>::new(count);
         #[unroll]
         for n in 0..count {
-            read[n] = weights[(at + comptime!(n * all_shares)) * vectors + column];
+            read[n] = weights[(at + comptime!(n * all_shares)) * pitch + column];
         }
         #[unroll]
         for n in 0..count {
@@ -162,7 +163,7 @@ pub(in crate::cube) fn by_rows<E: Float, N: Size>(
         at += comptime!(count * all_shares);
     }
     while at < inputs {
-        let read = weights[at * vectors + column];
+        let read = weights[at * pitch + column];
         add_input::<E, N>(&mut sums, read, x, at, inputs, rows, most);
         at += all_shares;
     }

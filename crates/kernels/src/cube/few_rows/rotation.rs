@@ -5,8 +5,8 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::checks::{check_counts, check_kernel, lanes};
-use crate::cube::checks::{check_dtype, check_len, check_tensor};
+use super::checks::{check_counts, check_few_rows, lanes};
+use crate::cube::checks::{check_len, check_tensor};
 use crate::cube::error::CubeError;
 use crate::cube::first_launch::{Class, launched};
 use crate::cube::launch::{address_type, gcd, grid, tensor_arg};
@@ -37,7 +37,8 @@ impl RowRotation {
     /// Nothing waits for the device.
     ///
     /// # Errors
-    /// Those of [`RowProduct::launch`](super::RowProduct::launch), and [`CubeError::Strides`].
+    /// Those of [`RowProduct::launch`](super::RowProduct::launch), and [`CubeError::Strides`], [`CubeError::OddWidth`] and
+    /// [`CubeError::EmptyTable`].
     pub fn launch(
         &self,
         client: &Client,
@@ -53,24 +54,27 @@ impl RowRotation {
             width,
             limit,
         } = self;
-        check_dtype(client, dtype)?;
+        check_few_rows(client, dtype)?;
         let elements = rows.saturating_mul(heads).saturating_mul(width);
+        let most = i32::MAX as usize;
         check_counts([
-            (
-                "elements of rows that are turned",
-                elements,
-                i32::MAX as usize,
-            ),
-            ("positions of a table", limit, i32::MAX as usize),
-            ("odd elements of a head that is turned", width % 2, 0),
+            ("rows that are turned", rows, most),
+            ("heads of a row", heads, most),
+            ("positions of a table", limit, most),
         ])?;
+        if width % 2 != 0 {
+            return Err(CubeError::OddWidth { seen: width });
+        }
+        if limit == 0 && elements > 0 {
+            return Err(CubeError::EmptyTable { rows });
+        }
         let half = width / 2;
         let bytes = dtype.size();
         check_len("cosines", cosines, limit * half, size_of::<f32>())?;
         check_len("sines", sines, limit * half, size_of::<f32>())?;
         check_len("positions", positions, rows, size_of::<i32>())?;
         check_len("out", out, elements, bytes)?;
-        if elements == 0 || limit == 0 {
+        if elements == 0 {
             return Ok(());
         }
 
@@ -81,16 +85,16 @@ impl RowRotation {
             .into_iter()
             .fold(0, |a, start| gcd(a, start as usize / 4));
         let steps = gcd(steps, of_tables);
-        let lanes = lanes(client, dtype, steps, &[&x.handle, out, out]);
+        let lanes = lanes(client, dtype, steps, &[&x.handle, out]);
         let sizes = [1, heads, rows, width];
         check_tensor("x", &x.handle, 0, x.strides, sizes, (lanes, dtype))?;
-        check_kernel(client, "row rotation", 6, 0)?;
+        let sizes_of_buffers = [&x.handle, out, cosines].map(Handle::size);
         unsafe {
             rotate::launch_unchecked(
                 client,
                 grid(client, (elements / 2 / lanes).div_ceil(UNITS))?,
                 CubeDim::new_1d(UNITS as u32),
-                address_type([x.handle.size(), out.size()].into_iter(), bytes),
+                address_type(sizes_of_buffers.into_iter(), bytes),
                 lanes,
                 tensor_arg(x, sizes),
                 BufferArg::from_raw_parts(cosines.clone(), limit * half / lanes),

@@ -5,16 +5,16 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::checks::{check_counts, check_kernel, lanes};
+use super::checks::{check_counts, check_few_rows, lanes};
 use super::product;
-use crate::cube::checks::{check_dtype, check_len};
+use crate::cube::checks::check_len;
 use crate::cube::error::CubeError;
 use crate::cube::first_launch::{Class, launched};
-use crate::cube::launch::{address_type, grid};
+use crate::cube::launch::{address_type, gcd, grid};
 use crate::cube::round::Rounding;
 use crate::cube::select::Engine;
 
-/// Rows of a product, at most: beyond them a matrix is no longer all that is read.
+/// Rows of a product, at most: their sums are in registers.
 pub const MAX_ROWS: usize = 16;
 
 /// How a matrix `[inputs, outputs]` lies in memory.
@@ -39,11 +39,13 @@ pub struct RowProduct {
     pub outputs: usize,
     /// How `weights` lies.
     pub order: MatrixOrder,
+    /// Elements from a row or column of `weights` to the next, at least as many as it has.
+    pub pitch: usize,
 }
 
 impl RowProduct {
-    /// Launches the product of `x`, `[rows, inputs]`, and `weights`, `[inputs, outputs]` by its order, to `out`,
-    /// `[rows, outputs]`. All are contiguous and of `dtype`: f32, f16 or bf16. Nothing waits for the device.
+    /// Launches the product of `x`, `[rows, inputs]`, and `weights`, `[inputs, outputs]` by its order and pitch, to `out`,
+    /// `[rows, outputs]`. `x` and `out` are contiguous, and all are of `dtype`: f32, f16 or bf16. Nothing waits for the device.
     ///
     /// # Errors
     /// A [`CubeError`] for types, sizes and buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where a
@@ -61,8 +63,9 @@ impl RowProduct {
             inputs,
             outputs,
             order,
+            pitch,
         } = self;
-        check_dtype(client, dtype)?;
+        check_few_rows(client, dtype)?;
         check_counts([
             ("rows of a product", rows, MAX_ROWS),
             ("inputs of a product", inputs, i32::MAX as usize),
@@ -70,7 +73,21 @@ impl RowProduct {
         ])?;
         let bytes = dtype.size();
         check_len("x", x, rows * inputs, bytes)?;
-        check_len("weights", weights, inputs * outputs, bytes)?;
+        let (lines, length) = match order {
+            MatrixOrder::Rows => (inputs, outputs),
+            MatrixOrder::Columns => (outputs, inputs),
+        };
+        if pitch < length || pitch > i32::MAX as usize {
+            return Err(CubeError::Pitch {
+                seen: pitch,
+                accepted: length,
+            });
+        }
+        let of_weights = match lines * length {
+            0 => 0,
+            _ => (lines - 1) * pitch + length,
+        };
+        check_len("weights", weights, of_weights, bytes)?;
         check_len("out", out, rows * outputs, bytes)?;
         if rows * outputs == 0 {
             return Ok(());
@@ -78,12 +95,11 @@ impl RowProduct {
 
         let most = rows.next_power_of_two();
         // Vectors lie along the axis whose elements are next to each other.
-        let (axis, in_vectors) = match order {
-            MatrixOrder::Columns => (inputs, [x, weights, weights]),
-            MatrixOrder::Rows => (outputs, [weights, out, out]),
+        let in_vectors = match order {
+            MatrixOrder::Columns => [x, weights],
+            MatrixOrder::Rows => [weights, out],
         };
-        let lanes = lanes(client, dtype, axis, &in_vectors);
-        check_kernel(client, "row product", 4, product::SHARED_BYTES)?;
+        let lanes = lanes(client, dtype, gcd(length, pitch), &in_vectors);
         let cubes = match order {
             MatrixOrder::Columns => outputs.div_ceil(product::UNITS / product::COLUMN_SHARES),
             MatrixOrder::Rows => (outputs / lanes).div_ceil(product::ROW_VECTORS),
@@ -109,11 +125,12 @@ impl RowProduct {
                 address_type(handles.iter().map(|handle| handle.size()), bytes),
                 lanes,
                 BufferArg::from_raw_parts(x.clone(), rows * inputs / of_x),
-                BufferArg::from_raw_parts(weights.clone(), inputs * outputs / lanes),
+                BufferArg::from_raw_parts(weights.clone(), of_weights / lanes),
                 BufferArg::from_raw_parts(out.clone(), rows * outputs / of_out),
                 rows as u32,
                 inputs_arg as u32,
                 outputs_arg as u32,
+                (pitch / lanes) as u32,
                 most,
                 lanes,
                 Rounding::of(client.name(), dtype),

@@ -261,12 +261,12 @@ pub(super) fn products(
     [
         kernel!(
             few_rows::product::by_columns::ByColumns, device, few_rows::product::UNITS,
-            [B B B S S S],
+            [B B B S S S S],
             lanes, most, lanes, Rounding::Conversion, dtype
         ),
         kernel!(
             few_rows::product::by_rows::ByRows, device, few_rows::product::UNITS,
-            [B B B S S S],
+            [B B B S S S S],
             lanes, most, lanes, Rounding::Conversion, dtype
         ),
     ]
