@@ -15,9 +15,14 @@ pub(in crate::cube) const COLUMN_SHARES: usize = 32;
 pub(in crate::cube) const ROW_VECTORS: usize = 4;
 /// Shared memory that every device has.
 pub(in crate::cube) const SHARED_BYTES: usize = 16 * 1024;
-/// Vectors that a unit reads at a time: fewer where sums of many rows take its registers.
-fn ahead(most: usize) -> usize {
-    if most > 2 { 4 } else { 8 }
+/// Vectors that a unit reads while it multiplies as many. Sums of many rows leave registers for fewer, and so do vectors of `x` where
+/// inputs lie next to each other.
+fn ahead(most: usize, columns: bool) -> usize {
+    match (most, columns) {
+        (1 | 2, false) => 8,
+        (16, _) => 2,
+        _ => 4,
+    }
 }
 
 /// `out = x weights` where the inputs of a column lie next to each other. `x` is `[rows, inputs]` and `weights` `[outputs, inputs]`,
@@ -51,20 +56,28 @@ pub(in crate::cube) fn by_columns<E: Float, N: Size>(
     for row in 0..most {
         sums[row] = Vector::new(0.0f32);
     }
-    let count = comptime!(ahead(most));
+    let (count, step) = comptime!((ahead(most, true), COLUMN_SHARES));
+    let turns = vectors / comptime!(count * step);
     let mut at = share;
-    while at + comptime!((count - 1) * COLUMN_SHARES) < vectors {
-        let mut read = Array::<Vector<E, N>>::new(count);
-        #[unroll]
-        for n in 0..count {
-            read[n] = weights[weights_at + at + comptime!(n * COLUMN_SHARES)];
+    if turns > 0usize {
+        let mut read = read_some::<E, N>(weights, weights_at + at, step.runtime(), count);
+        for _ in 1..turns {
+            let next = weights_at + at + comptime!(count * step);
+            let next = read_some::<E, N>(weights, next, step.runtime(), count);
+            #[unroll]
+            for n in 0..count {
+                let of_x = at + comptime!(n * step);
+                add_vector::<E, N>(&mut sums, read[n], x, of_x, vectors, rows, most);
+                read[n] = next[n];
+            }
+            at += comptime!(count * step);
         }
         #[unroll]
         for n in 0..count {
-            let of_x = at + comptime!(n * COLUMN_SHARES);
+            let of_x = at + comptime!(n * step);
             add_vector::<E, N>(&mut sums, read[n], x, of_x, vectors, rows, most);
         }
-        at += comptime!(count * COLUMN_SHARES);
+        at += comptime!(count * step);
     }
     while at < vectors {
         let read = weights[weights_at + at];
@@ -95,6 +108,23 @@ pub(in crate::cube) fn by_columns<E: Float, N: Size>(
         let value = rounded::<E, Const<1>>(Vector::new(value), 1usize, rounding);
         out[row * outputs as usize + column] = value.extract(0usize);
     }
+}
+
+/// `count` vectors from `from` on, each `step` further than the one before. They are multiplied a turn later: compilers keep loads
+/// together so, which they spread among the products of the same turn otherwise.
+#[cube]
+fn read_some<E: Float, N: Size>(
+    weights: &[Vector<E, N>],
+    from: usize,
+    step: usize,
+    #[comptime] count: usize,
+) -> Array<Vector<E, N>> {
+    let mut read = Array::<Vector<E, N>>::new(count);
+    #[unroll]
+    for n in 0..count {
+        read[n] = weights[from + n * step];
+    }
+    read
 }
 
 /// Adds the products of a vector of a column and that of each row.
@@ -147,13 +177,22 @@ pub(in crate::cube) fn by_rows<E: Float, N: Size>(
     for row in 0..most {
         sums[row] = Vector::new(0.0f32);
     }
-    let count = comptime!(ahead(most));
+    let count = comptime!(ahead(most, false));
+    let turns = inputs / comptime!(count * all_shares);
+    let step = all_shares * pitch;
     let mut at = share;
-    while at + comptime!((count - 1) * all_shares) < inputs {
-        let mut read = Array::<Vector<E, N>>::new(count);
-        #[unroll]
-        for n in 0..count {
-            read[n] = weights[(at + comptime!(n * all_shares)) * pitch + column];
+    if turns > 0usize {
+        let mut read = read_some::<E, N>(weights, at * pitch + column, step, count);
+        for _ in 1..turns {
+            let next = at * pitch + column + count * step;
+            let next = read_some::<E, N>(weights, next, step, count);
+            #[unroll]
+            for n in 0..count {
+                let input = at + comptime!(n * all_shares);
+                add_input::<E, N>(&mut sums, read[n], x, input, inputs, rows, most);
+                read[n] = next[n];
+            }
+            at += comptime!(count * all_shares);
         }
         #[unroll]
         for n in 0..count {

@@ -7,7 +7,10 @@ use crate::cube::few_rows::product::SHARED_BYTES;
 
 fn lower(devices: &[Device]) {
     for (turn, dtype) in [F32, F16, BF16].into_iter().enumerate() {
-        for (at, (most, lanes)) in [(1, 8), (2, 4), (16, 8), (4, 1)].into_iter().enumerate() {
+        for (at, (most, lanes)) in [(1, 8), (2, 8), (16, 8), (8, 8), (4, 8), (4, 1)]
+            .into_iter()
+            .enumerate()
+        {
             let device = &devices[(at + turn) % devices.len()];
             let lanes = lanes.min(16 / dtype.size());
             for (kernel, order) in products(device, most, lanes, dtype)
