@@ -49,41 +49,18 @@ pub(in crate::cube) fn by_columns<E: Float, N: Size>(
     // Beyond the last column there is its work again.
     let column = min(first + owner, outputs as usize - 1);
     let vectors = vectors as usize;
-    let weights_at = column * pitch as usize;
-
-    let mut sums = Array::<Vector<f32, N>>::new(most);
-    #[unroll]
-    for row in 0..most {
-        sums[row] = Vector::new(0.0f32);
-    }
-    let (count, step) = comptime!((ahead(most, true), COLUMN_SHARES));
-    let turns = vectors / comptime!(count * step);
-    let mut at = share;
-    if turns > 0usize {
-        let mut read = read_some::<E, N>(weights, weights_at + at, step.runtime(), count);
-        for _ in 1..turns {
-            let next = weights_at + at + comptime!(count * step);
-            let next = read_some::<E, N>(weights, next, step.runtime(), count);
-            #[unroll]
-            for n in 0..count {
-                let of_x = at + comptime!(n * step);
-                add_vector::<E, N>(&mut sums, read[n], x, of_x, vectors, rows, most);
-                read[n] = next[n];
-            }
-            at += comptime!(count * step);
-        }
-        #[unroll]
-        for n in 0..count {
-            let of_x = at + comptime!(n * step);
-            add_vector::<E, N>(&mut sums, read[n], x, of_x, vectors, rows, most);
-        }
-        at += comptime!(count * step);
-    }
-    while at < vectors {
-        let read = weights[weights_at + at];
-        add_vector::<E, N>(&mut sums, read, x, at, vectors, rows, most);
-        at += COLUMN_SHARES;
-    }
+    let sums = sums_of::<E, N, N>(
+        weights,
+        column * pitch as usize,
+        1usize.runtime(),
+        x,
+        vectors,
+        rows,
+        share,
+        COLUMN_SHARES,
+        most,
+        true,
+    );
 
     let mut shares = Shared::<[f32]>::new_slice(comptime!(UNITS * most));
     #[unroll]
@@ -110,49 +87,12 @@ pub(in crate::cube) fn by_columns<E: Float, N: Size>(
     }
 }
 
-/// `count` vectors from `from` on, each `step` further than the one before. They are multiplied a turn later: compilers keep loads
-/// together so, which they spread among the products of the same turn otherwise.
-#[cube]
-fn read_some<E: Float, N: Size>(
-    weights: &[Vector<E, N>],
-    from: usize,
-    step: usize,
-    #[comptime] count: usize,
-) -> Array<Vector<E, N>> {
-    let mut read = Array::<Vector<E, N>>::new(count);
-    #[unroll]
-    for n in 0..count {
-        read[n] = weights[from + n * step];
-    }
-    read
-}
-
-/// Adds the products of a vector of a column and that of each row.
-#[cube]
-fn add_vector<E: Float, N: Size>(
-    sums: &mut Array<Vector<f32, N>>,
-    weights: Vector<E, N>,
-    x: &[Vector<E, N>],
-    at: usize,
-    vectors: usize,
-    rows: u32,
-    #[comptime] most: usize,
-) {
-    let weights = Vector::<f32, N>::cast_from(weights);
-    #[unroll]
-    for row in 0..most {
-        // Beyond the last row there is its work again.
-        let of_row = min(comptime!(row as u32), rows - 1) as usize * vectors;
-        sums[row] += weights * Vector::cast_from(x[of_row + at]);
-    }
-}
-
 /// `out = x weights` where the outputs of an input lie next to each other. `x` is `[rows, inputs]` and `weights`, in vectors,
 /// `[inputs, outputs]`, `pitch` from an input to the next. Grid: vectors of columns, [`ROW_VECTORS`] a cube.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn by_rows<E: Float, N: Size>(
-    x: &[E],
+    x: &[Vector<E, Const<1>>],
     weights: &[Vector<E, N>],
     out: &mut [Vector<E, N>],
     rows: u32,
@@ -172,40 +112,9 @@ pub(in crate::cube) fn by_rows<E: Float, N: Size>(
     let column = min(first + owner, vectors as usize - 1);
     let (inputs, vectors, pitch) = (inputs as usize, vectors as usize, pitch as usize);
 
-    let mut sums = Array::<Vector<f32, N>>::new(most);
-    #[unroll]
-    for row in 0..most {
-        sums[row] = Vector::new(0.0f32);
-    }
-    let count = comptime!(ahead(most, false));
-    let turns = inputs / comptime!(count * all_shares);
-    let step = all_shares * pitch;
-    let mut at = share;
-    if turns > 0usize {
-        let mut read = read_some::<E, N>(weights, at * pitch + column, step, count);
-        for _ in 1..turns {
-            let next = at * pitch + column + count * step;
-            let next = read_some::<E, N>(weights, next, step, count);
-            #[unroll]
-            for n in 0..count {
-                let input = at + comptime!(n * all_shares);
-                add_input::<E, N>(&mut sums, read[n], x, input, inputs, rows, most);
-                read[n] = next[n];
-            }
-            at += comptime!(count * all_shares);
-        }
-        #[unroll]
-        for n in 0..count {
-            let input = at + comptime!(n * all_shares);
-            add_input::<E, N>(&mut sums, read[n], x, input, inputs, rows, most);
-        }
-        at += comptime!(count * all_shares);
-    }
-    while at < inputs {
-        let read = weights[at * pitch + column];
-        add_input::<E, N>(&mut sums, read, x, at, inputs, rows, most);
-        at += all_shares;
-    }
+    let sums = sums_of::<E, N, Const<1>>(
+        weights, column, pitch, x, inputs, rows, share, all_shares, most, false,
+    );
 
     // As many rows at a time as there is shared memory for.
     let together = comptime!(most.min(SHARED_BYTES / (UNITS * lanes * 4)));
@@ -236,21 +145,92 @@ pub(in crate::cube) fn by_rows<E: Float, N: Size>(
     }
 }
 
-/// Adds the products of the outputs of an input and that input of each row.
+/// The sums of a unit for each row: of vectors `from + n * step` of the matrix and elements `n` of the row, for each `n` of its share.
+/// An element is a vector of inputs where a vector of the matrix is one of a column, by `columns`, and else a single input, which is
+/// multiplied with a vector of columns.
+///
+/// Vectors are multiplied a turn after they are read: compilers keep loads together so, which they spread among the products of the
+/// same turn otherwise.
 #[cube]
-fn add_input<E: Float, N: Size>(
+#[allow(clippy::too_many_arguments)]
+fn sums_of<E: Float, N: Size, M: Size>(
+    weights: &[Vector<E, N>],
+    from: usize,
+    step: usize,
+    x: &[Vector<E, M>],
+    length: usize,
+    rows: u32,
+    share: usize,
+    #[comptime] shares: usize,
+    #[comptime] most: usize,
+    #[comptime] columns: bool,
+) -> Array<Vector<f32, N>> {
+    let mut sums = Array::<Vector<f32, N>>::new(most);
+    #[unroll]
+    for row in 0..most {
+        sums[row] = Vector::new(0.0f32);
+    }
+    let count = comptime!(ahead(most, columns));
+    let turns = length / comptime!(count * shares);
+    let mut at = share;
+    if turns > 0usize {
+        let mut read = Array::<Vector<E, N>>::new(count);
+        #[unroll]
+        for n in 0..count {
+            read[n] = weights[from + (at + comptime!(n * shares)) * step];
+        }
+        for _ in 1..turns {
+            let mut next = Array::<Vector<E, N>>::new(count);
+            #[unroll]
+            for n in 0..count {
+                next[n] = weights[from + (at + comptime!((count + n) * shares)) * step];
+            }
+            #[unroll]
+            for n in 0..count {
+                let element = at + comptime!(n * shares);
+                add::<E, N, M>(&mut sums, read[n], x, element, length, rows, most, columns);
+                read[n] = next[n];
+            }
+            at += comptime!(count * shares);
+        }
+        #[unroll]
+        for n in 0..count {
+            let element = at + comptime!(n * shares);
+            add::<E, N, M>(&mut sums, read[n], x, element, length, rows, most, columns);
+        }
+        at += comptime!(count * shares);
+    }
+    while at < length {
+        let read = weights[from + at * step];
+        add::<E, N, M>(&mut sums, read, x, at, length, rows, most, columns);
+        at += shares;
+    }
+    sums
+}
+
+/// Adds the products of a vector of the matrix and the element `at` of each row.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn add<E: Float, N: Size, M: Size>(
     sums: &mut Array<Vector<f32, N>>,
     weights: Vector<E, N>,
-    x: &[E],
-    input: usize,
-    inputs: usize,
+    x: &[Vector<E, M>],
+    at: usize,
+    length: usize,
     rows: u32,
     #[comptime] most: usize,
+    #[comptime] columns: bool,
 ) {
     let weights = Vector::<f32, N>::cast_from(weights);
     #[unroll]
     for row in 0..most {
-        let of_row = min(comptime!(row as u32), rows - 1) as usize * inputs;
-        sums[row] += weights * Vector::new(f32::cast_from(x[of_row + input]));
+        // Beyond the last row there is its work again.
+        let of_row = min(comptime!(row as u32), rows - 1) as usize * length;
+        let element = x[of_row + at];
+        if comptime!(columns) {
+            sums[row] += weights * Vector::cast_from(element);
+        } else {
+            sums[row] += weights * Vector::new(f32::cast_from(element.extract(0usize)));
+        }
     }
 }
