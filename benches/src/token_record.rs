@@ -51,7 +51,6 @@ pub struct TokenRow {
     /// Whether the step was replayed as a graph of the device.
     pub captured: bool,
     /// How weights lay; rows before there was a choice do not say.
-    #[serde(default)]
     pub weights: Option<WeightOrder>,
     /// Bytes of the cache in use after the last token.
     pub memory_bytes: usize,

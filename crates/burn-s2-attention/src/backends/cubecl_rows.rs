@@ -8,14 +8,13 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
 use s2_attention_kernels::cube::{MatrixOrder, RowNorm, RowProduct, RowRotation, check_few_rows};
 
-use super::cubecl::empty;
+use super::cubecl::{empty, readable};
 use super::cubecl_cache::device_rows;
 use crate::row_ops::RowOps;
 
 /// Whether the kernels run on a device in a type.
 pub(crate) fn runs(device: &CubeDevice, dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
-        && check_few_rows(&device.client(), dtype_to_elem_type(dtype)).is_ok()
+    dtype.is_float() && check_few_rows(&device.client(), dtype_to_elem_type(dtype)).is_ok()
 }
 
 impl RowOps for CubeBackend {
@@ -76,11 +75,7 @@ impl RowOps for CubeBackend {
         sines: CubeTensor,
         positions: CubeTensor,
     ) -> CubeTensor {
-        let x = if x.meta.strides().last() == Some(&1) && !x.meta.is_tiled() {
-            x
-        } else {
-            into_contiguous(x)
-        };
+        let x = readable(x);
         let [rows, heads, width] = sizes(&x, "x");
         let table: [usize; 2] = sizes(&cosines, "cosines");
         assert_eq!(

@@ -23,7 +23,6 @@ impl CubeAttention {
         bindings: usize,
         owns: usize,
     ) -> Result<(), CubeError> {
-        let hardware = &self.client.properties().hardware;
         let shape = self.problem.shape();
         let (shared, units) = match self.choice.engine {
             Engine::Unit => {
@@ -38,15 +37,11 @@ impl CubeAttention {
             // Rings have as many slots as there is shared memory for.
             Engine::Wgmma => (0, wgmma::size::units(of.owned.rows)),
         };
-        let needs = [
-            ("buffers", bindings, hardware.max_bindings as usize),
-            (
-                "bytes of shared memory",
-                shared,
-                hardware.max_shared_memory_size,
-            ),
-            ("units a cube", units, hardware.max_units_per_cube as usize),
-        ];
+        let needs = Needs {
+            bindings,
+            shared,
+            units,
+        };
         check_needs(&self.client, kernel, needs)
     }
 
@@ -183,13 +178,37 @@ pub(super) fn check_len(
     Ok(())
 }
 
-/// Whether a device has what a kernel needs: what it is, how much of it is needed, and how much there is.
+/// What a kernel needs of a device.
+pub(super) struct Needs {
+    /// Buffers, with the one that CubeCL adds for shapes and scalars.
+    pub(super) bindings: usize,
+    /// Bytes of shared memory.
+    pub(super) shared: usize,
+    /// Units of a cube.
+    pub(super) units: usize,
+}
+
+/// Whether a device has what a kernel needs.
 pub(super) fn check_needs(
     client: &Client,
     kernel: &'static str,
-    needs: [(&'static str, usize, usize); 3],
+    needs: Needs,
 ) -> Result<(), CubeError> {
-    match needs.into_iter().find(|(_, needed, seen)| needed > seen) {
+    let hardware = &client.properties().hardware;
+    let all = [
+        ("buffers", needs.bindings, hardware.max_bindings as usize),
+        (
+            "bytes of shared memory",
+            needs.shared,
+            hardware.max_shared_memory_size,
+        ),
+        (
+            "units a cube",
+            needs.units,
+            hardware.max_units_per_cube as usize,
+        ),
+    ];
+    match all.into_iter().find(|(_, needed, seen)| needed > seen) {
         Some((what, needed, seen)) => Err(CubeError::Resource {
             kernel,
             what,
@@ -199,6 +218,27 @@ pub(super) fn check_needs(
         }),
         None => Ok(()),
     }
+}
+
+/// Whether kernels can count so many.
+pub(super) fn check_count(what: &'static str, seen: usize) -> Result<(), CubeError> {
+    check_at_most(what, seen, i32::MAX as usize)
+}
+
+/// Whether there are no more than kernels take.
+pub(super) fn check_at_most(
+    what: &'static str,
+    seen: usize,
+    accepted: usize,
+) -> Result<(), CubeError> {
+    if seen > accepted {
+        return Err(CubeError::Count {
+            what,
+            seen,
+            accepted,
+        });
+    }
+    Ok(())
 }
 
 /// Whether no two elements share a place: along the axes from the smallest stride on, each step is beyond all before.

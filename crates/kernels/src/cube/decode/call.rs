@@ -13,7 +13,7 @@ use super::prepare::{check_problem, index_words};
 use crate::cache::{CacheProblem, PoolShape};
 use crate::cube::cache::{CacheSide, lanes};
 use crate::cube::checks::{
-    check_apart, check_dtype, check_len, check_needs, check_offset, check_tensor,
+    Needs, check_apart, check_dtype, check_len, check_needs, check_offset, check_tensor,
 };
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
@@ -65,21 +65,12 @@ impl CubeDecode {
         check_problem(&problem)?;
         let choice = choose(client, &problem, dtype, engine)?;
         let (units, shared) = needs(problem.shape(), &choice);
-        let hardware = &client.properties().hardware;
-        // One buffer more holds shapes and scalars.
-        check_needs(
-            client,
-            "decode",
-            [
-                ("buffers", 6, hardware.max_bindings as usize),
-                (
-                    "bytes of shared memory",
-                    shared,
-                    hardware.max_shared_memory_size,
-                ),
-                ("units a cube", units, hardware.max_units_per_cube as usize),
-            ],
-        )?;
+        let needs = Needs {
+            bindings: 6,
+            shared,
+            units,
+        };
+        check_needs(client, "decode", needs)?;
         say(|| {
             let shape = problem.shape();
             format!(

@@ -3,7 +3,7 @@
 use cubecl::client::Client;
 
 use crate::cache::CacheProblem;
-use crate::cube::checks::{check_dims, max_index_words};
+use crate::cube::checks::{check_count, check_dims, max_index_words};
 use crate::cube::error::CubeError;
 use crate::cube::index::{TooManyWords, push_bands, push_heads};
 use crate::cube::table::{BlockGrid, push_mask, takes_tables};
@@ -35,19 +35,6 @@ pub(super) fn check_problem(problem: &CacheProblem) -> Result<(), CubeError> {
     counted
         .into_iter()
         .try_for_each(|(what, seen)| check_count(what, seen))
-}
-
-/// Whether kernels can count so many.
-pub(super) fn check_count(what: &'static str, seen: usize) -> Result<(), CubeError> {
-    let accepted = i32::MAX as usize;
-    if seen > accepted {
-        return Err(CubeError::Count {
-            what,
-            seen,
-            accepted,
-        });
-    }
-    Ok(())
 }
 
 /// The place of each query head's row record, then the records: see [`index`](crate::cube::index).

@@ -5,8 +5,8 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::checks::{check_counts, check_few_rows, lanes};
-use crate::cube::checks::check_len;
+use super::checks::{check_few_rows, lanes};
+use crate::cube::checks::{check_count, check_len};
 use crate::cube::error::CubeError;
 use crate::cube::first_launch::{Class, launched};
 use crate::cube::launch::{address_type, grid};
@@ -52,10 +52,8 @@ impl RowNorm {
             epsilon,
         } = self;
         check_few_rows(client, dtype)?;
-        check_counts([
-            ("rows of a norm", rows, i32::MAX as usize),
-            ("elements of a norm", width, i32::MAX as usize),
-        ])?;
+        check_count("rows of a norm", rows)?;
+        check_count("elements of a norm", width)?;
         let bytes = dtype.size();
         check_len("x", x, rows * width, bytes)?;
         check_len("weight", weight, width, bytes)?;

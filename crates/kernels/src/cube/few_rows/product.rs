@@ -15,6 +15,7 @@ pub(in crate::cube) const COLUMN_SHARES: usize = 32;
 pub(in crate::cube) const ROW_VECTORS: usize = 4;
 /// Shared memory that every device has.
 pub(in crate::cube) const SHARED_BYTES: usize = 16 * 1024;
+
 /// Vectors that a unit reads while it multiplies as many. Sums of many rows leave registers for fewer, and so do vectors of `x` where
 /// inputs lie next to each other.
 fn ahead(most: usize, columns: bool) -> usize {

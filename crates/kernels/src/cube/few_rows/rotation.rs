@@ -5,8 +5,8 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::checks::{check_counts, check_few_rows, lanes};
-use crate::cube::checks::{check_len, check_tensor};
+use super::checks::{check_few_rows, lanes};
+use crate::cube::checks::{check_count, check_len, check_tensor};
 use crate::cube::error::CubeError;
 use crate::cube::first_launch::{Class, launched};
 use crate::cube::launch::{address_type, gcd, grid, tensor_arg};
@@ -56,12 +56,9 @@ impl RowRotation {
         } = self;
         check_few_rows(client, dtype)?;
         let elements = rows.saturating_mul(heads).saturating_mul(width);
-        let most = i32::MAX as usize;
-        check_counts([
-            ("rows that are turned", rows, most),
-            ("heads of a row", heads, most),
-            ("positions of a table", limit, most),
-        ])?;
+        check_count("rows that are turned", rows)?;
+        check_count("heads of a row", heads)?;
+        check_count("positions of a table", limit)?;
         if width % 2 != 0 {
             return Err(CubeError::OddWidth { seen: width });
         }

@@ -5,9 +5,9 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::checks::{check_counts, check_few_rows, lanes};
+use super::checks::{check_few_rows, lanes};
 use super::product;
-use crate::cube::checks::check_len;
+use crate::cube::checks::{check_at_most, check_count, check_len};
 use crate::cube::error::CubeError;
 use crate::cube::first_launch::{Class, launched};
 use crate::cube::launch::{address_type, gcd, grid};
@@ -66,11 +66,9 @@ impl RowProduct {
             pitch,
         } = self;
         check_few_rows(client, dtype)?;
-        check_counts([
-            ("rows of a product", rows, MAX_ROWS),
-            ("inputs of a product", inputs, i32::MAX as usize),
-            ("outputs of a product", outputs, i32::MAX as usize),
-        ])?;
+        check_at_most("rows of a product", rows, MAX_ROWS)?;
+        check_count("inputs of a product", inputs)?;
+        check_count("outputs of a product", outputs)?;
         let bytes = dtype.size();
         check_len("x", x, rows * inputs, bytes)?;
         let (lines, length) = match order {
