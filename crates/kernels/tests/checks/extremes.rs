@@ -1,13 +1,13 @@
 //! Scores beyond f32's digits.
 
-use s2_attention_kernels::AttentionShape;
+use s2_attention_kernels::{AttentionProblem, AttentionShape};
 use s2_attention_pattern::{PatternConfig, Rule};
 
 use super::edges::call;
 use super::engine::Engine;
 use super::plain::plain;
 use super::storage::Storage;
-use super::support::oracle;
+use super::support::{Tensors, oracle};
 use super::worst::rounded;
 use super::{Effort, ensure, in_types};
 
@@ -21,13 +21,18 @@ const SHAPE: AttentionShape = AttentionShape {
     value_dim: 16,
 };
 
-/// Both of them, in every type.
+/// All of them, in every type.
 pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
     in_types(engine, effort, &Storage::ALL, of_type)
 }
 
 fn of_type(engine: &Engine, _: &Effort) -> Result<String, String> {
-    Ok([bounded_gradients(engine)?, large_logits(engine)?].join("; "))
+    let held = [
+        bounded_gradients(engine)?,
+        large_logits(engine)?,
+        climbing_scores(engine)?,
+    ];
+    Ok(held.join("; "))
 }
 
 /// Scores of a hundred million: lse keeps no digit after the point, and `exp(score - lse)` must not run away.
@@ -69,12 +74,47 @@ fn large_logits(engine: &Engine) -> Result<String, String> {
     let config = PatternConfig::local_stride(2, 3, 16, 1);
     let (problem, tensors) = call(SHAPE, &config, None, None, 30.0)?;
     let tensors = rounded(&tensors, engine.storage);
-    let results = engine.run(&problem, &tensors)?;
-    let expected = oracle(&problem, &tensors);
-    let plain = plain(&problem, &tensors, engine.storage);
+    as_exact_as_plain(engine, "scores of 900", &problem, &tensors)?;
+    Ok("scores of 900 as exact as the plain computation".to_owned())
+}
+
+/// Scores that climb with the keys' positions, by 2^6 to 2^40 from a block to the next: an online softmax may let its maximum
+/// lag behind, but neither so far that weights of the type overflow nor that those before vanish too early.
+fn climbing_scores(engine: &Engine) -> Result<String, String> {
+    let shape = AttentionShape {
+        seq_q: 600,
+        seq_kv: 600,
+        ..SHAPE
+    };
+    let config = PatternConfig::new(Rule::Dense { causal: true }, 64, 1);
+    for powers in [6.0_f32, 11.0, 14.0, 18.0, 40.0] {
+        let (problem, mut tensors) = call(shape, &config, None, None, 1.0)?;
+        let scale = (shape.head_dim as f32).sqrt();
+        for token in 0..shape.seq_kv {
+            let first = token * shape.head_dim;
+            tensors.q[first] = 4.0;
+            tensors.k[first] = token as f32 / 64.0 * powers * core::f32::consts::LN_2 * scale / 4.0;
+        }
+        let tensors = rounded(&tensors, engine.storage);
+        let name = format!("scores that climb by 2^{powers} a block");
+        as_exact_as_plain(engine, &name, &problem, &tensors)?;
+    }
+    Ok("scores that climb by up to 2^40 a block as well".to_owned())
+}
+
+/// Out and lse, beside the plain computation of the type.
+fn as_exact_as_plain(
+    engine: &Engine,
+    of: &str,
+    problem: &AttentionProblem,
+    tensors: &Tensors,
+) -> Result<(), String> {
+    let results = engine.run(problem, tensors)?;
+    let expected = oracle(problem, tensors);
+    let plain = plain(problem, tensors, engine.storage);
     for (name, values) in results.named() {
         ensure(values.iter().all(|x| x.is_finite()), || {
-            format!("{name} of scores of 900 is not finite")
+            format!("{name} of {of} is not finite")
         })?;
     }
     let pairs = [
@@ -84,12 +124,10 @@ fn large_logits(engine: &Engine) -> Result<String, String> {
     for (name, values, plain, expected) in pairs {
         let [error, plain] = [values, plain].map(|values| distance(values, expected));
         ensure(error <= 2.0 * plain, || {
-            format!(
-                "{name} of scores of 900 is off by {error:e}, the plain computation by {plain:e}"
-            )
+            format!("{name} of {of} is off by {error:e}, the plain computation by {plain:e}")
         })?;
     }
-    Ok("scores of 900 as exact as the plain computation".to_owned())
+    Ok(())
 }
 
 /// The Frobenius norm of the difference.

@@ -13,7 +13,9 @@ use crate::cube::round::Rounding;
 use crate::cube::select::wgmma_rows;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::SLICES;
-use crate::cube::wgmma::size::{FILLERS, VISITED, forward_slots, gradient_slots, shared_bytes};
+use crate::cube::wgmma::size::{
+    FILLERS, VISITED, forward_bytes, forward_slots, gradient_bytes, gradient_slots,
+};
 use crate::{AttentionProblem, AttentionShape};
 
 /// Bytes of shared memory that a cube of these GPUs may have.
@@ -21,11 +23,12 @@ const MOST: usize = 227 * 1024;
 
 /// Dims of keys and values, block, rows that cubes own for inference and for training, and whether by tables: whole blocks,
 /// several and parts of them to a tile, padding, columns that are not full.
-const CLASSES: [([usize; 2], usize, [usize; 2], bool); 8] = [
+const CLASSES: [([usize; 2], usize, [usize; 2], bool); 9] = [
     ([128, 128], 64, [192, 128], false),
     ([128, 128], 32, [192, 128], true),
     ([128, 128], 64, [64, 64], true),
     ([64, 64], 16, [192, 128], false),
+    ([64, 64], 64, [192, 128], false),
     ([80, 40], 128, [128, 128], true),
     ([16, 16], 200, [64, 64], false),
     ([40, 128], 72, [128, 128], false),
@@ -113,10 +116,6 @@ fn lower_class((dims, block, rows, table): ([usize; 2], usize, [usize; 2], bool)
         brain: dtype == BF16,
     });
     for launch in all {
-        let own = match launch.kernel {
-            "forward" => [head_dim.max(value_dim); 2],
-            _ => dims,
-        };
         let name = format!(
             "wgmma-{}-{}",
             launch.kernel,
@@ -125,7 +124,10 @@ fn lower_class((dims, block, rows, table): ([usize; 2], usize, [usize; 2], bool)
         let rows = launch.config.owned.rows;
         let kernel = (launch.make)(&device, launch.config, dtype);
         let kernel = lowered(&device, &name, &*kernel, launch.written);
-        let counted = shared_bytes(rows, own, dims, launch.config.slots);
+        let counted = match launch.kernel {
+            "forward" => forward_bytes(rows, &shape, launch.config.slots),
+            _ => gradient_bytes(rows, &shape, launch.config.slots),
+        };
         assert!(
             kernel.shared_memory_size <= counted && counted <= MOST,
             "{name}: {} bytes of shared memory, not {counted}",

@@ -52,6 +52,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (units, working) = comptime!((units(tile.rows), consumers(tile.rows)));
     let sums = comptime!((head_dim + value_dim) / 2);
+    let widest_product = comptime!(padded(head_dim.max(value_dim)));
     let (columns, brain) = comptime!((visited.rows / 8, config.brain));
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
 
@@ -79,13 +80,13 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
     sync_cube();
     if UNIT_POS < comptime!(FILLERS as u32) {
-        share_registers(false, tile.rows, sums);
+        share_registers(false, tile.rows, sums, widest_product);
         fill::<E, N>(
             &mut ring, &own, index, &group, &span, first_head, q, &queries, d_out, &gradients,
             stats, &mut rows, infinity, tile, visited,
         );
     } else {
-        share_registers(true, tile.rows, sums);
+        share_registers(true, tile.rows, sums, widest_product);
         let unit = (UNIT_POS - comptime!(FILLERS as u32)) as usize;
         let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
         let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);

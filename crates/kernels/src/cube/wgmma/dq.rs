@@ -42,6 +42,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (units, working) = comptime!((units(tile.rows), consumers(tile.rows)));
     let sums = comptime!(head_dim / 2);
+    let widest_product = comptime!(padded(head_dim));
     let (columns, brain) = comptime!((visited.rows / 8, config.brain));
     let log2_e = f32::new(core::f32::consts::LOG2_E);
     let factor = scale * log2_e;
@@ -57,7 +58,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let own_tokens = own_tokens(&own, index, tile, units);
     sync_cube();
     if UNIT_POS < comptime!(FILLERS as u32) {
-        share_registers(false, tile.rows, sums);
+        share_registers(false, tile.rows, sums, widest_product);
         let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
         let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
         let _ = fill::<E, N>(
@@ -76,7 +77,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             visited,
         );
     } else {
-        share_registers(true, tile.rows, sums);
+        share_registers(true, tile.rows, sums, widest_product);
         let unit = (UNIT_POS - comptime!(FILLERS as u32)) as usize;
         let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
         let d_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);

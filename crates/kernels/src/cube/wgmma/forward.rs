@@ -10,11 +10,10 @@ use super::products::{
 };
 use super::ring::{Ring, Turn, VISIT, first_turn, ring};
 use super::size::FILLERS;
-use super::softmax::{Raised, Softmax, softmax};
+use super::softmax::{Raised, Softmax, Weights, softmax, unchanged, weights};
 use super::tiles::{Tiles, tiles};
 use super::work::{WORKING, first_row, mask, own_tokens_of, share_registers};
 use crate::cube::config::Config;
-use crate::cube::mma::fragments::{Pair, rounded};
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::{head_keys, head_queries, head_rows};
 use crate::cube::softmax::LEAST_SCALE;
@@ -46,9 +45,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let widest = comptime!(head_dim.max(value_dim));
     let sums = comptime!(value_dim / 2);
+    let widest_product = comptime!(padded(value_dim));
     let (columns, value_tiles, brain) =
         comptime!((visited.rows / 8, chunks(value_dim), config.brain));
-    let lost_columns = comptime!(if config.rounding { columns } else { 0 });
 
     // Two slots: the queries of this tile, whose results go there, and those of the next.
     let mut owned = tiles::<E, N>(OWN_SLOTS, tile.rows, head_dim, widest);
@@ -64,7 +63,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let mut number = tile_of_round(round);
     sync_cube();
     if UNIT_POS < comptime!(FILLERS as u32) {
-        share_registers(false, tile.rows, sums);
+        share_registers(false, tile.rows, sums, widest_product);
         while number < tiles_of_all {
             let own = query_tile(index, number, heads, kv_heads, tile);
             let span = own.span;
@@ -102,7 +101,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             number = tile_of_round(round);
         }
     } else {
-        share_registers(true, tile.rows, sums);
+        share_registers(true, tile.rows, sums, widest_product);
         let unit = (UNIT_POS - comptime!(FILLERS as u32)) as usize;
         let in_group = unit % GROUP;
         // The same for all units of a plane, which the compiler does not see otherwise.
@@ -132,9 +131,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             if ring.wait_until_full(&turn) {
                 begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
                 products_done(0usize);
-                let mut weights = take(SCORES, visited.rows);
-                let _ = weigh(
-                    &mut weights,
+                let mut pending = weights::<E>(columns, config.rounding);
+                let _ = weigh::<E>(
+                    &mut pending,
                     &mut softmax,
                     &ring,
                     &turn,
@@ -143,22 +142,21 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     &queries,
                     &tokens,
                     minus_infinity,
+                    true,
                     tile,
                     visited,
                 );
-                let mut high = rounded::<E>(&weights, columns);
-                let mut low = lost::<E>(&weights, &high, lost_columns);
                 let mut before = turn;
                 turn = before.next(ring.slots);
                 let mut more = ring.wait_until_full(&turn);
                 while more {
                     // Values are weighted while the next weights are computed.
                     begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
-                    add::<E, N>(&high, &low, &values, before.slot, config);
+                    add::<E, N>(&pending, &values, before.slot, config);
                     products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
-                    let mut weights = take(SCORES, visited.rows);
-                    let raised = weigh(
-                        &mut weights,
+                    let mut of_turn = weights::<E>(columns, config.rounding);
+                    let raised = weigh::<E>(
+                        &mut of_turn,
                         &mut softmax,
                         &ring,
                         &turn,
@@ -167,21 +165,13 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         &queries,
                         &tokens,
                         minus_infinity,
+                        false,
                         tile,
                         visited,
                     );
                     products_done(0usize);
                     ring.done(&before);
-                    let of_turn = rounded::<E>(&weights, columns);
-                    let lost_of_turn = lost::<E>(&weights, &of_turn, lost_columns);
-                    #[unroll]
-                    for n in 0..comptime!(2 * columns) {
-                        high[n] = of_turn[n];
-                    }
-                    #[unroll]
-                    for n in 0..comptime!(2 * lost_columns) {
-                        low[n] = lost_of_turn[n];
-                    }
+                    pending.set(&of_turn);
                     if raised.any {
                         #[unroll]
                         for half in 0..2usize {
@@ -192,7 +182,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     turn = before.next(ring.slots);
                     more = ring.wait_until_full(&turn);
                 }
-                add::<E, N>(&high, &low, &values, before.slot, config);
+                add::<E, N>(&pending, &values, before.slot, config);
                 products_done(0usize);
                 ring.done(&before);
             }
@@ -266,10 +256,12 @@ const SCORES: &str = "s";
 const RESULTS: &str = "o";
 
 /// Makes the scores of a visit weights.
+///
+/// Where all pairs attend, at first without a look at the scores' maxima, which visits after the `first` seldom raise.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-fn weigh(
-    scores: &mut Array<Pair<f32>>,
+fn weigh<E: Float>(
+    weights: &mut Weights<E>,
     softmax: &mut Softmax,
     ring: &Ring,
     turn: &Turn,
@@ -278,56 +270,51 @@ fn weigh(
     queries: &Array<i32>,
     tokens: &Shared<[i32]>,
     minus_infinity: f32,
+    #[comptime] first: bool,
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) -> Raised {
-    mask(
-        scores,
-        ring,
-        turn,
-        index,
-        head_record,
-        queries,
-        tokens,
-        minus_infinity,
-        true,
-        tile,
-        visited,
-    );
     let tiles = comptime!(visited.rows / 8);
-    let raised = softmax.raise(&*scores, minus_infinity, tiles);
-    softmax.weigh(scores, tiles);
+    let mut raised = unchanged();
+    let mut done = false;
+    if comptime!(!first) {
+        // Where not all attend these are no weights, and done anew.
+        let scores = take(SCORES, visited.rows);
+        done = softmax.try_to_weigh::<E>(&scores, weights, ring.all(turn), tiles);
+    }
+    if !done {
+        let mut scores = take(SCORES, visited.rows);
+        mask(
+            &mut scores,
+            ring,
+            turn,
+            index,
+            head_record,
+            queries,
+            tokens,
+            minus_infinity,
+            true,
+            tile,
+            visited,
+        );
+        softmax.raise(&mut raised, &scores, minus_infinity, tiles);
+        softmax.weigh::<E>(&mut scores, weights, tiles);
+    }
     raised
 }
 
 /// Begins to add the values of a slot: by weights, and by what they lost by rounding where `config.rounding`.
 #[cube]
 fn add<E: Float, N: Size>(
-    high: &Array<Pair<E>>,
-    low: &Array<Pair<E>>,
+    weights: &Weights<E>,
     values: &Tiles<E, N>,
     slot: u32,
     #[comptime] config: Config,
 ) {
-    begin_values::<E, N>(RESULTS, high, values, slot, config.brain);
+    begin_values::<E, N>(RESULTS, &weights.high, values, slot, config.brain);
     if comptime!(config.rounding) {
-        begin_values::<E, N>(RESULTS, low, values, slot, config.brain);
+        begin_values::<E, N>(RESULTS, &weights.low, values, slot, config.brain);
     }
-}
-
-/// What weights lose by rounding, rounded.
-#[cube]
-fn lost<E: Float>(
-    weights: &Array<Pair<f32>>,
-    high: &Array<Pair<E>>,
-    #[comptime] tiles: usize,
-) -> Array<Pair<E>> {
-    let mut low = Array::<Pair<E>>::new(comptime!(2 * tiles));
-    #[unroll]
-    for n in 0..comptime!(2 * tiles) {
-        low[n] = Vector::cast_from(weights[n] - Vector::cast_from(high[n]));
-    }
-    low
 }
 
 /// A parameter of the kernel is called `scale` too.

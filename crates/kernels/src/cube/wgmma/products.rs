@@ -74,6 +74,35 @@ fn type_name(brain: bool) -> &'static str {
     if brain { "bf16" } else { "f16" }
 }
 
+/// Columns of a product from which on the assembler lets units change how many registers they have.
+const WIDE: usize = 128;
+
+/// A product of [`WIDE`] columns where the grid is larger than grids can be.
+fn impossible_product() -> String {
+    let sums: Vec<_> = (0..WIDE / 2).map(|n| format!("w{n}")).collect();
+    let sums = sums.join(", ");
+    format!(
+        "{{ .reg .f32 w<{}>; .reg .b64 d; .reg .b32 z; .reg .pred never; mov.u32 z, %nctaid.z; setp.gt.u32 never, z, 65535; @!never bra past; mov.b64 d, 0; wgmma.fence.sync.aligned; wgmma.mma_async.sync.aligned.m64n{WIDE}k16.f32.bf16.bf16 {{{sums}}}, d, d, never, 1, 1, 0, 0; wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0; past: }}",
+        WIDE / 2
+    )
+}
+
+/// Lets units change how many registers they have in a kernel whose products have at most `columns` columns.
+///
+/// CubeCL does not write how many cubes a processor has at least, and without that `ptxas` ignores such changes (C7508), spills, and
+/// moves every descriptor from ordinary to uniform registers: unless there is a wide product somewhere, be it where no unit
+/// ever comes.
+#[cube]
+pub(super) fn let_registers_change(#[comptime] columns: usize) {
+    if comptime!(columns < WIDE) {
+        gpu_asm!(
+            "{code}",
+            code = const impossible_product(),
+            options(readonly)
+        );
+    }
+}
+
 fn zeroing(name: &str, count: usize) -> String {
     let mut code = String::new();
     for n in 0..count {

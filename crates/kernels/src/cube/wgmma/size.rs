@@ -1,5 +1,6 @@
 //! The sizes of cubes.
 
+use super::own::{OWN, OWN_SLOTS};
 use super::products::GROUP;
 use super::ring::VISIT;
 use super::tiles::row_chunks;
@@ -12,8 +13,9 @@ const ROWS: usize = 64;
 pub(in crate::cube) const VISITED: usize = 64;
 /// Units that fill the ring, before those that work on visits.
 pub(in crate::cube) const FILLERS: usize = GROUP;
-/// Most slots of a ring: a group works on two of them.
-const SLOTS: usize = 4;
+/// Most slots of a ring. Groups work on two of them, the fastest and the slowest not on the same, and one is filled for as long as
+/// memory takes to answer: three slots are waited for.
+const SLOTS: usize = 8;
 
 /// Units that work on visits, in a cube that owns `rows` rows.
 pub(super) const fn consumers(rows: usize) -> usize {
@@ -36,34 +38,43 @@ pub(super) fn registers(rows: usize, sums: usize) -> Option<(usize, usize)> {
     }
 }
 
-/// Bytes of shared memory of a pass that owns `own` and visits `visited` elements a row, with `slots` slots.
-pub(in crate::cube) fn shared_bytes(
-    rows: usize,
-    own: [usize; 2],
-    visited: [usize; 2],
-    slots: usize,
-) -> usize {
-    let row = |dims: [usize; 2]| (row_chunks(dims[0]) + row_chunks(dims[1])) * LANES * 2;
+/// Bytes of a row of keys and one of values, as tiles hold them.
+fn row_bytes(dims: [usize; 2]) -> usize {
+    (row_chunks(dims[0]) + row_chunks(dims[1])) * LANES * 2
+}
+
+/// Bytes of a ring: words and two barriers a slot.
+const fn ring_bytes(slots: usize, words: usize) -> usize {
+    slots * (words * 4 + 16)
+}
+
+/// What arrays that begin at multiples of 16 bytes may lose between them; tiles, which come first, lose nothing.
+const GAPS: usize = 128;
+
+/// Bytes of shared memory of the forward pass, by cubes that own `rows` rows, with `slots` slots: one more than these takes a
+/// sixth of it, so they are counted to the byte.
+pub(in crate::cube) fn forward_bytes(rows: usize, shape: &AttentionShape, slots: usize) -> usize {
+    let (keys, values) = (shape.head_dim, shape.value_dim);
+    let own = OWN_SLOTS * rows * (row_chunks(keys.max(values)) * LANES * 2 + 4);
+    let visited = slots * VISITED * (row_bytes([keys, values]) + 4);
+    own + visited + ring_bytes(OWN_SLOTS, OWN) + ring_bytes(slots, VISIT) + GAPS
+}
+
+/// As [`forward_bytes`], of dQ, and of dK and dV.
+pub(in crate::cube) fn gradient_bytes(rows: usize, shape: &AttentionShape, slots: usize) -> usize {
+    let row = row_bytes([shape.head_dim, shape.value_dim]);
     // Tokens, and of visited rows two numbers more and one for 32 of them.
-    let numbers = rows * 8 + slots * (VISITED * 12 + VISITED / 32 * 4);
-    rows * row(own) + slots * (VISITED * row(visited) + VISIT * 4 + 16) + numbers + 2048
+    let visited = slots * (VISITED * (row + 12) + VISITED / 32 * 4);
+    rows * (row + 8) + visited + ring_bytes(slots, VISIT) + GAPS
 }
 
-/// Slots of the ring of a pass, as many as `most` bytes of shared memory hold; fewer than three are too few.
-fn slots(rows: usize, own: [usize; 2], visited: [usize; 2], most: usize) -> Option<usize> {
-    (3..=SLOTS)
-        .rev()
-        .find(|slots| shared_bytes(rows, own, visited, *slots) <= most)
-}
-
-/// Slots of the ring of the forward pass, which has place for the tiles that it owns now and next.
+/// Slots of the ring of the forward pass, as many as `most` bytes of shared memory hold; fewer than three are too few.
 pub(in crate::cube) fn forward_slots(
     rows: usize,
     shape: &AttentionShape,
     most: usize,
 ) -> Option<usize> {
-    let (keys, values) = (shape.head_dim, shape.value_dim);
-    slots(rows, [keys.max(values); 2], [keys, values], most)
+    slots(|slots| forward_bytes(rows, shape, slots) <= most)
 }
 
 /// Slots of the ring of dQ, and of dK and dV.
@@ -72,6 +83,9 @@ pub(in crate::cube) fn gradient_slots(
     shape: &AttentionShape,
     most: usize,
 ) -> Option<usize> {
-    let dims = [shape.head_dim, shape.value_dim];
-    slots(rows, dims, dims, most)
+    slots(|slots| gradient_bytes(rows, shape, slots) <= most)
+}
+
+fn slots(fit: impl Fn(usize) -> bool) -> Option<usize> {
+    (3..=SLOTS).rev().find(|slots| fit(*slots))
 }

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use crate::cube::mma::fragments::Pair;
 use crate::cube::mma::intrinsics::exp2;
 use crate::cube::mma::products::{Products, row_max, row_sum};
-use crate::cube::softmax::{LAZY, LOWEST};
+use crate::cube::softmax::{HEAVY, LAZY, LOWEST};
 
 /// Powers of 2 up to which f32 keeps 13 binary digits after the point.
 const LARGE: f32 = 1024.0;
@@ -28,6 +28,65 @@ pub(super) struct Softmax {
 pub(super) struct Raised {
     pub(super) any: bool,
     pub(super) kept: Array<f32>,
+}
+
+/// No maximum was raised.
+#[cube]
+pub(super) fn unchanged() -> Raised {
+    let mut kept = Array::<f32>::new(2usize);
+    #[unroll]
+    for half in 0..2usize {
+        kept[half] = f32::new(1.0);
+    }
+    Raised {
+        any: false.runtime(),
+        kept,
+    }
+}
+
+/// The weights of a visit, as products take them.
+#[derive(CubeType)]
+pub(super) struct Weights<E: Float> {
+    pub(super) high: Array<Pair<E>>,
+    /// What those lose by rounding, where it is kept.
+    pub(super) low: Array<Pair<E>>,
+    #[cube(comptime)]
+    count: usize,
+    #[cube(comptime)]
+    exact: bool,
+}
+
+/// Of `tiles` tiles, with what rounding loses where they are `exact`.
+#[cube]
+pub(super) fn weights<E: Float>(#[comptime] tiles: usize, #[comptime] exact: bool) -> Weights<E> {
+    let count = comptime!(2 * tiles);
+    Weights::<E> {
+        high: Array::new(count),
+        low: Array::new(comptime!(if exact { count } else { 0 })),
+        count,
+        exact,
+    }
+}
+
+#[cube]
+impl<E: Float> Weights<E> {
+    fn put(&mut self, #[comptime] n: usize, weights: Pair<f32>) {
+        self.high[n] = Vector::cast_from(weights);
+        if comptime!(self.exact) {
+            self.low[n] = Vector::cast_from(weights - Vector::cast_from(self.high[n]));
+        }
+    }
+
+    /// Takes those of another visit.
+    pub(super) fn set(&mut self, other: &Weights<E>) {
+        #[unroll]
+        for n in 0..self.count {
+            self.high[n] = other.high[n];
+            if comptime!(self.exact) {
+                self.low[n] = other.low[n];
+            }
+        }
+    }
 }
 
 #[cube]
@@ -57,12 +116,12 @@ impl Softmax {
     /// Weights may grow to 2^8 before that: most scores bring no maximum so much higher.
     pub(super) fn raise(
         &mut self,
+        raised: &mut Raised,
         scores: &Array<Pair<f32>>,
         minus_infinity: f32,
         #[comptime] tiles: usize,
-    ) -> Raised {
+    ) {
         let mut tops = Array::<f32>::new(2usize);
-        let mut kept = Array::<f32>::new(2usize);
         let mut any_higher = false;
         #[unroll]
         for half in 0..2usize {
@@ -73,11 +132,10 @@ impl Softmax {
                 top = max(top, max(pair.extract(0usize), pair.extract(1usize)));
             }
             tops[half] = row_max(top, Products::Mma);
-            kept[half] = f32::new(1.0);
             any_higher = any_higher || self.is_behind(half, tops[half]);
         }
-        let any = plane_any(any_higher);
-        if any {
+        raised.any = plane_any(any_higher);
+        if raised.any {
             let mut before = Array::<f32>::new(2usize);
             let mut exact = true;
             #[unroll]
@@ -87,7 +145,7 @@ impl Softmax {
                     tops[half],
                     self.maxima[half],
                 );
-                kept[half] = (self.maxima[half] - top) * self.factor;
+                raised.kept[half] = (self.maxima[half] - top) * self.factor;
                 before[half] = self.powers[half];
                 self.maxima[half] = top;
                 // Nothing has been summed below the lowest.
@@ -98,21 +156,64 @@ impl Softmax {
             #[unroll]
             for half in 0..2usize {
                 if self.exact {
-                    kept[half] = before[half] - self.powers[half];
+                    raised.kept[half] = before[half] - self.powers[half];
                 }
-                kept[half] = exp2(kept[half], true);
-                self.sums[half] *= kept[half];
+                raised.kept[half] = exp2(raised.kept[half], true);
+                self.sums[half] *= raised.kept[half];
             }
         }
-        Raised { any, kept }
     }
 
     fn is_behind(&self, #[comptime] half: usize, top: f32) -> bool {
         (top - self.maxima[half]) * self.factor > f32::new(LAZY)
     }
 
+    /// Makes scores of `tiles` tiles, `all` of which attend, weights by the maxima as they are. `false`, and nothing is summed, where
+    /// not all attend or a score of the plane is so far above its row's maximum that this must be raised first.
+    ///
+    /// Maxima and their exchange are a sixth of a visit's instructions, and few visits but the first raise one.
+    pub(super) fn try_to_weigh<E: Float>(
+        &mut self,
+        scores: &Array<Pair<f32>>,
+        weights: &mut Weights<E>,
+        all: bool,
+        #[comptime] tiles: usize,
+    ) -> bool {
+        let mut sums = Array::<f32>::new(2usize);
+        #[unroll]
+        for half in 0..2usize {
+            sums[half] = f32::new(0.0);
+        }
+        #[unroll]
+        for n in 0..comptime!(2 * tiles) {
+            let mut pair = scores[n];
+            #[unroll]
+            for e in 0..2usize {
+                let power = fma(pair.extract(e), self.factor, -self.powers[comptime!(n % 2)]);
+                pair.insert(e, exp2(power, true));
+            }
+            sums[comptime!(n % 2)] += pair.extract(0usize) + pair.extract(1usize);
+            weights.put(n, pair);
+        }
+        // Sums that are not a number are not light either.
+        let light = sums[0usize] <= f32::new(HEAVY) && sums[1usize] <= f32::new(HEAVY);
+        let done = plane_all(all && self.exact && light);
+        if done {
+            #[unroll]
+            for half in 0..2usize {
+                self.sums[half] += sums[half];
+            }
+        }
+        done
+    }
+
     /// Makes scores of `tiles` tiles weights.
-    pub(super) fn weigh(&mut self, scores: &mut Array<Pair<f32>>, #[comptime] tiles: usize) {
+    pub(super) fn weigh<E: Float>(
+        &mut self,
+        scores: &mut Array<Pair<f32>>,
+        weights: &mut Weights<E>,
+        #[comptime] tiles: usize,
+    ) {
         if self.exact {
             #[unroll]
             for n in 0..comptime!(2 * tiles) {
@@ -144,7 +245,7 @@ impl Softmax {
                 pair.insert(e, exp2(pair.extract(e), true));
             }
             self.sums[comptime!(n % 2)] += pair.extract(0usize) + pair.extract(1usize);
-            scores[n] = pair;
+            weights.put(n, pair);
         }
     }
 

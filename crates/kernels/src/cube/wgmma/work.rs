@@ -3,6 +3,7 @@
 use cubecl::prelude::*;
 
 use super::instructions::set_registers;
+use super::products::let_registers_change;
 use super::ring::{Ring, Turn};
 use super::size::registers;
 use crate::cube::mma::fragments::Pair;
@@ -15,16 +16,20 @@ use crate::cube::walk::NONE;
 pub(super) const WORKING: usize = 2;
 
 /// Takes registers for the units that work on visits, with `sums` sums each, from those that fill the ring: `more` for the former,
-/// fewer for the latter.
+/// fewer for the latter. The widest of the kernel's products has `columns` columns.
 #[cube]
 pub(super) fn share_registers(
     #[comptime] more: bool,
     #[comptime] rows: usize,
     #[comptime] sums: usize,
+    #[comptime] columns: usize,
 ) {
     if comptime!(registers(rows, sums).is_some()) {
         let (fillers, workers) = comptime!(registers(rows, sums).unwrap_or_default());
         set_registers(comptime!(if more { workers } else { fillers }), more);
+        if comptime!(more) {
+            let_registers_change(columns);
+        }
     }
 }
 
