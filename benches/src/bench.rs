@@ -12,7 +12,7 @@ use crate::output::Output;
 use crate::peers::{Script, Who};
 use crate::problems::Problem;
 use crate::providers::{Matmul, Provider, Rig};
-use crate::record::{Backend, Pass, Record, Row};
+use crate::record::{Backend, Engine, Pass, Record, Row};
 use crate::session::Session;
 
 /// Options of `bench`.
@@ -21,6 +21,10 @@ pub struct BenchArgs {
     /// What to run on: the CPU where it is left out, or the GPU that this program is built for.
     #[arg(long, value_enum)]
     pub backend: Option<Backend>,
+    /// The engine of this library that is timed on a GPU: `wgmma`, `mma` or `unit`; its own choice for each call where it is left
+    /// out. Points that the engine does not run are left out.
+    #[arg(long, value_enum)]
+    pub engine: Option<Engine>,
     /// Sets of problems, their names, or parts of names, separated by commas; see `problems`. The set `cpu` or `gpu` where
     /// it is left out. Rows of a set go to `<set>.jsonl`, others to `selection.jsonl`, which is not kept.
     #[arg(long)]
@@ -69,7 +73,7 @@ const MATMUL_SIZE: usize = 4096;
 pub fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
     ensure!(args.runs > 0, "--runs 0: at least 1 is accepted");
     let limit = Duration::try_from_secs_f64(args.limit).context("--limit")?;
-    let rig = Rig::open(args.backend)?;
+    let rig = Rig::open(args.backend)?.with_engine(args.engine)?;
     let (selection, runs) = match &args.problems {
         _ if args.quick => ("quick", args.runs.min(5)),
         Some(selection) => (selection.as_str(), args.runs),

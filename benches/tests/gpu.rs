@@ -105,6 +105,33 @@ fn what_the_kernels_do_not_run_is_left_out_with_a_reason() {
 }
 
 #[test]
+fn the_engine_that_is_asked_for_is_timed() {
+    let Some(backend) = backend() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.jsonl");
+    let bench = |engine: &str| {
+        let what = ["bench", "--backend", &backend, "--problems", PROBLEM];
+        let how = ["--passes", "forward", "--runs", "2", "--engine", engine];
+        let who = ["--providers", S2_ATTENTION, "--out", file.to_str().unwrap()];
+        s2_bench(&[&what[..], &how, &who].concat()).unwrap()
+    };
+    // f32 is for the engine of multiply-adds alone: tensor cores leave it out.
+    for engine in ["unit", "mma"] {
+        let output = bench(engine);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(screen.contains("left out: "), engine == "mma", "{screen}");
+    }
+    let rows = Row::read(&file).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].engine, Some(Engine::Unit));
+    let output = bench("flex");
+    assert!(!output.status.success() && stderr(&output).contains("--engine flex"));
+}
+
+#[test]
 fn a_problem_that_is_none_is_refused() {
     let Some(output) = s2_bench(&["kernels", "b1_h2_s64"]) else {
         return;
