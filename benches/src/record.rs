@@ -158,7 +158,8 @@ names! {
         Forward = "forward",
         /// Gradients of `q`, `k` and `v` alone, after a forward pass that is not timed.
         Backward = "backward",
-        /// Both in one run.
+        /// Both in one run, as a step of training has them: its forward pass keeps what gradients need, also what `out` loses by
+        /// rounding to 2 bytes, which `forward` does not.
         ForwardBackward = "forward-backward",
         /// The host's part of `forward`: from the call until the driver has the launch, without waiting for the device.
         /// Medians of 1,000 calls; `useful_tflops` is 0 and `peak_bytes` is `null`.

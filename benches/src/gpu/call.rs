@@ -119,7 +119,8 @@ impl Call {
         })
     }
 
-    /// As in inference unless there will be gradients, which need what `out` loses by rounding.
+    /// As in inference unless there will be gradients, which need what `out` loses by rounding: with a place for it, the kernels
+    /// are those of training.
     fn outputs(&self, gradients: bool) -> SavedOutputs {
         let sizes = self.shape.out_sizes();
         let rounding = gradients && self.elem.size() == 2;
