@@ -23,10 +23,11 @@ use crate::session::Session;
 /// Who is timed.
 #[derive(Debug, clap::Args)]
 pub struct Who {
-    /// Who is timed, separated by commas: all that this program has, where it is left out.
+    /// Who is timed, separated by commas: all that this program has, where it is left out, and with `--baselines` also all of
+    /// `benches/baselines`.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub providers: Vec<Provider>,
-    /// Also time the providers of `benches/baselines`, with this Python.
+    /// The Python of the providers of `benches/baselines`, which are timed too unless `--providers` names others.
     #[arg(
         long,
         value_name = "PYTHON",
@@ -40,19 +41,13 @@ pub struct Who {
 }
 
 impl Who {
-    /// Those that are named, or `native`; with baselines, `peers` too.
+    /// Those that are named; where none are, `native`, and with baselines `peers` too.
     pub fn chosen(&self, native: &[Provider], peers: &[Provider]) -> Vec<Provider> {
-        let named = if self.providers.is_empty() {
-            native
-        } else {
-            &self.providers
-        };
-        let mut providers = named.to_vec();
-        if self.baselines.is_some() {
-            let more = peers.iter().filter(|peer| !named.contains(peer));
-            providers.extend(more);
+        match &self.baselines {
+            _ if !self.providers.is_empty() => self.providers.clone(),
+            Some(_) => [native, peers].concat(),
+            None => native.to_vec(),
         }
-        providers
     }
 
     /// The script of the baselines.

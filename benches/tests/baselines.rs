@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use s2_bench::harness::Effort;
-use s2_bench::peers::{Outcome, Script};
+use s2_bench::peers::{Outcome, Script, Who};
 use s2_bench::problems::Problem;
 use s2_bench::providers::Provider;
 use s2_bench::record::Pass;
@@ -72,6 +72,32 @@ fn the_mask_of_the_peers_has_the_pairs_of_the_pattern() {
         return;
     };
     assert_eq!(counted.lines().collect::<Vec<_>>(), pairs);
+}
+
+#[test]
+fn providers_are_chosen_with_and_without_baselines() {
+    let chosen = |providers: &[Provider], baselines: Option<&str>| {
+        let who = Who {
+            providers: providers.to_vec(),
+            baselines: baselines.map(str::to_owned),
+            script: "bench.py".into(),
+        };
+        let native = [Provider::S2];
+        (
+            who.chosen(&native, &Provider::DECODE_PEERS),
+            who.script().python,
+        )
+    };
+    let python = Some("a-python");
+    let all = [&[Provider::S2], &Provider::DECODE_PEERS[..]].concat();
+    assert_eq!(chosen(&[], None).0, [Provider::S2]);
+    assert_eq!(chosen(&[], python), (all, "a-python".to_owned()));
+    let named = [Provider::Dkernel, Provider::S2];
+    assert_eq!(
+        chosen(&named, python),
+        (named.to_vec(), "a-python".to_owned())
+    );
+    assert_eq!(chosen(&named, None), (named.to_vec(), "python3".to_owned()));
 }
 
 /// What comes of a script in the shell that prints this.
