@@ -6,10 +6,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use s2_bench::harness::Effort;
+use s2_bench::left_out::{LONGEST_REASON, LeftOut};
+use s2_bench::machine::Machine;
 use s2_bench::peers::{Outcome, Script, Who};
 use s2_bench::problems::Problem;
 use s2_bench::providers::Provider;
-use s2_bench::record::Pass;
+use s2_bench::record::{Backend, Pass, Record, Row};
+use s2_bench::session::Session;
 
 const EFFORT: Effort = Effort {
     runs: 20,
@@ -118,7 +121,10 @@ fn outcomes(commands: &str) -> (Vec<String>, anyhow::Result<()>) {
                 "{} {pass} {:?} {:?} {} {:?} {versions:?}",
                 problem.name, timing.median, timing.min, timing.runs, timing.peak_bytes
             ),
-            Outcome::LeftOut(reason) => format!("left out: {reason}"),
+            Outcome::LeftOut(None, reason) => format!("left out: {reason}"),
+            Outcome::LeftOut(Some((problem, pass)), reason) => {
+                format!("left out: {} {pass}: {reason}", problem.name)
+            }
         });
         Ok(())
     });
@@ -175,6 +181,72 @@ fn a_script_that_fails_says_why() {
     assert!(result.unwrap_err().to_string().contains("not asked"));
 }
 
+/// What a session keeps of a script in the shell that is asked for forward and backward of one problem: rows, and what has none.
+fn kept(commands: &str) -> (Vec<Pass>, Vec<LeftOut>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("script.sh");
+    std::fs::write(&path, commands).unwrap();
+    let script = Script {
+        python: "sh".to_owned(),
+        path,
+    };
+    let rows = folder.path().join("gpu.jsonl");
+    let machine = Machine::gpu("a GPU".to_owned()).unwrap();
+    let mut session =
+        Session::start("r".to_owned(), rows.clone(), machine, Backend::CudaCpp).unwrap();
+    assert_eq!(LeftOut::of_run(&rows, "r").unwrap(), Some(Vec::new()));
+    let problem = problem("b1_h2_s64_d16_bf16_dense");
+    let points = [(&problem, Pass::Forward), (&problem, Pass::Backward)];
+    let mut done = 0;
+    script
+        .add_rows(Provider::SdpaFlash, &points, &EFFORT, &mut session, |_| {
+            done += 1;
+        })
+        .unwrap();
+    let timed = if rows.exists() {
+        Row::read(&rows).unwrap()
+    } else {
+        Vec::new()
+    };
+    assert_eq!(LeftOut::of_run(&rows, "other").unwrap(), Some(Vec::new()));
+    let left_out = LeftOut::of_run(&rows, "r").unwrap().unwrap();
+    (timed.iter().map(|row| row.pass).collect(), left_out)
+}
+
+const TIMED: &str = r#"echo '{"kind": "time", "problem": "b1_h2_s64_d16_bf16_dense", "pass": "forward", "median_us": 12.5, "min_us": 12, "runs": 20, "peak_bytes": 64}'"#;
+
+#[test]
+fn every_point_has_a_row_or_a_reason() {
+    let reason = |commands: &str, passes: &[Pass]| {
+        let (timed, left_out) = kept(commands);
+        let seen: Vec<Pass> = left_out.iter().map(|of| of.pass).collect();
+        assert_eq!(seen, passes, "{left_out:?}");
+        assert_eq!(timed.len() + seen.len(), 2);
+        for of in &left_out {
+            assert_eq!(
+                (of.provider.as_str(), of.problem.as_str()),
+                ("sdpa-flash", "b1_h2_s64_d16_bf16_dense")
+            );
+            assert_eq!(of.reason, left_out[0].reason);
+        }
+        left_out[0].reason.clone()
+    };
+    let both = [Pass::Forward, Pass::Backward];
+    let of_all = r#"cat > /dev/null; echo '{"kind": "left-out", "problem": null, "pass": null, "reason": "not installed"}'"#;
+    assert_eq!(reason(of_all, &both), "not installed");
+    let of_one = format!(
+        r#"cat > /dev/null; {TIMED}
+        echo '{{"kind": "left-out", "problem": "b1_h2_s64_d16_bf16_dense", "pass": "backward", "reason": "not   today"}}'"#
+    );
+    assert_eq!(reason(&of_one, &[Pass::Backward]), "not today");
+    let failed = format!("cat > /dev/null; {TIMED}; echo 'out of luck' >&2; exit 1");
+    assert!(reason(&failed, &[Pass::Backward]).ends_with("out of luck"));
+    assert!(reason("echo 12 ms", &both).contains("12 ms"));
+    assert!(reason("cat > /dev/null", &both).contains("ended"));
+    let long = "cat > /dev/null; printf '%01000d' 0 >&2; exit 1";
+    assert_eq!(reason(long, &both).len(), LONGEST_REASON);
+}
+
 #[test]
 fn what_is_not_installed_is_a_reason_and_no_row() {
     let script = Script {
@@ -189,7 +261,7 @@ fn what_is_not_installed_is_a_reason_and_no_row() {
         &EFFORT,
         |outcome| {
             match outcome {
-                Outcome::LeftOut(reason) => reasons.push(reason),
+                Outcome::LeftOut(_, reason) => reasons.push(reason),
                 Outcome::Timed(..) => reasons.push("timed".to_owned()),
             }
             Ok(())

@@ -10,6 +10,7 @@
 
 mod cache;
 mod documents;
+mod left_out;
 mod peers;
 mod plots;
 mod series;

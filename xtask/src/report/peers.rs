@@ -7,14 +7,16 @@ use s2_bench::problems::Problem;
 use s2_bench::record::{Pass, Row};
 use s2_bench::summary::{COPY, S2_ATTENTION, is_yardstick, one_run, same_shape};
 
+use super::left_out::List;
 use super::tables::{milliseconds, or_dash, origin, rate};
 
 /// Every point of this library with the times of all others in the run, and how many times as long they take. Providers
-/// without the pattern are shown with the dense problem of the shape.
+/// without the pattern are shown with the dense problem of the shape. What is on the list was left out, which a `-` says in a cell
+/// and the reasons below the table.
 ///
 /// # Errors
 /// Rows of several runs, or of this library alone.
-pub fn peers(rows: &[Row]) -> Result<String> {
+pub fn peers(rows: &[Row], left_out: List) -> Result<String> {
     let peers = everyone_else(rows)?;
     ensure!(!peers.is_empty(), "nobody else is in the run");
     let mut text = format!(
@@ -31,10 +33,17 @@ pub fn peers(rows: &[Row]) -> Result<String> {
             ours.density,
             milliseconds(ours),
             rate(ours),
-            cells(&peers, ours),
+            cells(&peers, |peer| {
+                peer.time(ours)
+                    .unwrap_or_else(|| left_out.mark(peer.name, peer.dense_only, ours).to_owned())
+            }),
         );
     }
-    Ok(format!("{text}\n{}", origin(rows)))
+    Ok(format!(
+        "{text}\n{}\n\n{}",
+        origin(rows),
+        left_out.reasons(rows)
+    ))
 }
 
 /// One problem of blocks, that which most others were timed at, and of such the longest: a line for each provider, the fastest
@@ -77,7 +86,9 @@ pub fn headline(rows: &[Row]) -> Result<String> {
     let first = |peer: &&Peer| ours.iter().find_map(|row| Some(peer.row(row)?.median_us));
     lines.sort_by(|a, b| first(a).partial_cmp(&first(b)).unwrap_or(Ordering::Equal));
     for peer in lines {
-        let cells = ours.iter().map(|row| format!(" {} |", peer.cell(row)));
+        let cells = ours
+            .iter()
+            .map(|row| format!(" {} |", or_dash(peer.time(row))));
         text += &format!("| {} |{}\n", peer.header(), cells.collect::<String>());
     }
     Ok(format!(
@@ -120,7 +131,7 @@ pub fn decode(rows: &[Row]) -> Result<String> {
             milliseconds(ours),
             read / 1e3,
             100.0 * read / copied,
-            cells(&peers, ours),
+            cells(&peers, |peer| or_dash(peer.time(ours))),
         );
     }
     Ok(format!(
@@ -151,8 +162,8 @@ fn headers(peers: &[Peer]) -> String {
     headers.collect()
 }
 
-fn cells(peers: &[Peer], ours: &Row) -> String {
-    let cells = peers.iter().map(|peer| format!(" {} |", peer.cell(ours)));
+fn cells<'a>(peers: &[Peer<'a>], cell: impl Fn(&Peer<'a>) -> String) -> String {
+    let cells = peers.iter().map(|peer| format!(" {} |", cell(peer)));
     cells.collect()
 }
 
@@ -195,10 +206,9 @@ impl<'a> Peer<'a> {
     }
 
     /// Its time, and over ours.
-    fn cell(&self, ours: &Row) -> String {
-        or_dash(self.row(ours).map(|row| {
-            let factor = row.median_us / ours.median_us;
-            format!("{} ({factor:.2}x)", milliseconds(row))
-        }))
+    fn time(&self, ours: &Row) -> Option<String> {
+        let row = self.row(ours)?;
+        let factor = row.median_us / ours.median_us;
+        Some(format!("{} ({factor:.2}x)", milliseconds(row)))
     }
 }

@@ -1,10 +1,12 @@
 use std::fs;
 use std::path::Path;
 
+use s2_bench::left_out::LeftOut;
 use s2_bench::record::{Record, Row};
 use serde_json::json;
 
-use super::peers::{decode, headline, peers};
+use super::left_out::List;
+use super::peers::{self, decode, headline};
 use super::plots::{speedup_by_density, time_by_length};
 use super::tables::{points, speed};
 use super::{ReportArgs, run};
@@ -56,6 +58,11 @@ fn repository(readme: &str) -> tempfile::TempDir {
     fs::create_dir_all(root.path().join("docs")).unwrap();
     fs::write(root.path().join("README.md"), readme).unwrap();
     root
+}
+
+/// The table of a run that kept no list of what it left out.
+fn peers(rows: &[Row]) -> anyhow::Result<String> {
+    peers::peers(rows, List(None))
 }
 
 const UNCHANGED: ReportArgs = ReportArgs {
@@ -149,8 +156,8 @@ fn peers_stand_beside_this_library() {
     );
     for line in [
         "| s2048_v8 | forward | 0.125 | 2.00 ms | 0.050 | 100.00 ms (50.00x) | 3.00 ms (1.50x) |",
-        "| s2048_v8 | forward-backward | 0.125 | 8.00 ms | 0.050 | 400.00 ms (50.00x) | - |",
-        "| s1024_dense | forward | 1.000 | 4.00 ms | 0.050 | 50.00 ms (12.50x) | - |",
+        "| s2048_v8 | forward-backward | 0.125 | 8.00 ms | 0.050 | 400.00 ms (50.00x) |  |",
+        "| s1024_dense | forward | 1.000 | 4.00 ms | 0.050 | 50.00 ms (12.50x) |  |",
     ] {
         assert!(lines.contains(&line), "{line} in\n{table}");
     }
@@ -160,6 +167,81 @@ fn peers_stand_beside_this_library() {
         .filter(|row| row.provider == OURS)
         .collect();
     assert!(peers(&alone).unwrap_err().to_string().contains("nobody"));
+}
+
+#[test]
+fn what_was_left_out_is_marked_and_says_why() {
+    let rows = gpu_rows("g");
+    let left_out = |provider: &str, problem: &str, pass: &str, reason: &str| -> LeftOut {
+        let of = json!({"run": "g", "provider": provider, "problem": problem, "pass": pass, "reason": reason});
+        serde_json::from_value(of).unwrap()
+    };
+    let slow = "needs <blocks> of 128, 64 is refused, and says so in many more words than a line of a list has room for: see the book, and its pages";
+    let mut list = vec![
+        left_out("dkernel", "s2048_v8", "forward-backward", slow),
+        left_out(
+            "dkernel",
+            "s1024_v8",
+            "forward-backward",
+            &slow.replace("64", "32"),
+        ),
+        left_out("flash-attn-4", "s1024_v8", "forward", "not installed"),
+        // It was timed when it was tried again.
+        left_out("dkernel", "s2048_v8", "forward", "out of luck"),
+    ];
+    let table = peers::peers(&rows, List(Some(&list))).unwrap();
+    for line in [
+        "| s2048_v8 | forward-backward | 0.125 | 8.00 ms | 0.050 | 400.00 ms (50.00x) | - |",
+        "| s2048_v4 | forward-backward | 0.250 | 10.00 ms | 0.050 | 400.00 ms (40.00x) |  |",
+        "- flash-attn-4, forward (`s1024_v8`): not installed",
+        &format!(
+            "- dkernel, forward-backward (2 points): {}...",
+            slow[..120].replace('<', "&lt;")
+        ),
+    ] {
+        assert!(table.lines().any(|seen| seen == line), "{line} in\n{table}");
+    }
+    assert!(
+        !table.contains("out of luck") && !table.contains("no list"),
+        "{table}"
+    );
+    assert!(
+        peers(&rows)
+            .unwrap()
+            .contains("no list of what was left out")
+    );
+
+    // Dense providers are asked for the dense problem of a shape.
+    let ours = Row {
+        problem: "b1_h8_s2048_d64_f32_blk64_l4_v8".to_owned(),
+        ..rows[3].clone()
+    };
+    list.push(left_out(
+        "sdpa-flash",
+        "b1_h8_s2048_d64_f32_dense",
+        &ours.pass.to_string(),
+        "no",
+    ));
+    let marks = [true, false].map(|dense| List(Some(&list)).mark("sdpa-flash", dense, &ours));
+    assert_eq!(marks, ["-", ""]);
+    assert_eq!(List(Some(&[])).reasons(&rows), "");
+}
+
+#[test]
+fn a_report_finds_the_list_beside_the_rows() {
+    let readme = "<!-- report: peers benches/results/x/gpu.jsonl g -->\n<!-- end of report -->\n";
+    let root = repository(readme);
+    write(root.path(), "x/gpu.jsonl", &gpu_rows("g"));
+    let show = || {
+        run(root.path(), &UNCHANGED).unwrap();
+        fs::read_to_string(root.path().join("README.md")).unwrap()
+    };
+    assert!(show().contains("no list"));
+    let of = json!({"run": "g", "provider": "dkernel", "problem": "s1024_v8", "pass": "backward", "reason": "out of luck"});
+    let of: LeftOut = serde_json::from_value(of).unwrap();
+    of.append(&root.path().join("benches/results/x/gpu.left-out.jsonl"))
+        .unwrap();
+    assert!(show().contains("- dkernel, backward (`s1024_v8`): out of luck"));
 }
 
 #[test]

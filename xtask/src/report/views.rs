@@ -9,6 +9,7 @@ use s2_bench::record::Row;
 use s2_bench::token_record::TokenRow;
 
 use super::documents::Source;
+use super::left_out::List;
 use super::{cache, peers, plots, tables, tokens};
 
 /// A table or a picture of one run.
@@ -82,7 +83,10 @@ impl View {
         Ok(match self {
             View::Speed => Shown::Table(tables::speed(&rows()?)?),
             View::Points => Shown::Table(tables::points(&rows()?)?),
-            View::Peers => Shown::Table(peers::peers(&rows()?)?),
+            View::Peers => {
+                let left_out = source.left_out(root)?;
+                Shown::Table(peers::peers(&rows()?, List(left_out.as_deref()))?)
+            }
             View::Headline => Shown::Table(peers::headline(&rows()?)?),
             View::Tokens => Shown::Table(tokens::table(&source.rows::<TokenRow>(root)?)?),
             View::Decode => Shown::Table(peers::decode(&rows()?)?),
