@@ -16,6 +16,7 @@ use s2_bench::session::Session;
 
 const EFFORT: Effort = Effort {
     runs: 20,
+    untimed: 1,
     warm_up: Duration::ZERO,
     measured: Duration::ZERO,
     limit: Duration::from_secs(60),
