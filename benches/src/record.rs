@@ -55,6 +55,14 @@ pub trait Record: Serialize + DeserializeOwned {
     }
 }
 
+/// A record that says where it comes from.
+pub trait Origin: Record {
+    /// The machine.
+    fn device(&self) -> &str;
+    /// The commit that was timed.
+    fn commit(&self) -> &str;
+}
+
 /// One measured point.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -274,6 +282,16 @@ impl Row {
 impl Record for Row {
     fn run(&self) -> &str {
         &self.run
+    }
+}
+
+impl Origin for Row {
+    fn device(&self) -> &str {
+        &self.device
+    }
+
+    fn commit(&self) -> &str {
+        &self.commit
     }
 }
 

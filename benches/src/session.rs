@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::harness::Timing;
 use crate::left_out::{LeftOut, in_one_line};
@@ -34,13 +34,30 @@ impl Session {
     /// A run that has no rows yet; what it leaves out goes to a file beside `path`, which is there from now on.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// A file that cannot be written, and a run that has rows of another device or commit.
     pub fn start(
         run: String,
         path: PathBuf,
         machine: Machine,
         backend: Backend,
     ) -> anyhow::Result<Self> {
+        if path.exists() {
+            for row in Row::read(&path)?.iter().filter(|row| row.run == run) {
+                let (before, now) = (
+                    (&row.device, &row.commit),
+                    (&machine.device, &machine.commit),
+                );
+                ensure!(
+                    before == now,
+                    "run {run} in {} is of {} at commit {}: rows of {} at commit {} need a --run of their own",
+                    path.display(),
+                    before.0,
+                    before.1,
+                    now.0,
+                    now.1
+                );
+            }
+        }
         let beside = LeftOut::beside(&path);
         if let Some(folder) = beside.parent() {
             std::fs::create_dir_all(folder)?;

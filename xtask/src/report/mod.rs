@@ -10,6 +10,7 @@
 
 mod cache;
 mod documents;
+mod host;
 mod left_out;
 mod peers;
 mod plots;

@@ -5,8 +5,9 @@ use s2_bench::left_out::LeftOut;
 use s2_bench::record::{Record, Row};
 use serde_json::json;
 
+use super::host::host;
 use super::left_out::List;
-use super::peers::{self, decode, headline};
+use super::peers::{self, decode, headline, memory};
 use super::plots::{speedup_by_density, time_by_length};
 use super::tables::{points, speed};
 use super::{ReportArgs, run};
@@ -102,7 +103,7 @@ fn the_long_table_shows_every_point_of_this_library() {
     );
     assert!(
         table.contains(
-            "| s2048_v8 | forward | 0.125 | 2.00 ms | 20.00 ms | 10.0x | 50 % | 0.050 | - | 20 |"
+            "| s2048_v8 | forward | - | 0.125 | 2.00 ms | 20.00 ms | 10.0x | 50 % | 0.050 | - | 20 |"
         ),
         "{table}"
     );
@@ -115,6 +116,8 @@ fn tables_and_plots_refuse_rows_of_different_runs() {
         speed,
         points,
         peers,
+        memory,
+        host,
         decode,
         time_by_length,
         speedup_by_density,
@@ -152,12 +155,12 @@ fn peers_stand_beside_this_library() {
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(
         lines[0],
-        "| problem | pass | density | ours | TFLOP/s | sdpa-flash, dense | dkernel |"
+        "| problem | pass | engine | density | ours | of ideal | TFLOP/s | memory | sdpa-flash, dense | dkernel |"
     );
     for line in [
-        "| s2048_v8 | forward | 0.125 | 2.00 ms | 0.050 | 100.00 ms (50.00x) | 3.00 ms (1.50x) |",
-        "| s2048_v8 | forward-backward | 0.125 | 8.00 ms | 0.050 | 400.00 ms (50.00x) |  |",
-        "| s1024_dense | forward | 1.000 | 4.00 ms | 0.050 | 50.00 ms (12.50x) |  |",
+        "| s2048_v8 | forward | - | 0.125 | 2.00 ms | 50 % | 0.050 | 3 MiB | 100.00 ms (50.00x) | 3.00 ms (1.50x) |",
+        "| s2048_v8 | forward-backward | - | 0.125 | 8.00 ms | 50 % | 0.050 | 3 MiB | 400.00 ms (50.00x) |  |",
+        "| s1024_dense | forward | - | 1.000 | 4.00 ms | 100 % | 0.050 | 3 MiB | 50.00 ms (12.50x) |  |",
     ] {
         assert!(lines.contains(&line), "{line} in\n{table}");
     }
@@ -167,6 +170,62 @@ fn peers_stand_beside_this_library() {
         .filter(|row| row.provider == OURS)
         .collect();
     assert!(peers(&alone).unwrap_err().to_string().contains("nobody"));
+}
+
+#[test]
+fn memory_and_host_time_have_tables_of_their_own() {
+    let mut rows = gpu_rows("g");
+    for row in rows.iter_mut().filter(|row| row.provider == "dkernel") {
+        row.peak_bytes = Some(6 << 20);
+    }
+    let table = memory(&rows).unwrap();
+    for line in [
+        "| problem | pass | engine | density | ours | sdpa-flash, dense | dkernel |",
+        "| s2048_v8 | forward | - | 0.125 | 3 MiB | 3 MiB (1.00x) | 6 MiB (2.00x) |",
+        "| s2048_v8 | forward-backward | - | 0.125 | 3 MiB | 3 MiB (1.00x) | - |",
+    ] {
+        assert!(table.lines().any(|seen| seen == line), "{line} in\n{table}");
+    }
+    let table = host(&rows).unwrap();
+    let line = "| s1024_v8 | burn-s2-attention | - | 15.0 us | 15.0 us | 1.00 ms | 20 |";
+    assert!(table.lines().any(|seen| seen == line), "{table}");
+    let none = host(&rows[..1]).unwrap_err().to_string();
+    assert!(none.contains("no host time"), "{none}");
+}
+
+/// Two engines in a run: each has its line, its curve and its own dense attention; short tables show the faster one.
+#[test]
+fn engines_of_one_run_stand_beside_each_other() {
+    let mut rows = gpu_rows("g");
+    let slower = rows.clone().into_iter().filter(|row| row.provider == OURS);
+    let slower: Vec<Row> = slower
+        .map(|row| Row {
+            engine: serde_json::from_value("unit".into()).unwrap(),
+            median_us: 2.0 * row.median_us,
+            ..row
+        })
+        .collect();
+    let alone = headline(&rows).unwrap();
+    let short = speed(&rows).unwrap();
+    for row in &mut rows {
+        if row.provider == OURS {
+            row.engine = serde_json::from_value("mma".into()).unwrap();
+        }
+    }
+    rows.extend(slower);
+    let table = peers(&rows).unwrap();
+    for line in [
+        "| s2048_v8 | forward | mma | 0.125 | 2.00 ms | 50 % |",
+        "| s2048_v8 | forward | unit | 0.125 | 4.00 ms | 50 % |",
+    ] {
+        assert!(table.contains(line), "{line} in\n{table}");
+    }
+    assert_eq!(headline(&rows).unwrap(), alone);
+    assert_eq!(speed(&rows).unwrap(), short);
+    let svg = time_by_length(&rows).unwrap();
+    assert!(svg.contains("S2 (mma) block 64") && svg.contains("S2 (unit) block 64"));
+    let svg = speedup_by_density(&rows).unwrap();
+    assert!(svg.contains("S2 (unit) over FlashAttention-2"), "{svg}");
 }
 
 #[test]
@@ -191,8 +250,8 @@ fn what_was_left_out_is_marked_and_says_why() {
     ];
     let table = peers::peers(&rows, List(Some(&list))).unwrap();
     for line in [
-        "| s2048_v8 | forward-backward | 0.125 | 8.00 ms | 0.050 | 400.00 ms (50.00x) | - |",
-        "| s2048_v4 | forward-backward | 0.250 | 10.00 ms | 0.050 | 400.00 ms (40.00x) |  |",
+        "| s2048_v8 | forward-backward | - | 0.125 | 8.00 ms | 50 % | 0.050 | 3 MiB | 400.00 ms (50.00x) | - |",
+        "| s2048_v4 | forward-backward | - | 0.250 | 10.00 ms | 80 % | 0.050 | 3 MiB | 400.00 ms (40.00x) |  |",
         "- flash-attn-4, forward (`s1024_v8`): not installed",
         &format!(
             "- dkernel, forward-backward (2 points): {}...",
@@ -327,7 +386,7 @@ fn speed_ups_on_a_gpu_are_over_flash_attention() {
         "{table}"
     );
     let table = points(&rows).unwrap();
-    let host = "| s1024_v8 | host-forward | 0.125 | 0.015 ms | - | - | - | - | - | 20 |";
+    let host = "| s1024_v8 | host-forward | - | 0.125 | 0.015 ms | - | - | - | - | - | 20 |";
     assert!(table.contains(host), "{table}");
 
     let svg = time_by_length(&rows).unwrap();
