@@ -142,8 +142,8 @@ pub fn points(rows: &[Row]) -> Result<Vec<&Row>, MixedRows> {
 /// # Errors
 /// Rows of more.
 pub fn one_run<R: Origin>(rows: &[R]) -> Result<(), MixedRows> {
-    let names: [(&'static str, fn(&R) -> &str); 3] = [
-        ("runs", R::run),
+    let names = [
+        ("runs", R::run as fn(&R) -> &str),
         ("devices", R::device),
         ("commits", R::commit),
     ];
