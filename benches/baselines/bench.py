@@ -2,8 +2,8 @@
 
 `s2-bench bench --baselines`, or `decode` in place of `bench`, starts it for each provider. Points come in as lines of
 JSON (`s2-bench problems --json` shows them), times go out as lines of JSON; everything else goes to stderr. Before a
-point is timed, the mask is held to the attended pairs that the point names, and rows of the output to a float32
-reference.
+point is timed, the mask is held to the attended pairs that the point names, and rows of the output, and of the
+gradients where it has a backward pass, to a float32 reference.
 """
 
 import argparse
@@ -98,6 +98,7 @@ def time_point(provider, point, runs, limit):
     import torch
 
     from clock import measure
+    from gradients import check_gradients
 
     if point["pass"] not in ("forward", "backward", "forward-backward", "decode"):
         raise ValueError("it is not a pass of attention alone")
@@ -105,7 +106,7 @@ def time_point(provider, point, runs, limit):
         raise ValueError("it is not timed at decode")
     gradients = point["pass"] in ("backward", "forward-backward")
     mask = pattern.block_mask(point, lambda end: torch.arange(end, device="cuda"))
-    pairs = pattern.attended_pairs(point, mask)
+    pairs = pattern.attended_pairs(point, int(mask.sum()))
     if pairs != point["pairs"]:
         raise ValueError(f"the mask has {pairs} pairs, {point['pairs']} were to be timed")
     qkv, d_out = inputs(point, provider.heads_first, gradients)
@@ -123,6 +124,11 @@ def time_point(provider, point, runs, limit):
             "backward": lambda: backward(out),
             "forward-backward": lambda: backward(attention(*qkv)),
         }
+        if gradients:
+            seen = backward(out)
+            first = [x if provider.heads_first else x.transpose(1, 2) for x in (*qkv, d_out, *seen)]
+            check_gradients(point, mask, first[:3], first[3], first[4:])
+            del seen, first
         call = passes[point["pass"]]
         if point["pass"] != "backward":
             out = None

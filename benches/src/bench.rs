@@ -12,7 +12,7 @@ use crate::output::Output;
 use crate::peers::{Script, Who};
 use crate::problems::Problem;
 use crate::providers::{Matmul, Provider, Rig};
-use crate::record::{Backend, Pass, Record, Row};
+use crate::record::{Backend, Engine, Pass, Record, Row};
 use crate::session::Session;
 
 /// Options of `bench`.
@@ -21,6 +21,10 @@ pub struct BenchArgs {
     /// What to run on: the CPU where it is left out, or the GPU that this program is built for.
     #[arg(long, value_enum)]
     pub backend: Option<Backend>,
+    /// The engine of this library that is timed on a GPU: `wgmma`, `mma` or `unit`; its own choice for each call where it is left
+    /// out. Points that the engine does not run are left out.
+    #[arg(long, value_enum)]
+    pub engine: Option<Engine>,
     /// Sets of problems, their names, or parts of names, separated by commas; see `problems`. The set `cpu` or `gpu` where
     /// it is left out. Rows of a set go to `<set>.jsonl`, others to `selection.jsonl`, which is not kept.
     #[arg(long)]
@@ -69,7 +73,7 @@ const MATMUL_SIZE: usize = 4096;
 pub fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
     ensure!(args.runs > 0, "--runs 0: at least 1 is accepted");
     let limit = Duration::try_from_secs_f64(args.limit).context("--limit")?;
-    let rig = Rig::open(args.backend)?;
+    let rig = Rig::open(args.backend)?.with_engine(args.engine)?;
     let (selection, runs) = match &args.problems {
         _ if args.quick => ("quick", args.runs.min(5)),
         Some(selection) => (selection.as_str(), args.runs),
@@ -82,22 +86,24 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
         passes: &args.passes,
         problems: &problems,
         effort: rig.effort(runs, limit),
-        session: Session {
-            run: args.output.run_id(&machine),
-            path: args.output.path(&machine, &file_name(selection)),
+        session: Session::start(
+            args.output.run_id(&machine),
+            args.output.path(&machine, &file_name(selection)),
             machine,
-            backend: rig.backend(),
-            rows: Vec::new(),
-        },
-        notes: Vec::new(),
+            rig.backend(),
+        )?,
         bar: progress_bar(),
     };
     bench.time_native(&rig)?;
-    bench.time_peers(&args.who.script());
+    bench.time_peers(&args.who.script())?;
     bench.bar.finish_and_clear();
 
     let Session {
-        run, path, rows, ..
+        run,
+        path,
+        rows,
+        notes,
+        ..
     } = bench.session;
     let mut all = if path.exists() {
         Row::read(&path)?
@@ -110,7 +116,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Outcome> {
         rows,
         run: all,
         path,
-        notes: bench.notes,
+        notes,
     })
 }
 
@@ -121,7 +127,6 @@ struct Bench<'a> {
     problems: &'a [Problem],
     effort: Effort,
     session: Session,
-    notes: Vec<String>,
     bar: ProgressBar,
 }
 
@@ -142,22 +147,30 @@ impl<'a> Bench<'a> {
                 size: MATMUL_SIZE,
                 dtype,
             };
-            let what = format!("{} {}", Provider::BurnMatmul.name(), matmul.problem());
-            self.bar.set_message(what.clone());
+            let (who, problem) = (Provider::BurnMatmul, matmul.problem());
+            self.bar.set_message(format!("{} {problem}", who.name()));
             match rig.matmul(&matmul, &self.effort) {
                 Ok(timing) => self.session.add_matmul(&matmul, &timing)?,
-                Err(reason) => self.notes.push(format!("{what}: {reason:#}")),
+                Err(reason) => {
+                    let points = [(problem.as_str(), Pass::Forward)];
+                    self.session
+                        .leave_out(who, &points, &format!("{reason:#}"))?;
+                }
             }
             self.bar.inc(1);
         }
         for (problem, provider, pass) in points {
             let what = format!("{} {} {pass}", provider.name(), problem.name);
-            self.bar.set_message(what.clone());
+            self.bar.set_message(what);
             match rig.attention(provider, problem, pass, &self.effort) {
                 Ok(measured) => self
                     .session
                     .add_attention(provider, problem, pass, &measured)?,
-                Err(reason) => self.notes.push(format!("{what}: {reason:#}")),
+                Err(reason) => {
+                    let points = [(problem.name.as_str(), pass)];
+                    self.session
+                        .leave_out(provider, &points, &format!("{reason:#}"))?;
+                }
             }
             self.bar.inc(1);
         }
@@ -180,7 +193,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The others, each in its own process: what one breaks stays with it.
-    fn time_peers(&mut self, script: &Script) {
+    fn time_peers(&mut self, script: &Script) -> anyhow::Result<()> {
         let peers = self.providers.clone();
         for provider in peers
             .into_iter()
@@ -200,7 +213,7 @@ impl<'a> Bench<'a> {
             self.bar.inc_length(points.len() as u64);
             self.bar.set_message(provider.name());
             let bar = &self.bar;
-            let notes = script.add_rows(
+            script.add_rows(
                 provider,
                 &points,
                 &self.effort,
@@ -211,9 +224,9 @@ impl<'a> Bench<'a> {
                         bar.set_message(point);
                     }
                 },
-            );
-            self.notes.extend(notes);
+            )?;
         }
+        Ok(())
     }
 }
 

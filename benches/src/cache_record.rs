@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Backend, Dtype, Record};
+use crate::record::{Backend, Dtype, Origin, Record};
 
 /// The cache of one sequence between two tokens. All layers have the same local + stride pattern, one for each key/value head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +77,16 @@ impl CacheRow {
 impl Record for CacheRow {
     fn run(&self) -> &str {
         &self.run
+    }
+}
+
+impl Origin for CacheRow {
+    fn device(&self) -> &str {
+        &self.device
+    }
+
+    fn commit(&self) -> &str {
+        &self.commit
     }
 }
 

@@ -59,13 +59,12 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<String> {
     }
     let gpu = Gpu::new(None)?;
     let machine = args.output.of(gpu.machine()?);
-    let mut session = Session {
-        run: args.output.run_id(&machine),
-        path: args.output.path(&machine, "decode.jsonl"),
+    let mut session = Session::start(
+        args.output.run_id(&machine),
+        args.output.path(&machine, "decode.jsonl"),
         machine,
-        backend: gpu.backend,
-        rows: Vec::new(),
-    };
+        gpu.backend,
+    )?;
     let effort = Effort::gpu(args.runs.max(1), LIMIT);
     let (elements, copy) = gpu.time_copy(&effort).context("a copy")?;
     session.add_copy(elements, &copy)?;
@@ -81,19 +80,18 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<String> {
         }
     }
     let problems = with_dense_twins(args.problems.clone());
-    let mut notes = Vec::new();
     let peers = providers.iter().filter(|who| **who != Provider::S2);
     for &provider in peers {
         let computed = problems.iter().filter(|of| provider.computes(of));
         let points: Vec<_> = computed.map(|problem| (problem, Pass::Decode)).collect();
         if !points.is_empty() {
             let script = args.who.script();
-            notes.extend(script.add_rows(provider, &points, &effort, &mut session, |_| ()));
+            script.add_rows(provider, &points, &effort, &mut session, |_| ())?;
         }
     }
 
     let mut text = format!("{}\n", table(&session.rows, &problems, &splits)?);
-    for note in notes {
+    for note in &session.notes {
         text += &format!("left out: {note}\n");
     }
     Ok(format!(

@@ -15,6 +15,8 @@ use crate::memory::peak_bytes;
 pub struct Effort {
     /// Fewest timed runs.
     pub runs: usize,
+    /// Calls before the one whose time says how long a point would take: compiling and tuning are in them.
+    pub untimed: usize,
     /// Time before the first timed run is used.
     pub warm_up: Duration,
     /// Runs go on until this much time is measured, or [`MOST_RUNS`] are done.
@@ -31,15 +33,17 @@ impl Effort {
     pub fn cpu(runs: usize, limit: Duration) -> Self {
         Self {
             runs,
+            untimed: 0,
             warm_up: Duration::from_millis(200),
             measured: Duration::from_millis(500),
             limit,
         }
     }
 
-    /// For calls of microseconds on a GPU.
+    /// For calls of microseconds on a GPU, whose kernels are compiled and tuned when they are first called.
     pub fn gpu(runs: usize, limit: Duration) -> Self {
         Self {
+            untimed: 1,
             warm_up: Duration::from_millis(50),
             measured: Duration::from_millis(100),
             ..Self::cpu(runs, limit)
@@ -135,6 +139,9 @@ pub fn measure<Input, Output>(
         drop(output);
         time
     };
+    for _ in 0..effort.untimed {
+        timed(prepare());
+    }
     let input = prepare();
     let (peak_bytes, first) = peak_bytes(|| timed(input));
     within_limit(effort, first)?;

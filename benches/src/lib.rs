@@ -7,6 +7,7 @@
 //! | [`problems`] | an attention problem and its name |
 //! | [`catalogue`] | the catalogue: problems in sets |
 //! | [`record`] | the result row, one line of JSON for each measured point |
+//! | [`left_out`] | a point that has no row, and why |
 //! | [`cache_record`] | the same for the memory of a cache at each length |
 //! | [`token_record`] | the same for the time of a token after a long prompt |
 //! | [`summary`] | what follows from the rows of one run: speed-ups and shares |
@@ -47,6 +48,7 @@ pub mod gpu;
 pub mod harness;
 #[cfg(feature = "kernels")]
 pub mod kernels;
+pub mod left_out;
 #[cfg(feature = "command")]
 pub mod machine;
 #[cfg(feature = "command")]

@@ -23,10 +23,11 @@ use crate::session::Session;
 /// Who is timed.
 #[derive(Debug, clap::Args)]
 pub struct Who {
-    /// Who is timed, separated by commas: all that this program has, where it is left out.
+    /// Who is timed, separated by commas: all that this program has, where it is left out, and with `--baselines` also all of
+    /// `benches/baselines`.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub providers: Vec<Provider>,
-    /// Also time the providers of `benches/baselines`, with this Python.
+    /// The Python of the providers of `benches/baselines`, which are timed too unless `--providers` names others.
     #[arg(
         long,
         value_name = "PYTHON",
@@ -40,19 +41,13 @@ pub struct Who {
 }
 
 impl Who {
-    /// Those that are named, or `native`; with baselines, `peers` too.
+    /// Those that are named; where none are, `native`, and with baselines `peers` too.
     pub fn chosen(&self, native: &[Provider], peers: &[Provider]) -> Vec<Provider> {
-        let named = if self.providers.is_empty() {
-            native
-        } else {
-            &self.providers
-        };
-        let mut providers = named.to_vec();
-        if self.baselines.is_some() {
-            let more = peers.iter().filter(|peer| !named.contains(peer));
-            providers.extend(more);
+        match &self.baselines {
+            _ if !self.providers.is_empty() => self.providers.clone(),
+            Some(_) => [native, peers].concat(),
+            None => native.to_vec(),
         }
-        providers
     }
 
     /// The script of the baselines.
@@ -97,11 +92,11 @@ enum Line {
 }
 
 /// What came of a point.
-pub enum Outcome<'a> {
+pub enum Outcome<'a, 'v> {
     /// Its time, and the versions of what was timed.
-    Timed(&'a Problem, Pass, Timing, &'a BTreeMap<String, String>),
-    /// What was left out, and why.
-    LeftOut(String),
+    Timed(&'a Problem, Pass, Timing, &'v BTreeMap<String, String>),
+    /// A point that was left out, or all of which nothing was said before, and why.
+    LeftOut(Option<(&'a Problem, Pass)>, String),
 }
 
 /// Importing PyTorch and compiling kernels may take this long, beside the runs of a point.
@@ -112,13 +107,17 @@ impl Script {
     ///
     /// # Errors
     /// A script that cannot be started, one that prints something else than times, and those of `report`.
-    pub fn time(
+    pub fn time<'a>(
         &self,
         provider: Provider,
-        points: &[(&Problem, Pass)],
+        points: &[(&'a Problem, Pass)],
         effort: &Effort,
-        mut report: impl FnMut(Outcome) -> anyhow::Result<()>,
+        mut report: impl FnMut(Outcome<'a, '_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        let asked = |name: &str| {
+            let of = points.iter().find(|(of, _)| of.name == name);
+            of.with_context(|| format!("it speaks of {name}, which was not asked"))
+        };
         let mut child = self.start(provider, points, effort)?;
         let lines = lines(&mut child)?;
         let complaints = complaints(&mut child);
@@ -132,7 +131,7 @@ impl Script {
                     child.kill()?;
                     child.wait()?;
                     let reason = format!("ended: nothing came in {patience:.0?}");
-                    return report(Outcome::LeftOut(reason));
+                    return report(Outcome::LeftOut(None, reason));
                 }
             };
             match read_line(&line)? {
@@ -142,14 +141,11 @@ impl Script {
                     pass,
                     reason,
                 } => {
-                    let pass = pass.map(|pass| pass.to_string());
-                    let what: Vec<String> = [problem, pass].into_iter().flatten().collect();
-                    let what = if what.is_empty() {
-                        reason
-                    } else {
-                        format!("{}: {reason}", what.join(" "))
+                    let point = match (problem, pass) {
+                        (Some(problem), Some(pass)) => Some((asked(&problem)?.0, pass)),
+                        _ => None,
                     };
-                    report(Outcome::LeftOut(what))?;
+                    report(Outcome::LeftOut(point, reason))?;
                 }
                 Line::Time {
                     problem,
@@ -159,9 +155,7 @@ impl Script {
                     runs,
                     peak_bytes,
                 } => {
-                    let of = points.iter().find(|(of, _)| of.name == problem);
-                    let (of, _) =
-                        of.with_context(|| format!("it timed {problem}, which was not asked"))?;
+                    let (of, _) = asked(&problem)?;
                     let microseconds = |us: f64| Duration::try_from_secs_f64(us / 1e6);
                     let timing = Timing {
                         median: microseconds(median_us)?,
@@ -177,42 +171,60 @@ impl Script {
         if !status.success() {
             let text = complaints.join().unwrap_or_default();
             let reason = text.trim().lines().last().unwrap_or_default().to_owned();
-            report(Outcome::LeftOut(format!(
-                "its process failed ({status}): {reason}"
-            )))?;
+            let reason = format!("its process failed ({status}): {reason}");
+            report(Outcome::LeftOut(None, reason))?;
         }
         Ok(())
     }
 
-    /// Times the points of a provider as rows of a session, and returns what was left out, and why; `done` is told of each
-    /// point: its name where it was timed. A script that fails ends the provider, not the run: that too is left out.
-    pub fn add_rows(
+    /// Times the points of a provider as rows of a session, which is told what was left out, and why; `done` is told of each
+    /// point: its name where it was timed. A script that fails ends the provider, not the run: its other points are left out.
+    ///
+    /// # Errors
+    /// Files that cannot be written.
+    pub fn add_rows<'a>(
         &self,
         provider: Provider,
-        points: &[(&Problem, Pass)],
+        points: &[(&'a Problem, Pass)],
         effort: &Effort,
         session: &mut Session,
         mut done: impl FnMut(Option<String>),
-    ) -> Vec<String> {
+    ) -> anyhow::Result<()> {
         let name = provider.name();
-        let mut notes = Vec::new();
+        let named = |points: &[(&'a Problem, Pass)]| -> Vec<(&'a str, Pass)> {
+            let points = points.iter();
+            points.map(|(of, pass)| (of.name.as_str(), *pass)).collect()
+        };
+        // Those of which nothing is known yet.
+        let mut open = points.to_vec();
         let result = self.time(provider, points, effort, |outcome| {
             match outcome {
                 Outcome::Timed(problem, pass, timing, versions) => {
+                    open.retain(|point| *point != (problem, pass));
                     done(Some(format!("{name} {} {pass}", problem.name)));
                     session.add_peer(provider, problem, pass, &timing, versions)?;
                 }
-                Outcome::LeftOut(reason) => {
+                Outcome::LeftOut(Some(point), reason) => {
+                    open.retain(|other| *other != point);
                     done(None);
-                    notes.push(format!("{name} {reason}"));
+                    session.leave_out(provider, &named(&[point]), &reason)?;
+                }
+                Outcome::LeftOut(None, reason) => {
+                    for _ in &open {
+                        done(None);
+                    }
+                    session.leave_out(provider, &named(&open), &reason)?;
+                    open.clear();
                 }
             }
             Ok(())
         });
-        if let Err(reason) = result {
-            notes.push(format!("{name}: {reason:#}"));
-        }
-        notes
+        let reason = match result {
+            Err(reason) => format!("{reason:#}"),
+            Ok(()) if open.is_empty() => return Ok(()),
+            Ok(()) => "its process ended and had not spoken of it".to_owned(),
+        };
+        session.leave_out(provider, &named(&open), &reason)
     }
 
     fn start(

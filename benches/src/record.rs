@@ -55,6 +55,14 @@ pub trait Record: Serialize + DeserializeOwned {
     }
 }
 
+/// A record that says where it comes from.
+pub trait Origin: Record {
+    /// The machine.
+    fn device(&self) -> &str;
+    /// The commit that was timed.
+    fn commit(&self) -> &str;
+}
+
 /// One measured point.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -158,7 +166,8 @@ names! {
         Forward = "forward",
         /// Gradients of `q`, `k` and `v` alone, after a forward pass that is not timed.
         Backward = "backward",
-        /// Both in one run.
+        /// Both in one run, as a step of training has them: its forward pass keeps what gradients need, also what `out` loses by
+        /// rounding to 2 bytes, which `forward` does not.
         ForwardBackward = "forward-backward",
         /// The host's part of `forward`: from the call until the driver has the launch, without waiting for the device.
         /// Medians of 1,000 calls; `useful_tflops` is 0 and `peak_bytes` is `null`.
@@ -273,6 +282,16 @@ impl Row {
 impl Record for Row {
     fn run(&self) -> &str {
         &self.run
+    }
+}
+
+impl Origin for Row {
+    fn device(&self) -> &str {
+        &self.device
+    }
+
+    fn commit(&self) -> &str {
+        &self.commit
     }
 }
 

@@ -1,11 +1,13 @@
 //! The rows of one run, each on disk before the next point is timed.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::harness::Timing;
+use crate::left_out::{LeftOut, in_one_line};
 use crate::machine::Machine;
 use crate::problems::{Problem, Shape};
 use crate::providers::{Matmul, Measured, Provider};
@@ -24,9 +26,83 @@ pub struct Session {
     pub backend: Backend,
     /// As written.
     pub rows: Vec<Row>,
+    /// What was left out, and why, for the screen.
+    pub notes: Vec<String>,
 }
 
 impl Session {
+    /// A run that has no rows yet; what it leaves out goes to a file beside `path`, which is there from now on.
+    ///
+    /// # Errors
+    /// A file that cannot be written, and a run that has rows of another device or commit.
+    pub fn start(
+        run: String,
+        path: PathBuf,
+        machine: Machine,
+        backend: Backend,
+    ) -> anyhow::Result<Self> {
+        if path.exists() {
+            for row in Row::read(&path)?.iter().filter(|row| row.run == run) {
+                let (before, now) = (
+                    (&row.device, &row.commit),
+                    (&machine.device, &machine.commit),
+                );
+                ensure!(
+                    before == now,
+                    "run {run} in {} is of {} at commit {}: rows of {} at commit {} need a --run of their own",
+                    path.display(),
+                    before.0,
+                    before.1,
+                    now.0,
+                    now.1
+                );
+            }
+        }
+        let beside = LeftOut::beside(&path);
+        if let Some(folder) = beside.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        // An empty file says that nothing was left out; none, that it is not known.
+        let file = OpenOptions::new().create(true).append(true).open(&beside);
+        file.with_context(|| format!("{}", beside.display()))?;
+        Ok(Self {
+            run,
+            path,
+            machine,
+            backend,
+            rows: Vec::new(),
+            notes: Vec::new(),
+        })
+    }
+
+    /// Notes that points of a provider have no rows, and why.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn leave_out(
+        &mut self,
+        provider: Provider,
+        points: &[(&str, Pass)],
+        reason: &str,
+    ) -> anyhow::Result<()> {
+        let (provider, reason) = (provider.name(), in_one_line(reason));
+        self.notes.push(match points {
+            [(problem, pass)] => format!("{provider} {problem} {pass}: {reason}"),
+            several => format!("{provider}, {} points: {reason}", several.len()),
+        });
+        for (problem, pass) in points {
+            let left_out = LeftOut {
+                run: self.run.clone(),
+                provider: provider.to_owned(),
+                problem: (*problem).to_owned(),
+                pass: *pass,
+                reason: reason.clone(),
+            };
+            left_out.append(&LeftOut::beside(&self.path))?;
+        }
+        Ok(())
+    }
+
     /// Adds a time of Burn's matrix product.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What follows from the rows of one run: speed-up over dense, share of the ideal, share of the matmul rate.
 
-use crate::record::{Pass, Record, Row};
+use crate::record::{Origin, Pass, Row};
 
 /// This library.
 pub const S2_ATTENTION: &str = "burn-s2-attention";
@@ -43,10 +43,12 @@ pub fn is_yardstick(row: &Row) -> bool {
 
 /// Rows that were not timed together: their times cannot be compared.
 #[derive(Debug, thiserror::Error)]
-#[error("rows of {} different runs cannot share a table: {}; name one of them", runs.len(), runs.join(", "))]
-pub struct MixedRuns {
-    /// The runs, in the order of the rows.
-    pub runs: Vec<String>,
+#[error("rows of {} different {what} cannot share a table: {}", seen.len(), seen.join(", "))]
+pub struct MixedRows {
+    /// What they differ in: runs, or devices or commits under the name of one run.
+    pub what: &'static str,
+    /// Those that were seen, in the order of the rows.
+    pub seen: Vec<String>,
 }
 
 /// A row beside those of its run that it is compared with.
@@ -70,18 +72,25 @@ pub struct Line<'a> {
 /// `baseline` is the provider whose dense attention speed-ups are relative to.
 ///
 /// # Errors
-/// Rows of more than one run.
-pub fn summarize<'a>(rows: &'a [Row], baseline: &str) -> Result<Vec<Line<'a>>, MixedRuns> {
-    one_run(rows)?;
+/// Those of [`points`].
+pub fn summarize<'a>(rows: &'a [Row], baseline: &str) -> Result<Vec<Line<'a>>, MixedRows> {
+    let rows = points(rows)?;
     let matmul = |of: &Row| {
-        let matmul = |row: &&Row| row.provider == BURN_MATMUL && row.dtype == of.dtype;
+        let matmul = |row: &&&Row| row.provider == BURN_MATMUL && row.dtype == of.dtype;
         rows.iter().find(matmul).map(|row| row.useful_tflops)
     };
-    let attention = rows.iter().filter(|row| !is_yardstick(row));
+    let attention = rows.iter().copied().filter(|row| !is_yardstick(row));
     let lines = attention.map(|row| {
+        // By the same engine where a run has several.
         let dense_of = |provider: &str| {
-            rows.iter().find(|other| {
+            let dense = rows.iter().copied().filter(|other| {
                 other.provider == provider && other.is_dense() && same_shape(other, row)
+            });
+            let other_engine =
+                |other: &Row| other.provider == row.provider && other.engine != row.engine;
+            dense.min_by(|a, b| {
+                let by_engine = other_engine(a).cmp(&other_engine(b));
+                by_engine.then(a.median_us.total_cmp(&b.median_us))
             })
         };
         if row.pass == Pass::HostForward {
@@ -106,22 +115,50 @@ pub fn summarize<'a>(rows: &'a [Row], baseline: &str) -> Result<Vec<Line<'a>>, M
     Ok(lines.collect())
 }
 
-/// Whether the rows may share a table.
+/// The points of one run, in the order of its rows. Of equal rows, those of one provider, engine and backend that timed the same
+/// pass of the same problem, it is the fastest: whatever is shown of a run is made of these.
 ///
 /// # Errors
-/// Rows of more than one run.
-pub fn one_run<R: Record>(rows: &[R]) -> Result<(), MixedRuns> {
-    let mut runs: Vec<String> = Vec::new();
+/// Rows of more than one run, device or commit.
+pub fn points(rows: &[Row]) -> Result<Vec<&Row>, MixedRows> {
+    one_run(rows)?;
+    let key = |row: &Row| {
+        let names = (row.provider.clone(), row.problem.clone());
+        (names, row.engine, row.backend, row.pass)
+    };
+    let mut points: Vec<&Row> = Vec::new();
     for row in rows {
-        if !runs.iter().any(|run| run == row.run()) {
-            runs.push(row.run().to_owned());
+        match points.iter_mut().find(|point| key(point) == key(row)) {
+            Some(point) if row.median_us < point.median_us => *point = row,
+            Some(_) => {}
+            None => points.push(row),
         }
     }
-    if runs.len() > 1 {
-        Err(MixedRuns { runs })
-    } else {
-        Ok(())
+    Ok(points)
+}
+
+/// Whether the rows may share a table: one run, which is one device and one commit.
+///
+/// # Errors
+/// Rows of more.
+pub fn one_run<R: Origin>(rows: &[R]) -> Result<(), MixedRows> {
+    let names = [
+        ("runs", R::run as fn(&R) -> &str),
+        ("devices", R::device),
+        ("commits", R::commit),
+    ];
+    for (what, name) in names {
+        let mut seen: Vec<String> = Vec::new();
+        for row in rows {
+            if !seen.iter().any(|of| of == name(row)) {
+                seen.push(name(row).to_owned());
+            }
+        }
+        if seen.len() > 1 {
+            return Err(MixedRows { what, seen });
+        }
     }
+    Ok(())
 }
 
 /// Whether the rows are of the same pass over tensors of the same sizes and type.

@@ -4,14 +4,14 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::record::{Pass, Row};
 use crate::summary::{
-    BURN_MATMUL, Line, MixedRuns, S2_ATTENTION, dense_baseline, dense_name, summarize,
+    BURN_MATMUL, Line, MixedRows, S2_ATTENTION, dense_baseline, dense_name, points, summarize,
 };
 
 /// The points of a run beside dense attention: those of this library and of everyone who computes the same sparse problems.
 ///
 /// # Errors
-/// Rows of more than one run.
-pub fn render(rows: &[Row]) -> Result<String, MixedRuns> {
+/// Rows of more than one run, device or commit.
+pub fn render(rows: &[Row]) -> Result<String, MixedRows> {
     let baseline = dense_baseline(rows);
     let lines = summarize(rows, baseline)?;
     let mut table = Table::new();
@@ -38,7 +38,10 @@ pub fn render(rows: &[Row]) -> Result<String, MixedRuns> {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut text = format!("{table}\n");
-    for matmul in rows.iter().filter(|row| row.provider == BURN_MATMUL) {
+    for matmul in points(rows)?
+        .iter()
+        .filter(|row| row.provider == BURN_MATMUL)
+    {
         text += &format!(
             "Burn's {} runs at {} TFLOP/s. ",
             matmul.problem,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Backend, Dtype, Record};
+use crate::record::{Backend, Dtype, Origin, Record};
 
 /// A model that writes one sequence. Its layers are dense, or have the same local + stride pattern for all query heads of a key/value
 /// head.
@@ -91,6 +91,16 @@ impl fmt::Display for WeightOrder {
 impl Record for TokenRow {
     fn run(&self) -> &str {
         &self.run
+    }
+}
+
+impl Origin for TokenRow {
+    fn device(&self) -> &str {
+        &self.device
+    }
+
+    fn commit(&self) -> &str {
+        &self.commit
     }
 }
 

@@ -107,6 +107,39 @@ fn the_gpu_set_has_the_shapes_that_peers_were_timed_on() {
         assert!(gpu.contains(&format!("b1_{name}")), "{name}");
     }
     assert!(gpu.contains(&"b4_h16_s8192_d128_bf16_blk64_l16_v16".to_owned()));
+    // Every length, every number of heads with every stride, every width, block and batch, and dense attention.
+    for log2 in 9..18 {
+        let seq = 1 << log2;
+        assert!(
+            gpu.contains(&format!("b1_h16_s{seq}_d128_bf16_blk64_l16_v16")),
+            "{seq}"
+        );
+        assert!(
+            gpu.contains(&format!("b1_h16_s{seq}_d128_bf16_dense")),
+            "{seq}"
+        );
+    }
+    for heads in [16, 32, 64] {
+        for stride in [heads, 8, 16] {
+            let name = format!("b1_h{heads}_s32768_d128_bf16_blk64_l8_v{stride}");
+            assert!(gpu.contains(&name), "{name}");
+        }
+        let paper = format!("b1_h{heads}_s131072_d128_bf16_blk64_l8_v{heads}");
+        assert!(gpu.contains(&paper) && names("paper").contains(&paper));
+        assert!(gpu.contains(&format!("b1_h{heads}_s131072_d128_bf16_dense")));
+    }
+    for (block, local) in [(16, 32), (32, 16), (64, 8)] {
+        assert!(gpu.contains(&format!("b1_h16_s32768_d128_bf16_blk{block}_l{local}_v16")));
+    }
+    for name in [
+        "b1_h16_s32768_d64_bf16_dense",
+        "b1_h32kv8_s32768_d128_bf16_blk64_l16_v8",
+        "b1_h32kv8_s8192_d128_bf16_dense",
+        "b4_h16_s8192_d128_bf16_dense",
+        "b1_h16_s8192_d128_f32_dense",
+    ] {
+        assert!(gpu.contains(&name.to_owned()), "{name}");
+    }
     for stride in [2, 4, 8, 16, 32] {
         assert!(gpu.contains(&format!("b1_h16_s32768_d128_bf16_blk64_l16_v{stride}")));
     }

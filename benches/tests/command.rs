@@ -131,6 +131,12 @@ fn what_cannot_run_is_an_error() {
     );
     let output = s2_bench(&["bench", "--problems", "nothing"]);
     assert!(!output.status.success());
+    let output = s2_bench(&["bench", "--quick", "--engine", "mma"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && error.contains("--engine mma"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -78,6 +78,37 @@ fn every_pass_leaves_a_row_with_time_memory_and_engine() {
     assert!((forward + backward..forward + backward + room).contains(&peak(Pass::ForwardBackward)));
 }
 
+/// In 2 bytes the forward pass of training writes one tensor more than that of inference: what rounding loses.
+#[test]
+fn forward_and_backward_together_are_those_of_training() {
+    let Some(backend) = backend() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.jsonl");
+    let problem = PROBLEM.replace("f32", "f16");
+    let what = ["bench", "--backend", &backend, "--problems", &problem];
+    let how = ["--passes", "forward,backward,forward-backward"];
+    let who = ["--providers", S2_ATTENTION, "--runs", "2", "--out"];
+    let output = s2_bench(&[&what[..], &how, &who, &[file.to_str().unwrap()]].concat()).unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+    if screen.contains("left out: ") {
+        eprintln!("not held, the device has no f16: {screen}");
+        return;
+    }
+    let rows = Row::read(&file).unwrap();
+    let peak = |pass: Pass| {
+        let row = rows.iter().find(|row| row.pass == pass);
+        row.unwrap().peak_bytes.unwrap()
+    };
+    // 2 heads of 128 tokens, 32 elements of 2 bytes.
+    let rounding = 2 * 128 * 32 * 2;
+    let least = peak(Pass::Forward) + rounding + peak(Pass::Backward);
+    let room = 4096;
+    assert!((least..least + room).contains(&peak(Pass::ForwardBackward)));
+}
+
 #[test]
 fn what_the_kernels_do_not_run_is_left_out_with_a_reason() {
     let Some(backend) = backend() else {
@@ -102,6 +133,33 @@ fn what_the_kernels_do_not_run_is_left_out_with_a_reason() {
         screen.contains("left out: burn-s2-attention") && screen.contains("0 rows"),
         "{screen}"
     );
+}
+
+#[test]
+fn the_engine_that_is_asked_for_is_timed() {
+    let Some(backend) = backend() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.jsonl");
+    let bench = |engine: &str| {
+        let what = ["bench", "--backend", &backend, "--problems", PROBLEM];
+        let how = ["--passes", "forward", "--runs", "2", "--engine", engine];
+        let who = ["--providers", S2_ATTENTION, "--out", file.to_str().unwrap()];
+        s2_bench(&[&what[..], &how, &who].concat()).unwrap()
+    };
+    // f32 is for the engine of multiply-adds alone: tensor cores leave it out.
+    for engine in ["unit", "mma"] {
+        let output = bench(engine);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(screen.contains("left out: "), engine == "mma", "{screen}");
+    }
+    let rows = Row::read(&file).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].engine, Some(Engine::Unit));
+    let output = bench("flex");
+    assert!(!output.status.success() && stderr(&output).contains("--engine flex"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use s2_bench::harness::{Effort, MOST_RUNS, measure, sample};
 
 const EFFORT: Effort = Effort {
     runs: 5,
+    untimed: 0,
     warm_up: Duration::ZERO,
     measured: Duration::ZERO,
     limit: Duration::from_secs(60),
@@ -39,6 +40,30 @@ fn short_calls_are_repeated_until_enough_is_measured() {
     };
     let timing = measure(&effort, || (), |()| sleep(Duration::from_millis(1))).unwrap();
     assert!(timing.runs > 5, "{timing:?}");
+}
+
+/// Kernels are compiled and tuned when they are first called, which says nothing about the calls that follow.
+#[test]
+fn untimed_calls_are_not_held_to_the_limit() {
+    let of_untimed = |untimed| {
+        let effort = Effort {
+            untimed,
+            limit: Duration::from_millis(250),
+            ..EFFORT
+        };
+        let mut calls = 0;
+        let timing = measure(
+            &effort,
+            || (),
+            |()| {
+                calls += 1;
+                sleep(Duration::from_millis(if calls == 1 { 60 } else { 1 }));
+            },
+        );
+        (timing.is_ok(), calls)
+    };
+    assert_eq!(of_untimed(0), (false, 1));
+    assert_eq!(of_untimed(1), (true, 1 + 1 + EFFORT.runs));
 }
 
 #[test]

@@ -3,8 +3,10 @@
 mod common;
 
 use common::{dense, matmul, sparse};
-use s2_bench::record::{Pass, Row};
-use s2_bench::summary::{BURN_ATTENTION, S2_ATTENTION, SDPA_FLASH, dense_baseline, summarize};
+use s2_bench::record::{Engine, Pass, Row};
+use s2_bench::summary::{
+    BURN_ATTENTION, S2_ATTENTION, SDPA_FLASH, dense_baseline, points, summarize,
+};
 
 #[test]
 fn speed_ups_and_shares() {
@@ -56,8 +58,72 @@ fn rows_of_different_runs_are_refused() {
         },
     ];
     let error = summarize(&rows, BURN_ATTENTION).unwrap_err();
-    assert_eq!(error.runs, ["run-1", "run-2"]);
+    assert_eq!(
+        (error.what, &error.seen[..]),
+        ("runs", &["run-1".to_owned(), "run-2".to_owned()][..])
+    );
     assert!(error.to_string().contains("run-1, run-2"), "{error}");
+}
+
+#[test]
+fn a_run_is_of_one_device_and_one_commit() {
+    for what in ["devices", "commits"] {
+        let mut other = sparse(625.0);
+        match what {
+            "devices" => other.device = "another".to_owned(),
+            _ => other.commit = "another".to_owned(),
+        }
+        let rows = [dense(BURN_ATTENTION, 8000.0), other];
+        let error = points(&rows).unwrap_err();
+        assert_eq!((error.what, error.seen.len()), (what, 2));
+        assert!(summarize(&rows, BURN_ATTENTION).is_err());
+    }
+}
+
+#[test]
+fn of_equal_rows_the_fastest_counts() {
+    let rows = [
+        dense(S2_ATTENTION, 2100.0),
+        sparse(700.0),
+        dense(S2_ATTENTION, 2000.0),
+        sparse(625.0),
+        sparse(650.0),
+    ];
+    let times: Vec<f64> = points(&rows)
+        .unwrap()
+        .iter()
+        .map(|row| row.median_us)
+        .collect();
+    assert_eq!(times, [2000.0, 625.0]);
+    let lines = summarize(&rows, S2_ATTENTION).unwrap();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[1].speedup, Some(2000.0 / 625.0));
+}
+
+/// Another engine is another point, and is compared with its own dense attention.
+#[test]
+fn engines_of_one_run_stay_apart() {
+    let unit = |row: Row| Row {
+        engine: Some(Engine::Unit),
+        ..row
+    };
+    let rows = [
+        dense(S2_ATTENTION, 2000.0),
+        unit(dense(S2_ATTENTION, 4000.0)),
+        sparse(625.0),
+        unit(sparse(1250.0)),
+    ];
+    let lines = summarize(&rows, S2_ATTENTION).unwrap();
+    let shares: Vec<_> = lines.iter().map(|line| line.ideal_share).collect();
+    assert_eq!(shares, [Some(1.0), Some(1.0), Some(0.8), Some(0.8)]);
+    // Where it has none, with that of the others.
+    let lines = summarize(&rows[2..], S2_ATTENTION).unwrap();
+    assert_eq!(lines[0].ideal_share, None);
+    let rows = [rows[0].clone(), rows[3].clone()];
+    assert_eq!(
+        summarize(&rows, S2_ATTENTION).unwrap()[1].ideal_share,
+        Some(0.4)
+    );
 }
 
 #[test]

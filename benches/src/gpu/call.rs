@@ -41,11 +41,15 @@ pub struct Launch<'a> {
 }
 
 impl Call {
-    /// Puts the inputs of a problem on the device.
+    /// Puts the inputs of a problem on the device, for this engine where there is one.
     ///
     /// # Errors
     /// What the device or the kernels cannot run.
-    pub fn new(client: &Client, problem: &Problem) -> anyhow::Result<Self> {
+    pub fn new(
+        client: &Client,
+        problem: &Problem,
+        engine: Option<cube::Engine>,
+    ) -> anyhow::Result<Self> {
         let of = problem.shape;
         let shape = AttentionShape {
             batch: of.batch,
@@ -59,7 +63,8 @@ impl Call {
         let elem = elem(of.dtype);
         let attention_problem =
             AttentionProblem::new(shape, &problem.pattern.build()?, None, None)?;
-        let attention = CubeAttention::new(client, Arc::new(attention_problem), elem)?;
+        let attention =
+            CubeAttention::with_engine(client, Arc::new(attention_problem), elem, engine)?;
         let random = |sizes| random(client, sizes, elem);
         Ok(Self {
             inputs: [
@@ -114,7 +119,8 @@ impl Call {
         })
     }
 
-    /// As in inference unless there will be gradients, which need what `out` loses by rounding.
+    /// As in inference unless there will be gradients, which need what `out` loses by rounding: with a place for it, the kernels
+    /// are those of training.
     fn outputs(&self, gradients: bool) -> SavedOutputs {
         let sizes = self.shape.out_sizes();
         let rounding = gradients && self.elem.size() == 2;

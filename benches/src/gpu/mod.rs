@@ -4,15 +4,16 @@ mod call;
 mod clock;
 mod decode;
 
-use anyhow::{anyhow, ensure};
+use anyhow::{anyhow, bail, ensure};
 use cubecl::client::Client;
+use s2_attention_kernels::cube;
 
 use crate::harness::Effort;
 use crate::machine::Machine;
 use crate::panics::caught;
 use crate::problems::Problem;
 use crate::providers::Measured;
-use crate::record::{Backend, Pass};
+use crate::record::{Backend, Engine, Pass};
 
 use call::Call;
 use clock::Clock;
@@ -31,6 +32,8 @@ pub fn client() -> anyhow::Result<Client> {
 pub struct Gpu {
     client: Client,
     clock: Clock,
+    /// The engine that attention must run by; the library's choice for each call where there is none.
+    engine: Option<cube::Engine>,
     /// What rows call its runtime.
     pub backend: Backend,
 }
@@ -54,8 +57,28 @@ impl Gpu {
         }
         Ok(Self {
             clock: Clock::new(&client),
+            engine: None,
             backend: asked.unwrap_or(built[0]),
             client,
+        })
+    }
+
+    /// The same, where this engine must run attention: points that it does not run are refused.
+    ///
+    /// # Errors
+    /// What is no engine of GPUs.
+    pub fn with_engine(self, asked: Engine) -> anyhow::Result<Self> {
+        let engine = match asked {
+            Engine::Wgmma => cube::Engine::Wgmma,
+            Engine::Mma => cube::Engine::Mma,
+            Engine::Unit => cube::Engine::Unit,
+            Engine::Cmma | Engine::Flex => {
+                bail!("--engine {asked}: wgmma, mma and unit are accepted on GPUs")
+            }
+        };
+        Ok(Self {
+            engine: Some(engine),
+            ..self
         })
     }
 
@@ -84,7 +107,7 @@ impl Gpu {
         pass: Pass,
         effort: &Effort,
     ) -> anyhow::Result<Measured> {
-        let call = Call::new(&self.client, problem)?;
+        let call = Call::new(&self.client, problem, self.engine)?;
         let saved = match pass {
             Pass::Backward => Some(call.saved()?),
             _ => None,

@@ -1,7 +1,8 @@
 //! Burn's own providers on GPUs, each point in a process of its own: their autotuning can hang or fail, and memory that it
 //! took comes back.
 //!
-//! The clock is the host's, around a call that waits for the device, and caches keep what the run before left in them.
+//! A first call, which tunes, is not timed, and only those that follow are held to the limit. The clock is the host's, around a
+//! call that waits for the device, and caches keep what the run before left in them.
 
 use std::io::Read;
 use std::process::{Command, Stdio};

@@ -6,7 +6,7 @@ use super::{Matmul, Measured, Provider};
 use crate::harness::{Effort, Timing};
 use crate::machine::Machine;
 use crate::problems::Problem;
-use crate::record::{Backend, Pass};
+use crate::record::{Backend, Engine, Pass};
 
 #[cfg(all(feature = "kernels", feature = "timing"))]
 use super::child;
@@ -14,8 +14,6 @@ use super::child;
 use super::{Attention, burn};
 #[cfg(feature = "kernels")]
 use crate::gpu::Gpu;
-#[cfg(feature = "timing")]
-use crate::record::Engine;
 
 /// A device with what runs on it.
 pub enum Rig {
@@ -48,6 +46,22 @@ impl Rig {
         bail!(
             "--backend {asked}: flex and the GPU backends are accepted, where this program is built with the feature of that name"
         )
+    }
+
+    /// The same, where this library runs by this engine alone, if one is asked for.
+    ///
+    /// # Errors
+    /// An engine that GPUs do not have, and any on the CPU.
+    pub fn with_engine(self, asked: Option<Engine>) -> anyhow::Result<Self> {
+        let Some(asked) = asked else {
+            return Ok(self);
+        };
+        match self {
+            #[cfg(feature = "timing")]
+            Self::Cpu(..) => bail!("--engine {asked}: the CPU has one, which needs no name"),
+            #[cfg(feature = "kernels")]
+            Self::Gpu(gpu, machine) => Ok(Self::Gpu(Box::new(gpu.with_engine(asked)?), machine)),
+        }
     }
 
     /// What rows call it.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use s2_bench::left_out::LeftOut;
 use s2_bench::record::Record;
 
 use super::views::{Shown, View};
@@ -163,6 +164,13 @@ impl Source {
             self.file
         );
         Ok(rows)
+    }
+}
+
+impl Source {
+    /// What the run left out, or `None` where no list was kept.
+    pub fn left_out(&self, root: &Path) -> anyhow::Result<Option<Vec<LeftOut>>> {
+        Ok(LeftOut::of_run(&root.join(&self.file), &self.run)?)
     }
 }
 

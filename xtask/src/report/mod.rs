@@ -10,6 +10,8 @@
 
 mod cache;
 mod documents;
+mod host;
+mod left_out;
 mod peers;
 mod plots;
 mod series;

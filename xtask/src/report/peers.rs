@@ -5,33 +5,76 @@ use std::cmp::Ordering;
 use anyhow::{Context, Result, ensure};
 use s2_bench::problems::Problem;
 use s2_bench::record::{Pass, Row};
-use s2_bench::summary::{COPY, S2_ATTENTION, is_yardstick, one_run, same_shape};
+use s2_bench::summary::{COPY, Line, S2_ATTENTION, is_yardstick, points, same_shape, summarize};
 
-use super::tables::{milliseconds, or_dash, origin, rate};
+use super::left_out::List;
+use super::tables::{engine, is_beaten, mebibytes, milliseconds, or_dash, origin, percent, rate};
 
 /// Every point of this library with the times of all others in the run, and how many times as long they take. Providers
-/// without the pattern are shown with the dense problem of the shape.
+/// without the pattern are shown with the dense problem of the shape. What is on the list was left out, which a `-` says in a cell
+/// and the reasons below the table.
 ///
 /// # Errors
 /// Rows of several runs, or of this library alone.
-pub fn peers(rows: &[Row]) -> Result<String> {
+pub fn peers(rows: &[Row], left_out: List) -> Result<String> {
     let peers = everyone_else(rows)?;
     ensure!(!peers.is_empty(), "nobody else is in the run");
     let mut text = format!(
-        "| problem | pass | density | ours | TFLOP/s |{}\n|---|---|---:|---:|---:|{}\n",
+        "| problem | pass | engine | density | ours | of ideal | TFLOP/s | memory |{}\n|---|---|---|---:|---:|---:|---:|---:|{}\n",
         headers(&peers),
         "---:|".repeat(peers.len()),
     );
-    let is_ours = |row: &&Row| row.provider == S2_ATTENTION && row.pass != Pass::HostForward;
-    for ours in rows.iter().filter(is_ours) {
+    let lines = summarize(rows, S2_ATTENTION)?;
+    let is_ours =
+        |line: &&Line| line.row.provider == S2_ATTENTION && line.row.pass != Pass::HostForward;
+    for line in lines.iter().filter(is_ours) {
+        let ours = line.row;
         text += &format!(
-            "| {} | {} | {:.3} | {} | {} |{}\n",
+            "| {} | {} | {} | {:.3} | {} | {} | {} | {} |{}\n",
             ours.problem,
             ours.pass,
+            engine(ours),
             ours.density,
             milliseconds(ours),
+            percent(line.ideal_share),
             rate(ours),
-            cells(&peers, ours),
+            or_dash(mebibytes(ours)),
+            cells(&peers, |peer| {
+                peer.time(ours)
+                    .unwrap_or_else(|| left_out.mark(peer.name, peer.dense_only, ours).to_owned())
+            }),
+        );
+    }
+    Ok(format!(
+        "{text}\n{}\n\n{}",
+        origin(rows),
+        left_out.reasons(rows)
+    ))
+}
+
+/// The most that each point of this library holds beyond its inputs, beside everyone else's, with ratios.
+///
+/// # Errors
+/// Rows of several runs, or of this library alone.
+pub fn memory(rows: &[Row]) -> Result<String> {
+    let peers = everyone_else(rows)?;
+    ensure!(!peers.is_empty(), "nobody else is in the run");
+    let mut text = format!(
+        "| problem | pass | engine | density | ours |{}\n|---|---|---|---:|---:|{}\n",
+        headers(&peers),
+        "---:|".repeat(peers.len()),
+    );
+    let points = points(rows)?;
+    let is_ours = |row: &&&Row| row.provider == S2_ATTENTION && row.peak_bytes.is_some();
+    for &ours in points.iter().filter(is_ours) {
+        text += &format!(
+            "| {} | {} | {} | {:.3} | {} |{}\n",
+            ours.problem,
+            ours.pass,
+            engine(ours),
+            ours.density,
+            or_dash(mebibytes(ours)),
+            cells(&peers, |peer| or_dash(peer.memory(ours))),
         );
     }
     Ok(format!("{text}\n{}", origin(rows)))
@@ -44,19 +87,23 @@ pub fn peers(rows: &[Row]) -> Result<String> {
 /// Rows of several runs, of this library alone, or without blocks.
 pub fn headline(rows: &[Row]) -> Result<String> {
     let peers = everyone_else(rows)?;
-    let is_ours = |row: &&Row| {
-        row.provider == S2_ATTENTION && row.block.is_some() && row.pass != Pass::HostForward
+    let points = points(rows)?;
+    let is_ours = |row: &&&Row| {
+        row.provider == S2_ATTENTION
+            && row.block.is_some()
+            && row.pass != Pass::HostForward
+            && !points.iter().any(|other| is_beaten(row, other))
     };
     let times = |ours: &Row| peers.iter().filter(|peer| peer.row(ours).is_some()).count();
     let of_problem = |problem: &str| -> Vec<&Row> {
-        let ours = rows.iter().filter(is_ours);
+        let ours = points.iter().filter(is_ours).copied();
         ours.filter(|row| row.problem == problem).collect()
     };
     let others = |row: &Row| -> usize {
         let passes = of_problem(&row.problem);
         passes.into_iter().map(times).sum()
     };
-    let chosen = rows.iter().filter(is_ours);
+    let chosen = points.iter().filter(is_ours);
     let chosen = chosen.max_by_key(|row| (others(row), row.seq_kv));
     let chosen = chosen.context("no problem of blocks is in the run")?;
     ensure!(others(chosen) > 0, "nobody else is in the run");
@@ -77,7 +124,9 @@ pub fn headline(rows: &[Row]) -> Result<String> {
     let first = |peer: &&Peer| ours.iter().find_map(|row| Some(peer.row(row)?.median_us));
     lines.sort_by(|a, b| first(a).partial_cmp(&first(b)).unwrap_or(Ordering::Equal));
     for peer in lines {
-        let cells = ours.iter().map(|row| format!(" {} |", peer.cell(row)));
+        let cells = ours
+            .iter()
+            .map(|row| format!(" {} |", or_dash(peer.time(row))));
         text += &format!("| {} |{}\n", peer.header(), cells.collect::<String>());
     }
     Ok(format!(
@@ -96,7 +145,8 @@ pub fn headline(rows: &[Row]) -> Result<String> {
 /// Rows of several runs, without decode, or without the copy of their run; problems that have no name.
 pub fn decode(rows: &[Row]) -> Result<String> {
     let peers = everyone_else(rows)?;
-    let copy = rows.iter().find(|row| row.provider == COPY);
+    let points = points(rows)?;
+    let copy = points.iter().find(|row| row.provider == COPY);
     let copy = copy.context("no row of a copy is in the run")?;
     let copied = copy.copied_bytes() as f64 / copy.median_us;
     let mut text = format!(
@@ -105,7 +155,7 @@ pub fn decode(rows: &[Row]) -> Result<String> {
         "---:|".repeat(peers.len()),
     );
     let is_ours = |row: &&Row| row.provider == S2_ATTENTION && row.pass == Pass::Decode;
-    let decoded: Vec<&Row> = rows.iter().filter(is_ours).collect();
+    let decoded: Vec<&Row> = points.iter().copied().filter(is_ours).collect();
     ensure!(
         !decoded.is_empty(),
         "no decode of this library is in the run"
@@ -120,7 +170,7 @@ pub fn decode(rows: &[Row]) -> Result<String> {
             milliseconds(ours),
             read / 1e3,
             100.0 * read / copied,
-            cells(&peers, ours),
+            cells(&peers, |peer| or_dash(peer.time(ours))),
         );
     }
     Ok(format!(
@@ -132,9 +182,9 @@ pub fn decode(rows: &[Row]) -> Result<String> {
 
 /// Everyone else in a run, in the order of the rows.
 fn everyone_else(rows: &[Row]) -> Result<Vec<Peer<'_>>> {
-    one_run(rows)?;
+    let rows = points(rows)?;
     let mut names: Vec<&str> = Vec::new();
-    for row in rows {
+    for row in &rows {
         let name = row.provider.as_str();
         if name != S2_ATTENTION && !is_yardstick(row) && !names.contains(&name) {
             names.push(name);
@@ -142,7 +192,7 @@ fn everyone_else(rows: &[Row]) -> Result<Vec<Peer<'_>>> {
     }
     Ok(names
         .into_iter()
-        .map(|name| Peer::new(rows, name))
+        .map(|name| Peer::new(&rows, name))
         .collect())
 }
 
@@ -151,8 +201,8 @@ fn headers(peers: &[Peer]) -> String {
     headers.collect()
 }
 
-fn cells(peers: &[Peer], ours: &Row) -> String {
-    let cells = peers.iter().map(|peer| format!(" {} |", peer.cell(ours)));
+fn cells<'a>(peers: &[Peer<'a>], cell: impl Fn(&Peer<'a>) -> String) -> String {
+    let cells = peers.iter().map(|peer| format!(" {} |", cell(peer)));
     cells.collect()
 }
 
@@ -164,8 +214,9 @@ struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
-    fn new(rows: &'a [Row], name: &'a str) -> Self {
-        let rows: Vec<&Row> = rows.iter().filter(|row| row.provider == name).collect();
+    fn new(rows: &[&'a Row], name: &'a str) -> Self {
+        let rows = rows.iter().copied().filter(|row| row.provider == name);
+        let rows: Vec<&Row> = rows.collect();
         Self {
             name,
             dense_only: rows.iter().all(|row| row.is_dense()),
@@ -181,24 +232,29 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Its row beside ours: the fastest, where a run has timed it more than once.
+    /// Its row beside ours.
     fn row(&self, ours: &Row) -> Option<&'a Row> {
-        let rows = self.rows.iter().copied().filter(|row| {
+        self.rows.iter().copied().find(|row| {
             let same_problem = row.problem == ours.problem && row.pass == ours.pass;
             same_problem || (self.dense_only && same_shape(row, ours))
-        });
-        rows.min_by(|a, b| a.median_us.total_cmp(&b.median_us))
+        })
     }
 
     fn is_beside(&self, ours: &[&Row]) -> bool {
         ours.iter().any(|row| self.row(row).is_some())
     }
 
+    /// Its memory, and over ours.
+    fn memory(&self, ours: &Row) -> Option<String> {
+        let row = self.row(ours)?;
+        let factor = row.peak_bytes? as f64 / ours.peak_bytes? as f64;
+        Some(format!("{} ({factor:.2}x)", mebibytes(row)?))
+    }
+
     /// Its time, and over ours.
-    fn cell(&self, ours: &Row) -> String {
-        or_dash(self.row(ours).map(|row| {
-            let factor = row.median_us / ours.median_us;
-            format!("{} ({factor:.2}x)", milliseconds(row))
-        }))
+    fn time(&self, ours: &Row) -> Option<String> {
+        let row = self.row(ours)?;
+        let factor = row.median_us / ours.median_us;
+        Some(format!("{} ({factor:.2}x)", milliseconds(row)))
     }
 }

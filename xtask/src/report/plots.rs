@@ -7,10 +7,10 @@ use anyhow::{Result, anyhow, ensure};
 use plotters::prelude::*;
 use s2_bench::record::{Pass, Row};
 use s2_bench::summary::{
-    BURN_ATTENTION, S2_ATTENTION, SDPA_FLASH, dense_baseline, dense_name, one_run, summarize,
+    BURN_ATTENTION, S2_ATTENTION, SDPA_FLASH, dense_baseline, dense_name, points, summarize,
 };
 
-use super::series::{Series, family, pattern, series, sparse, widest};
+use super::series::{Series, family, ours, pattern, series, sparse, widest};
 
 /// Shown side by side: the first two of those that were timed.
 const PASSES: [(Pass, &str); 3] = [
@@ -40,10 +40,10 @@ type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 /// # Errors
 /// Rows of several runs, or too few rows to draw a line.
 pub fn time_by_length(rows: &[Row]) -> Result<String> {
-    one_run(rows)?;
-    let pattern = widest(&sparse(rows), series, |row| row.seq_kv)?;
+    let rows = points(rows)?;
+    let pattern = widest(&sparse(&rows), series, |row| row.seq_kv)?;
     draw(["tokens", "ms"], SeriesLabelPosition::UpperLeft, |pass| {
-        Ok(times(rows, pattern, pass))
+        Ok(times(&rows, pattern, pass))
     })
 }
 
@@ -52,9 +52,9 @@ pub fn time_by_length(rows: &[Row]) -> Result<String> {
 /// # Errors
 /// Rows of several runs, or too few rows to draw a line.
 pub fn speedup_by_density(rows: &[Row]) -> Result<String> {
-    one_run(rows)?;
+    let points = points(rows)?;
     let key = |row: &Row| (family(row), row.seq_kv, row.block, row.local_blocks);
-    let chosen = widest(&sparse(rows), key, |row| row.vert_stride.unwrap_or(0))?;
+    let chosen = widest(&sparse(&points), key, |row| row.vert_stride.unwrap_or(0))?;
     draw(
         ["density", "speed-up"],
         SeriesLabelPosition::UpperRight,
@@ -62,13 +62,14 @@ pub fn speedup_by_density(rows: &[Row]) -> Result<String> {
     )
 }
 
-fn times(rows: &[Row], chosen: Series, pass: Pass) -> Curves {
-    let of_family = |row: &&Row| row.pass == pass && family(row) == chosen.0;
+fn times(rows: &[&Row], chosen: Series, pass: Pass) -> Curves {
+    let of_family = |row: &&&Row| row.pass == pass && family(row) == chosen.0;
+    let family: Vec<&Row> = rows.iter().filter(of_family).copied().collect();
     let mut curves = Curves::new();
-    for row in rows.iter().filter(of_family) {
+    for &row in &family {
         if row.is_dense() || series(row) == chosen {
             curves
-                .entry(format!("{} {}", who(&row.provider), pattern(row)))
+                .entry(format!("{} {}", who(&family, row), pattern(row)))
                 .or_default()
                 .push((row.seq_kv as f64, row.median_us / 1e3));
         }
@@ -77,12 +78,12 @@ fn times(rows: &[Row], chosen: Series, pass: Pass) -> Curves {
     curves
 }
 
-fn who(provider: &str) -> &str {
-    match provider {
-        S2_ATTENTION => "S2",
-        BURN_ATTENTION => "Burn",
-        SDPA_FLASH => "FlashAttention-2",
-        other => other,
+fn who(rows: &[&Row], row: &Row) -> String {
+    match row.provider.as_str() {
+        S2_ATTENTION => ours(rows, row),
+        BURN_ATTENTION => "Burn".to_owned(),
+        SDPA_FLASH => "FlashAttention-2".to_owned(),
+        other => other.to_owned(),
     }
 }
 
@@ -90,28 +91,33 @@ fn who(provider: &str) -> &str {
 fn speedups(rows: &[Row], chosen: impl Fn(&Row) -> bool, pass: Pass) -> Result<Curves> {
     let mut curves = Curves::new();
     let baseline = dense_baseline(rows);
-    for line in summarize(rows, baseline)? {
-        let row = line.row;
-        if let Some(speedup) = line.speedup
-            && row.pass == pass
-            && chosen(row)
-        {
+    let all = points(rows)?;
+    let over = |row: &Row, dense: &str| {
+        let dense = dense_name(dense);
+        match ours(&all, row).as_str() {
+            "S2" => format!("over {dense}"),
+            engine => format!("{engine} over {dense}"),
+        }
+    };
+    let mut baselines = vec![baseline, S2_ATTENTION];
+    baselines.dedup();
+    for dense in baselines {
+        for line in summarize(rows, dense)? {
+            let row = line.row;
             let label = match row.provider.as_str() {
-                S2_ATTENTION => format!("over {}", dense_name(baseline)),
-                peer => format!("{peer} over it"),
+                S2_ATTENTION => over(row, dense),
+                peer if dense == baseline => format!("{peer} over it"),
+                _ => continue,
             };
-            curves
-                .entry(label)
-                .or_default()
-                .push((row.density, speedup));
+            if let Some(speedup) = line.speedup
+                && row.pass == pass
+                && chosen(row)
+            {
+                let curve = curves.entry(label).or_default();
+                curve.push((row.density, speedup));
+            }
         }
     }
-    let own = summarize(rows, S2_ATTENTION)?;
-    let own = own.iter().filter(|line| {
-        line.row.provider == S2_ATTENTION && line.row.pass == pass && chosen(line.row)
-    });
-    let own = own.filter_map(|line| Some((line.row.density, line.speedup?)));
-    curves.insert(format!("over {}", dense_name(S2_ATTENTION)), own.collect());
     curves.retain(|_, points| points.len() > 1);
     let densities: Vec<f64> = curves
         .values()

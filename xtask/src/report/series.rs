@@ -23,13 +23,14 @@ pub fn series(row: &Row) -> Series {
 }
 
 /// The sparse rows.
-pub fn sparse(rows: &[Row]) -> Vec<Row> {
-    rows.iter().filter(|row| !row.is_dense()).cloned().collect()
+pub fn sparse<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
+    let rows = rows.iter().copied();
+    rows.filter(|row| !row.is_dense()).collect()
 }
 
 /// The group of this library's rows that covers the most values.
 pub fn widest<Key: Ord + Copy>(
-    rows: &[Row],
+    rows: &[&Row],
     key: impl Fn(&Row) -> Key,
     value: impl Fn(&Row) -> usize,
 ) -> Result<Key> {
@@ -47,6 +48,19 @@ pub fn widest<Key: Ord + Copy>(
         .context("no rows of this library")?;
     ensure!(values.len() > 1, "one point is no line");
     Ok(key)
+}
+
+/// What this library is called beside others: with its engine where a run has several.
+pub fn ours(rows: &[&Row], row: &Row) -> String {
+    let is_ours = |other: &&&Row| other.provider == S2_ATTENTION;
+    let several = rows
+        .iter()
+        .filter(is_ours)
+        .any(|other| other.engine != row.engine);
+    match row.engine {
+        Some(engine) if several => format!("S2 ({engine})"),
+        _ => "S2".to_owned(),
+    }
 }
 
 /// The pattern in a few words.

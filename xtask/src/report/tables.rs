@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use s2_bench::record::{Pass, Row};
 use s2_bench::summary::{
-    BURN_MATMUL, Line, S2_ATTENTION, dense_baseline, dense_name, is_yardstick, summarize,
+    BURN_MATMUL, Line, S2_ATTENTION, dense_baseline, dense_name, is_yardstick, points as points_of,
+    summarize,
 };
 
 use super::series::{pattern, series, sparse, widest};
@@ -17,11 +18,14 @@ use super::series::{pattern, series, sparse, widest};
 pub fn speed(rows: &[Row]) -> Result<String> {
     let baseline = dense_baseline(rows);
     let lines = summarize(rows, baseline)?;
-    let chosen = widest(&sparse(rows), series, |row| row.seq_kv)?;
-    let chosen: Vec<&Line> = ours(&lines)
-        .into_iter()
-        .filter(|line| !line.row.is_dense() && series(line.row) == chosen)
-        .collect();
+    let chosen = widest(&sparse(&points_of(rows)?), series, |row| row.seq_kv)?;
+    let of_series = |line: &&Line| !line.row.is_dense() && series(line.row) == chosen;
+    let ours = ours(&lines);
+    let fastest = ours.iter().copied().filter(of_series).filter(|line| {
+        let beaten = |other: &&Line| is_beaten(line.row, other.row);
+        !ours.iter().any(beaten)
+    });
+    let chosen: Vec<&Line> = fastest.collect();
     let about = format!("{}. {}", of(chosen[0].row), origin(rows));
     let table = speed_table(&chosen, &dense_name(baseline));
     Ok(format!("{table}\n{about}"))
@@ -72,15 +76,16 @@ fn speed_table(series: &[&Line], dense: &str) -> String {
 
 fn points_table(lines: &[&Line], dense: &str) -> String {
     let mut text = format!(
-        "| problem | pass | density | time | {dense} | speed-up | of ideal | TFLOP/s | of Burn's matmul | runs |\n\
-         |---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+        "| problem | pass | engine | density | time | {dense} | speed-up | of ideal | TFLOP/s | of Burn's matmul | runs |\n\
+         |---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
     );
     for line in lines {
         let row = line.row;
         text += &format!(
-            "| {} | {} | {:.3} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {:.3} | {} | {} | {} | {} | {} | {} | {} |\n",
             row.problem,
             row.pass,
+            engine(row),
             row.density,
             milliseconds(row),
             or_dash(line.baseline.map(milliseconds)),
@@ -92,6 +97,12 @@ fn points_table(lines: &[&Line], dense: &str) -> String {
         );
     }
     text
+}
+
+/// Whether another engine of this library is faster at the point.
+pub(super) fn is_beaten(row: &Row, other: &Row) -> bool {
+    let point = |row: &Row| (row.provider.clone(), row.problem.clone(), row.pass);
+    other.median_us < row.median_us && point(row) == point(other)
 }
 
 /// Pattern and heads in a few words.
@@ -114,7 +125,8 @@ pub(super) fn origin(rows: &[Row]) -> String {
     let Some(row) = rows.first() else {
         return String::new();
     };
-    let matmul = rows.iter().find(|row| row.provider == BURN_MATMUL);
+    let points = points_of(rows).unwrap_or_default();
+    let matmul = points.iter().find(|row| row.provider == BURN_MATMUL);
     let matmul = matmul.map_or(String::new(), |matmul| {
         format!(
             " Burn's own {} matrix product runs at {} TFLOP/s there.",
@@ -144,6 +156,11 @@ pub(super) fn origin(rows: &[Row]) -> String {
     )
 }
 
+/// The engine of this library, where the row is of it.
+pub(super) fn engine(row: &Row) -> String {
+    or_dash(row.engine.map(|engine| engine.to_string()))
+}
+
 pub(super) fn milliseconds(row: &Row) -> String {
     let ms = row.median_us / 1e3;
     let decimals = if ms < 1.0 { 3 } else { 2 };
@@ -156,7 +173,7 @@ pub(super) fn rate(row: &Row) -> String {
     format!("{:.decimals$}", row.useful_tflops)
 }
 
-fn mebibytes(row: &Row) -> Option<String> {
+pub(super) fn mebibytes(row: &Row) -> Option<String> {
     row.peak_bytes
         .map(|bytes| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)))
 }
@@ -165,7 +182,7 @@ pub(super) fn times(factor: Option<f64>) -> String {
     or_dash(factor.map(|factor| format!("{factor:.1}x")))
 }
 
-fn percent(share: Option<f64>) -> String {
+pub(super) fn percent(share: Option<f64>) -> String {
     or_dash(share.map(|share| format!("{:.0} %", 100.0 * share)))
 }
 

@@ -1,13 +1,14 @@
-use std::fs;
-use std::path::Path;
+mod documents;
 
-use s2_bench::record::{Record, Row};
+use s2_bench::left_out::LeftOut;
+use s2_bench::record::Row;
 use serde_json::json;
 
-use super::peers::{decode, headline, peers};
+use super::host::host;
+use super::left_out::List;
+use super::peers::{self, decode, headline, memory};
 use super::plots::{speedup_by_density, time_by_length};
 use super::tables::{points, speed};
-use super::{ReportArgs, run};
 
 /// What differs from row to row: the rest is one machine and one shape.
 fn row(run: &str, provider: &str, pass: &str, seq: usize, stride: Option<usize>, ms: f64) -> Row {
@@ -44,24 +45,10 @@ fn rows(run: &str) -> Vec<Row> {
     rows
 }
 
-fn write(root: &Path, name: &str, rows: &[Row]) {
-    for row in rows {
-        row.append(&root.join("benches/results").join(name))
-            .unwrap();
-    }
+/// The table of a run that kept no list of what it left out.
+fn peers(rows: &[Row]) -> anyhow::Result<String> {
+    peers::peers(rows, List(None))
 }
-
-fn repository(readme: &str) -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    fs::create_dir_all(root.path().join("docs")).unwrap();
-    fs::write(root.path().join("README.md"), readme).unwrap();
-    root
-}
-
-const UNCHANGED: ReportArgs = ReportArgs {
-    results: None,
-    run: None,
-};
 
 #[test]
 fn the_short_table_shows_both_passes_at_each_length_of_one_pattern() {
@@ -95,7 +82,7 @@ fn the_long_table_shows_every_point_of_this_library() {
     );
     assert!(
         table.contains(
-            "| s2048_v8 | forward | 0.125 | 2.00 ms | 20.00 ms | 10.0x | 50 % | 0.050 | - | 20 |"
+            "| s2048_v8 | forward | - | 0.125 | 2.00 ms | 20.00 ms | 10.0x | 50 % | 0.050 | - | 20 |"
         ),
         "{table}"
     );
@@ -108,6 +95,8 @@ fn tables_and_plots_refuse_rows_of_different_runs() {
         speed,
         points,
         peers,
+        memory,
+        host,
         decode,
         time_by_length,
         speedup_by_density,
@@ -145,12 +134,12 @@ fn peers_stand_beside_this_library() {
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(
         lines[0],
-        "| problem | pass | density | ours | TFLOP/s | sdpa-flash, dense | dkernel |"
+        "| problem | pass | engine | density | ours | of ideal | TFLOP/s | memory | sdpa-flash, dense | dkernel |"
     );
     for line in [
-        "| s2048_v8 | forward | 0.125 | 2.00 ms | 0.050 | 100.00 ms (50.00x) | 3.00 ms (1.50x) |",
-        "| s2048_v8 | forward-backward | 0.125 | 8.00 ms | 0.050 | 400.00 ms (50.00x) | - |",
-        "| s1024_dense | forward | 1.000 | 4.00 ms | 0.050 | 50.00 ms (12.50x) | - |",
+        "| s2048_v8 | forward | - | 0.125 | 2.00 ms | 50 % | 0.050 | 3 MiB | 100.00 ms (50.00x) | 3.00 ms (1.50x) |",
+        "| s2048_v8 | forward-backward | - | 0.125 | 8.00 ms | 50 % | 0.050 | 3 MiB | 400.00 ms (50.00x) |  |",
+        "| s1024_dense | forward | - | 1.000 | 4.00 ms | 100 % | 0.050 | 3 MiB | 50.00 ms (12.50x) |  |",
     ] {
         assert!(lines.contains(&line), "{line} in\n{table}");
     }
@@ -160,6 +149,120 @@ fn peers_stand_beside_this_library() {
         .filter(|row| row.provider == OURS)
         .collect();
     assert!(peers(&alone).unwrap_err().to_string().contains("nobody"));
+}
+
+#[test]
+fn memory_and_host_time_have_tables_of_their_own() {
+    let mut rows = gpu_rows("g");
+    for row in rows.iter_mut().filter(|row| row.provider == "dkernel") {
+        row.peak_bytes = Some(6 << 20);
+    }
+    let table = memory(&rows).unwrap();
+    for line in [
+        "| problem | pass | engine | density | ours | sdpa-flash, dense | dkernel |",
+        "| s2048_v8 | forward | - | 0.125 | 3 MiB | 3 MiB (1.00x) | 6 MiB (2.00x) |",
+        "| s2048_v8 | forward-backward | - | 0.125 | 3 MiB | 3 MiB (1.00x) | - |",
+    ] {
+        assert!(table.lines().any(|seen| seen == line), "{line} in\n{table}");
+    }
+    let table = host(&rows).unwrap();
+    let line = "| s1024_v8 | burn-s2-attention | - | 15.0 us | 15.0 us | 1.00 ms | 20 |";
+    assert!(table.lines().any(|seen| seen == line), "{table}");
+    let none = host(&rows[..1]).unwrap_err().to_string();
+    assert!(none.contains("no host time"), "{none}");
+}
+
+/// Two engines in a run: each has its line, its curve and its own dense attention; short tables show the faster one.
+#[test]
+fn engines_of_one_run_stand_beside_each_other() {
+    let mut rows = gpu_rows("g");
+    let slower = rows.clone().into_iter().filter(|row| row.provider == OURS);
+    let slower: Vec<Row> = slower
+        .map(|row| Row {
+            engine: serde_json::from_value("unit".into()).unwrap(),
+            median_us: 2.0 * row.median_us,
+            ..row
+        })
+        .collect();
+    let alone = headline(&rows).unwrap();
+    let short = speed(&rows).unwrap();
+    for row in &mut rows {
+        if row.provider == OURS {
+            row.engine = serde_json::from_value("mma".into()).unwrap();
+        }
+    }
+    rows.extend(slower);
+    let table = peers(&rows).unwrap();
+    for line in [
+        "| s2048_v8 | forward | mma | 0.125 | 2.00 ms | 50 % |",
+        "| s2048_v8 | forward | unit | 0.125 | 4.00 ms | 50 % |",
+    ] {
+        assert!(table.contains(line), "{line} in\n{table}");
+    }
+    assert_eq!(headline(&rows).unwrap(), alone);
+    assert_eq!(speed(&rows).unwrap(), short);
+    let svg = time_by_length(&rows).unwrap();
+    assert!(svg.contains("S2 (mma) block 64") && svg.contains("S2 (unit) block 64"));
+    let svg = speedup_by_density(&rows).unwrap();
+    assert!(svg.contains("S2 (unit) over FlashAttention-2"), "{svg}");
+}
+
+#[test]
+fn what_was_left_out_is_marked_and_says_why() {
+    let rows = gpu_rows("g");
+    let left_out = |provider: &str, problem: &str, pass: &str, reason: &str| -> LeftOut {
+        let of = json!({"run": "g", "provider": provider, "problem": problem, "pass": pass, "reason": reason});
+        serde_json::from_value(of).unwrap()
+    };
+    let slow = "needs <blocks> of 128, 64 is refused, and says so in many more words than a line of a list has room for: see the book, and its pages";
+    let mut list = vec![
+        left_out("dkernel", "s2048_v8", "forward-backward", slow),
+        left_out(
+            "dkernel",
+            "s1024_v8",
+            "forward-backward",
+            &slow.replace("64", "32"),
+        ),
+        left_out("flash-attn-4", "s1024_v8", "forward", "not installed"),
+        // It was timed when it was tried again.
+        left_out("dkernel", "s2048_v8", "forward", "out of luck"),
+    ];
+    let table = peers::peers(&rows, List(Some(&list))).unwrap();
+    for line in [
+        "| s2048_v8 | forward-backward | - | 0.125 | 8.00 ms | 50 % | 0.050 | 3 MiB | 400.00 ms (50.00x) | - |",
+        "| s2048_v4 | forward-backward | - | 0.250 | 10.00 ms | 80 % | 0.050 | 3 MiB | 400.00 ms (40.00x) |  |",
+        "- flash-attn-4, forward (`s1024_v8`): not installed",
+        &format!(
+            "- dkernel, forward-backward (2 points): {}...",
+            slow[..120].replace('<', "&lt;")
+        ),
+    ] {
+        assert!(table.lines().any(|seen| seen == line), "{line} in\n{table}");
+    }
+    assert!(
+        !table.contains("out of luck") && !table.contains("no list"),
+        "{table}"
+    );
+    assert!(
+        peers(&rows)
+            .unwrap()
+            .contains("no list of what was left out")
+    );
+
+    // Dense providers are asked for the dense problem of a shape.
+    let ours = Row {
+        problem: "b1_h8_s2048_d64_f32_blk64_l4_v8".to_owned(),
+        ..rows[3].clone()
+    };
+    list.push(left_out(
+        "sdpa-flash",
+        "b1_h8_s2048_d64_f32_dense",
+        &ours.pass.to_string(),
+        "no",
+    ));
+    let marks = [true, false].map(|dense| List(Some(&list)).mark("sdpa-flash", dense, &ours));
+    assert_eq!(marks, ["-", ""]);
+    assert_eq!(List(Some(&[])).reasons(&rows), "");
 }
 
 #[test]
@@ -245,7 +348,7 @@ fn speed_ups_on_a_gpu_are_over_flash_attention() {
         "{table}"
     );
     let table = points(&rows).unwrap();
-    let host = "| s1024_v8 | host-forward | 0.125 | 0.015 ms | - | - | - | - | - | 20 |";
+    let host = "| s1024_v8 | host-forward | - | 0.125 | 0.015 ms | - | - | - | - | - | 20 |";
     assert!(table.contains(host), "{table}");
 
     let svg = time_by_length(&rows).unwrap();
@@ -295,107 +398,4 @@ fn plots_have_a_curve_for_each_provider_and_pattern() {
         time_by_length(&rows("a")[..1]).is_err(),
         "nothing of this library"
     );
-}
-
-#[test]
-fn documents_are_filled_between_their_markers_and_stay_as_they_are_after_that() {
-    let readme = "# Title\n\n<!-- report: speed benches/results/x/cpu.jsonl a -->\nold\n<!-- end of report -->\n\n\
-                  <!-- report: time-by-length benches/results/x/cpu.jsonl a -->\n<!-- end of report -->\nThe end.\n";
-    let root = repository(readme);
-    write(root.path(), "x/cpu.jsonl", &rows("a"));
-    run(root.path(), &UNCHANGED).unwrap();
-    let filled = fs::read_to_string(root.path().join("README.md")).unwrap();
-    assert!(
-        filled.starts_with(
-            "# Title\n\n<!-- report: speed benches/results/x/cpu.jsonl a -->\n| tokens |"
-        ),
-        "{filled}"
-    );
-    assert!(
-        filled
-            .contains("](docs/images/time-by-length-cpu.svg)\n<!-- end of report -->\nThe end.\n"),
-        "{filled}"
-    );
-    assert!(
-        !filled.contains("old")
-            && root
-                .path()
-                .join("docs/images/time-by-length-cpu.svg")
-                .exists()
-    );
-
-    run(root.path(), &UNCHANGED).unwrap();
-    assert_eq!(
-        fs::read_to_string(root.path().join("README.md")).unwrap(),
-        filled
-    );
-}
-
-#[test]
-fn other_results_replace_those_of_the_same_name_only() {
-    let readme = "<!-- report: speed benches/results/x/cpu.jsonl a -->\n<!-- end of report -->\n\
-                  <!-- report: speed benches/results/x/gpu.jsonl g -->\n<!-- end of report -->\n";
-    let root = repository(readme);
-    write(root.path(), "x/cpu.jsonl", &rows("a"));
-    write(root.path(), "x/gpu.jsonl", &rows("g"));
-    write(root.path(), "y/cpu.jsonl", &[rows("b"), rows("c")].concat());
-    let show = |run_id: Option<&str>| {
-        let results = Some("benches/results/y/cpu.jsonl".into());
-        run(
-            root.path(),
-            &ReportArgs {
-                results,
-                run: run_id.map(str::to_owned),
-            },
-        )
-        .unwrap();
-        fs::read_to_string(root.path().join("README.md")).unwrap()
-    };
-    let filled = show(Some("b"));
-    assert!(
-        filled.contains("report: speed benches/results/y/cpu.jsonl b -->"),
-        "{filled}"
-    );
-    assert!(
-        filled.contains("report: speed benches/results/x/gpu.jsonl g -->"),
-        "{filled}"
-    );
-    // Without a name, the last run of the file.
-    assert!(show(None).contains("report: speed benches/results/y/cpu.jsonl c -->"));
-}
-
-#[test]
-fn markers_that_mean_nothing_are_errors() {
-    let broken = [
-        (
-            "<!-- report: speed benches/results/none.jsonl a -->\n<!-- end of report -->",
-            "none.jsonl",
-        ),
-        (
-            "<!-- report: colour benches/results/x/cpu.jsonl a -->\n<!-- end of report -->",
-            "time-by-length",
-        ),
-        (
-            "<!-- report: speed -->\n<!-- end of report -->",
-            "a results file",
-        ),
-        (
-            "<!-- report: speed benches/results/x/cpu.jsonl a -->\n",
-            "end of report",
-        ),
-        (
-            "<!-- report: speed benches/results/x/cpu.jsonl z -->\n<!-- end of report -->",
-            "no rows",
-        ),
-    ];
-    for (readme, said) in broken {
-        let root = repository(readme);
-        write(root.path(), "x/cpu.jsonl", &rows("a"));
-        let error = format!("{:#}", run(root.path(), &UNCHANGED).unwrap_err());
-        assert!(error.contains(said), "{readme}: {error}");
-        assert_eq!(
-            fs::read_to_string(root.path().join("README.md")).unwrap(),
-            readme
-        );
-    }
 }

@@ -9,6 +9,8 @@ use s2_bench::record::Row;
 use s2_bench::token_record::TokenRow;
 
 use super::documents::Source;
+use super::host::host;
+use super::left_out::List;
 use super::{cache, peers, plots, tables, tokens};
 
 /// A table or a picture of one run.
@@ -20,6 +22,10 @@ pub enum View {
     Points,
     /// Points of this library beside everyone else's.
     Peers,
+    /// The memory of the same points.
+    Memory,
+    /// The host's part of a call.
+    Host,
     /// The problem that most others were timed at: the table of a few lines.
     Headline,
     /// Decode of this library: its rate beside that of a copy, and everyone else's times.
@@ -49,10 +55,12 @@ pub enum Shown {
     },
 }
 
-const NAMES: [(&str, View); 10] = [
+const NAMES: [(&str, View); 12] = [
     ("speed", View::Speed),
     ("points", View::Points),
     ("peers", View::Peers),
+    ("memory", View::Memory),
+    ("host", View::Host),
     ("headline", View::Headline),
     ("decode", View::Decode),
     ("tokens", View::Tokens),
@@ -82,7 +90,12 @@ impl View {
         Ok(match self {
             View::Speed => Shown::Table(tables::speed(&rows()?)?),
             View::Points => Shown::Table(tables::points(&rows()?)?),
-            View::Peers => Shown::Table(peers::peers(&rows()?)?),
+            View::Peers => {
+                let left_out = source.left_out(root)?;
+                Shown::Table(peers::peers(&rows()?, List(left_out.as_deref()))?)
+            }
+            View::Memory => Shown::Table(peers::memory(&rows()?)?),
+            View::Host => Shown::Table(host(&rows()?)?),
             View::Headline => Shown::Table(peers::headline(&rows()?)?),
             View::Tokens => Shown::Table(tokens::table(&source.rows::<TokenRow>(root)?)?),
             View::Decode => Shown::Table(peers::decode(&rows()?)?),
