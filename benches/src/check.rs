@@ -37,7 +37,7 @@ pub struct CheckArgs {
     /// Folder of the golden data.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/kernels/tests/golden"))]
     pub golden: PathBuf,
-    /// Random calls against the host oracle.
+    /// Random calls against the host oracle, and half as many random runs of a cache.
     #[arg(long, default_value_t = 2000)]
     pub random: u64,
     /// Launches of each call that must give the same bits.
@@ -138,6 +138,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Vec<Row>> {
     let effort = Effort {
         golden: golden_data(&args.golden)?,
         random: args.random,
+        runs: args.random.div_ceil(2),
         repeats: args.repeats,
         all_kernels: !args.few_kernels,
         types: args.types.iter().map(|of| of.storage()).collect(),

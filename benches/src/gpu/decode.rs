@@ -61,6 +61,8 @@ impl Gpu {
             value_dim: shape.head_dim,
             pages,
             capacity: layout.capacity,
+            decode_tokens: step.decode_tokens(),
+            max_tokens: shape.seq,
         };
         let call = CacheProblem::new(cache_shape, &pattern, None)?;
         let call = CubeDecode::new(client, Arc::new(call), elem)?;

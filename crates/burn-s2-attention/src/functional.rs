@@ -118,12 +118,7 @@ pub(crate) fn checked_call(
     )?;
     check_dtypes(&[("q", q.dtype()), ("k", k.dtype()), ("v", v.dtype())])?;
     same_device(&[("q", q.device()), ("k", k.device()), ("v", v.device())])?;
-    let problem = problem(shape)?;
-    if q.dtype() != DType::F64 {
-        problem.f32_scale()?;
-    }
-    let problem = Arc::new(problem);
-    check_backend(&q, &problem)?;
+    let problem = checked_problem(&q.device().inner(), q.dtype(), problem(shape)?)?;
     let call = AttentionCall { problem, layout };
     // The autodiff backend asks for what gradients need; without it there are none.
     let (out, lse, _) = Dispatch::s2_attention_forward(
@@ -134,6 +129,20 @@ pub(crate) fn checked_call(
         false,
     );
     Ok((Tensor::from_dispatch(out), Tensor::from_dispatch(lse)))
+}
+
+/// A call that a device can run.
+pub(crate) fn checked_problem(
+    device: &Device,
+    dtype: DType,
+    problem: AttentionProblem,
+) -> Result<Arc<AttentionProblem>, S2AttentionError> {
+    if dtype != DType::F64 {
+        problem.f32_scale()?;
+    }
+    let problem = Arc::new(problem);
+    check_backend(device, dtype, &problem)?;
+    Ok(problem)
 }
 
 fn attention_shape(
@@ -192,16 +201,20 @@ pub(crate) fn check_dtypes(tensors: &[(&'static str, DType)]) -> Result<(), S2At
     }
 }
 
-/// Whether the backend of `q` can run the call.
-fn check_backend(q: &Tensor<4>, problem: &Arc<AttentionProblem>) -> Result<(), S2AttentionError> {
+/// Whether a device can run the call.
+fn check_backend(
+    device: &Device,
+    dtype: DType,
+    problem: &Arc<AttentionProblem>,
+) -> Result<(), S2AttentionError> {
     #[cfg(not(feature = "cubecl"))]
-    let _ = problem;
-    match q.device().inner().as_dispatch() {
+    let _ = (dtype, problem);
+    match device.as_dispatch() {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => Ok(()),
         #[cfg(feature = "cubecl")]
         DispatchDevice::Cube(device) => {
-            crate::backends::cubecl::check(device, problem, q.dtype()).map_err(Into::into)
+            crate::backends::cubecl::check(device, problem, dtype).map_err(Into::into)
         }
         #[allow(unreachable_patterns)]
         device => Err(S2AttentionError::UnsupportedDevice {
@@ -210,7 +223,7 @@ fn check_backend(q: &Tensor<4>, problem: &Arc<AttentionProblem>) -> Result<(), S
     }
 }
 
-/// Whether a cache can be on the device, and decode such a call.
+/// Whether a cache can be on the device, with pages of the pattern of such a call.
 pub(crate) fn check_cache_backend(
     device: &Device,
     dtype: DType,
@@ -230,6 +243,53 @@ pub(crate) fn check_cache_backend(
             device: format!("{device:?}"),
         }),
     }
+}
+
+/// Whether the device can run a call on its cache.
+pub(crate) fn check_cache_call(
+    device: &Device,
+    dtype: DType,
+    problem: &CacheProblem,
+) -> Result<(), S2AttentionError> {
+    #[cfg(feature = "cubecl")]
+    #[allow(irrefutable_let_patterns)]
+    if let DispatchDevice::Cube(device) = device.as_dispatch() {
+        crate::backends::cubecl::check_cache_call(device, problem, dtype)?;
+    }
+    #[cfg(not(feature = "cubecl"))]
+    let _ = (device, dtype, problem);
+    Ok(())
+}
+
+/// Whether the device can read an item of `tokens` tokens of such a call.
+pub(crate) fn check_cache_read(
+    device: &Device,
+    dtype: DType,
+    problem: &CacheProblem,
+    tokens: usize,
+) -> Result<(), S2AttentionError> {
+    #[cfg(feature = "cubecl")]
+    #[allow(irrefutable_let_patterns)]
+    if let DispatchDevice::Cube(device) = device.as_dispatch() {
+        crate::backends::cubecl::check_cache_read(device, problem, dtype, tokens)?;
+    }
+    #[cfg(not(feature = "cubecl"))]
+    let _ = (device, dtype, problem, tokens);
+    Ok(())
+}
+
+/// The most pages of a pool on the device; `None` for what all pools have.
+pub(crate) fn most_pages(device: &Device, block_size: usize) -> Option<usize> {
+    #[cfg(feature = "cubecl")]
+    #[allow(irrefutable_let_patterns)]
+    if let DispatchDevice::Cube(_) = device.as_dispatch() {
+        return Some(s2_attention_kernels::cube::CubeDecode::most_pages(
+            block_size,
+        ));
+    }
+    #[cfg(not(feature = "cubecl"))]
+    let _ = (device, block_size);
+    None
 }
 
 pub(crate) fn same_device(tensors: &[(&'static str, Device)]) -> Result<(), S2AttentionError> {

@@ -79,6 +79,8 @@ fn of_decoding_is_that_of_a_short_sequence() {
             value_dim: DIM,
             pages: tables.num_pages(),
             capacity: tables.capacity(),
+            decode_tokens: 1,
+            max_tokens: tokens + 1,
         };
         let problem = CacheProblem::new(shape, &pattern, None).unwrap();
         let pages = vec![0.1_f32; problem.key_pool().len()];

@@ -171,7 +171,8 @@ pub struct GenerateArgs {
     /// Text to continue.
     #[arg(long)]
     pub prompt: String,
-    /// Bytes to write.
+    /// Bytes to write. The cache's tables are made for all of them before the first: for each head 8 bytes for each block that it
+    /// can keep.
     #[arg(long, default_value_t = 400)]
     pub bytes: usize,
     /// How bytes are read and drawn.

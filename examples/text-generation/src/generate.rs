@@ -26,7 +26,7 @@ pub struct Written {
     pub prompt_time: Duration,
     /// Time of the other bytes.
     pub time: Duration,
-    /// The cache when it was largest.
+    /// The cache, and one that keeps everything, each when it was largest.
     pub cache: CacheUse,
 }
 

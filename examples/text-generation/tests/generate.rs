@@ -14,6 +14,7 @@ use text_generation::{
 };
 
 use burn::tensor::Device;
+use burn_s2_attention::cache::KvCacheConfig;
 
 fn text_generation(folder: &Path, options: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_text-generation"))
@@ -115,6 +116,10 @@ fn what_is_written_is_what_is_said() {
         assert_eq!(shown, written.text, "{bytes} bytes");
     }
     let (_, written) = write(300);
+    // The last byte is written and not read.
+    let cache = model.transformer().kv_cache(&KvCacheConfig::new(306));
+    let expected = [cache.predicted_bytes(306), cache.full_bytes(306)];
+    assert_eq!([written.cache.bytes, written.cache.full_bytes], expected);
     assert!(written.cache.bytes < written.cache.full_bytes);
     let config = config(&sampling, 1).unwrap();
     let error = generate(&model, "", &config, &mut Vec::new()).unwrap_err();

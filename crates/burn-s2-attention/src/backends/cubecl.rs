@@ -38,7 +38,8 @@ pub(crate) fn check(
     prepared::<CubeAttention>(device, problem, dtype).map(|_| ())
 }
 
-/// Checks whether `device` can decode such a call. It is not kept: those that run have other sizes.
+/// Checks whether `device` can decode such a call, and takes what kernels need of its pattern. It is not kept: those that run have
+/// other sizes.
 pub(crate) fn check_cache(
     device: &CubeDevice,
     problem: CacheProblem,
@@ -46,6 +47,25 @@ pub(crate) fn check_cache(
 ) -> Result<(), CubeError> {
     let elem = dtype_to_elem_type(dtype);
     CubeDecode::new(&device.client(), Arc::new(problem), elem).map(|_| ())
+}
+
+/// Checks a call on a cache of `device`. Nothing is sent or kept.
+pub(crate) fn check_cache_call(
+    device: &CubeDevice,
+    problem: &CacheProblem,
+    dtype: DType,
+) -> Result<(), CubeError> {
+    CubeDecode::check(&device.client(), problem, dtype_to_elem_type(dtype))
+}
+
+/// Checks whether `device` can read an item of `tokens` tokens of such a call.
+pub(crate) fn check_cache_read(
+    device: &CubeDevice,
+    problem: &CacheProblem,
+    dtype: DType,
+    tokens: usize,
+) -> Result<(), CubeError> {
+    CubeDecode::check_read(&device.client(), problem, dtype_to_elem_type(dtype), tokens)
 }
 
 impl S2AttentionOps for CubeBackend {

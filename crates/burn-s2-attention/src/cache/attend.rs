@@ -26,7 +26,7 @@ impl KvCache {
     ///
     /// # Errors
     /// [`S2AttentionError::NoStep`], [`S2AttentionError::Layer`], and for shapes, dtypes or devices that are not those of the
-    /// cache.
+    /// cache, or more rows than its device takes. Nothing has run then.
     pub fn try_attend(
         &mut self,
         layer: usize,
@@ -60,17 +60,18 @@ impl KvCache {
         ])?;
         let group = &self.groups[*group];
         let table = group.all().ok_or(S2AttentionError::NoStep)?;
-        let [q, k, v] = [q, k, v].map(|tensor| tensor.squeeze_dim::<3>(0));
-        let rows = q.dims()[0];
+        // There may be more rows than the step was checked for when it began. Nothing is launched before all of them are.
+        let rows = q.dims()[1];
         let call = pool.call(rows, table)?;
+        let prefills = step.items().iter();
+        prefills
+            .filter(|item| item.kind == StepKind::Prefill)
+            .try_for_each(|item| pool.check_read(&call.problem, item))?;
+        let decoded = group.decoded().filter(|table| table.sizes.layout.items > 0);
+        let decoded = decoded.map(|table| pool.call(rows, table)).transpose()?;
+        let [q, k, v] = [q, k, v].map(|tensor| tensor.squeeze_dim::<3>(0));
         pool.write(&k, &v, &call);
-        let decoded = match group.decoded().filter(|(_, layout)| layout.items > 0) {
-            Some(table) => {
-                let call = pool.call(rows, table)?;
-                Some(pool.decode(q.clone(), call))
-            }
-            None => None,
-        };
+        let decoded = decoded.map(|call| pool.decode(q.clone(), call));
         let out = Rows { q, k, v, decoded }.attend(pool, step.items(), &call)?;
         pool.attended = true;
         Ok(if tracked {

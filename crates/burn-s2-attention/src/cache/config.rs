@@ -1,7 +1,9 @@
 //! What a cache is made of.
 
 use burn::config::Config;
+use s2_attention_kernels::cache::CacheShape;
 
+use super::group::TableSizes;
 use crate::Pattern;
 
 /// How large a cache may become.
@@ -37,6 +39,22 @@ pub struct CacheLayer {
 }
 
 impl CacheLayer {
+    /// The sizes of a call of so many rows on a pool of so many pages.
+    pub(super) fn shape(&self, rows: usize, pages: usize, table: TableSizes) -> CacheShape {
+        CacheShape {
+            items: table.layout.items,
+            rows,
+            num_heads: self.pattern.num_heads(),
+            num_kv_heads: self.pattern.num_kv_heads(),
+            head_dim: self.head_dim,
+            value_dim: self.value_dim,
+            pages,
+            capacity: table.layout.capacity,
+            decode_tokens: table.decode_tokens,
+            max_tokens: table.max_tokens,
+        }
+    }
+
     /// The first thing in which this layer and another one differ: its name, and what it is here and there.
     pub(super) fn difference(&self, other: &Self) -> Option<(&'static str, [String; 2])> {
         let scale = |layer: &Self| {

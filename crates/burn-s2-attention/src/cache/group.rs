@@ -17,8 +17,22 @@ pub(super) struct Group {
     decoded: DeviceWords,
 }
 
-/// A table of the present step, and where its words lie.
-pub(super) type Table = (Tensor<1, Int>, TableLayout);
+/// A table of the present step.
+pub(super) struct Table {
+    pub(super) words: Tensor<1, Int>,
+    pub(super) sizes: TableSizes,
+}
+
+/// What a call takes from the table of its step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TableSizes {
+    /// Where the words lie.
+    pub(super) layout: TableLayout,
+    /// New tokens of the longest item of the step that is decoded.
+    pub(super) decode_tokens: usize,
+    /// The longest sequence, in tokens.
+    pub(super) max_tokens: usize,
+}
 
 impl Group {
     pub(super) fn new(tables: BlockTables) -> Self {
@@ -65,8 +79,11 @@ impl Group {
 
     /// The table of all items of the present step.
     pub(super) fn all(&self) -> Option<Table> {
-        let layout = self.step.as_ref()?.layout();
-        Some((self.all.tensor()?, layout))
+        let step = self.step.as_ref()?;
+        Some(Table {
+            words: self.all.tensor()?,
+            sizes: self.sizes(step.items().len(), step.decode_tokens()),
+        })
     }
 
     /// The table of the items that are decoded.
@@ -76,7 +93,19 @@ impl Group {
         if decoded == step.items().len() {
             return self.all();
         }
-        Some((self.decoded.tensor()?, step.layout_of(decoded)))
+        Some(Table {
+            words: self.decoded.tensor()?,
+            sizes: self.sizes(decoded, step.decode_tokens()),
+        })
+    }
+
+    /// The sizes of a table of `items` items, of which the longest one that is decoded has so many new tokens.
+    pub(super) fn sizes(&self, items: usize, decode_tokens: usize) -> TableSizes {
+        TableSizes {
+            layout: self.layout(items),
+            decode_tokens,
+            max_tokens: self.tables.limits().max_tokens,
+        }
     }
 
     /// What is on the device.

@@ -1,14 +1,14 @@
 //! The cache: what it is made of.
 
 use burn::tensor::{DType, Device};
-use s2_attention_kernels::cache::{BlockTables, CacheLimits, CacheProblem, CacheShape};
+use s2_attention_kernels::cache::{BlockTables, CacheLimits, CacheProblem, TableLayout};
 
-use super::group::Group;
+use super::group::{Group, TableSizes};
 use super::pool::Pool;
 use super::words::DeviceWords;
 use super::{CacheLayer, CacheStep, KvCacheConfig};
 use crate::S2AttentionError;
-use crate::functional::{check_cache_backend, check_dtypes};
+use crate::functional::{check_cache_backend, check_cache_call, check_dtypes, most_pages};
 
 /// Rows of the largest step that a reserved cache has positions for: prompts are read in smaller parts.
 const MOST_RESERVED_ROWS: usize = 1 << 22;
@@ -66,7 +66,8 @@ impl KvCache {
     ///
     /// # Errors
     /// If there is no layer, the device has no kernels, the dtype is no float of 16, 32 or 64 bits, a pattern is not causal or
-    /// too small for `max_tokens`, or a size means nothing.
+    /// too small for `max_tokens`, a size means nothing, or the device cannot carry out a step of one token, of one sequence or of
+    /// all that are reserved.
     pub fn try_new(
         layers: Vec<CacheLayer>,
         dtype: DType,
@@ -79,30 +80,33 @@ impl KvCache {
         let device = device.clone().without_autodiff();
         check_dtypes(&[("the cache", dtype)])?;
         for layer in &layers {
-            check_cache_backend(&device, dtype, check_cache_layer(layer, 1, dtype)?)?;
+            let smallest = check_cache_layer(layer, smallest(layer, config), 1, dtype)?;
+            check_cache_backend(&device, dtype, smallest)?;
         }
-        let limits = CacheLimits {
-            pages: None,
-            max_tokens: config.max_tokens,
-        };
         let mut groups: Vec<Group> = Vec::new();
         for layer in &layers {
             if groups
                 .iter()
                 .all(|group| *group.tables.pattern() != layer.pattern)
             {
+                let limits = CacheLimits {
+                    pages: most_pages(&device, layer.pattern.block_size()),
+                    max_tokens: config.max_tokens,
+                };
                 let tables = BlockTables::new(layer.pattern.clone(), limits, config.evict)?;
                 groups.push(Group::new(tables));
             }
         }
-        // A step fails in the largest table or in none: see `try_begin`.
-        groups.sort_by_key(|group| std::cmp::Reverse(group.sequence_table_bytes()));
         let pools = layers.into_iter().map(|layer| {
             let group = (groups.iter()).position(|group| *group.tables.pattern() == layer.pattern);
             let group = group.unwrap_or_default();
             let pages = groups[group].most_pages(config.reserve.unwrap_or(0));
-            // More than can be counted is refused before anything is allocated.
-            check_cache_layer(&layer, pages.max(1), dtype)?;
+            // More than can be counted is refused before anything is allocated: pages, then a token of each sequence.
+            let sequences = config.reserve.unwrap_or(1).max(1);
+            for sizes in [smallest(&layer, config), groups[group].sizes(sequences, 1)] {
+                let problem = check_cache_layer(&layer, sizes, pages.max(1), dtype)?;
+                check_cache_call(&device, dtype, &problem)?;
+            }
             Ok((group, layer, pages))
         });
         let pools: Vec<_> = pools.collect::<Result<_, S2AttentionError>>()?;
@@ -194,23 +198,28 @@ impl KvCache {
     }
 }
 
-/// The smallest call on so many pages of a layer: whether there can be any.
+/// The sizes of the smallest table of a layer.
+fn smallest(layer: &CacheLayer, config: &KvCacheConfig) -> TableSizes {
+    TableSizes {
+        layout: TableLayout {
+            items: 1,
+            kv_heads: layer.pattern.num_kv_heads(),
+            capacity: 1,
+        },
+        decode_tokens: 1,
+        max_tokens: config.max_tokens,
+    }
+}
+
+/// A call on so many pages of a layer, with a token of each item: whether there can be any.
 fn check_cache_layer(
     layer: &CacheLayer,
+    sizes: TableSizes,
     pages: usize,
     dtype: DType,
 ) -> Result<CacheProblem, S2AttentionError> {
-    let smallest = CacheShape {
-        items: 1,
-        rows: 1,
-        num_heads: layer.pattern.num_heads(),
-        num_kv_heads: layer.pattern.num_kv_heads(),
-        head_dim: layer.head_dim,
-        value_dim: layer.value_dim,
-        pages,
-        capacity: 1,
-    };
-    let problem = CacheProblem::new(smallest, &layer.pattern, layer.scale)?;
+    let shape = layer.shape(sizes.layout.items, pages, sizes);
+    let problem = CacheProblem::new(shape, &layer.pattern, layer.scale)?;
     if dtype != DType::F64 {
         problem.f32_scale()?;
     }

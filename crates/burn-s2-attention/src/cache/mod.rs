@@ -1,8 +1,9 @@
 //! Keys and values of tokens that came before, for decoding and for prompts that are read in parts.
 //!
 //! A [`KvCache`] holds pages of one block, and frees those that no later token attends: its memory follows the pattern, not the
-//! length, and what is computed with it is what a cache of everything gives, bit for bit. One step of any number of sequences,
-//! each with any number of new tokens (a part of a prompt, or the token generated last):
+//! length. What is computed is attention to all tokens, to rounding, and bit for bit what is computed where no page is freed
+//! ([`KvCacheConfig::evict`]): blocks that no later token attends leave the lists that are read in either case. One step of any
+//! number of sequences, each with any number of new tokens (a part of a prompt, or the token generated last):
 //!
 //! 1. [`KvCache::begin`] makes room for the tokens.
 //! 2. Each layer calls [`KvCache::attend`] with their queries, keys and values;
@@ -17,6 +18,7 @@
 //! | `kv_cache` | [`KvCache`]: what it is made of |
 //! | `sequences` | its sequences: added, forked, removed, made empty |
 //! | `step` | its steps: [`KvCache::begin`] and [`KvCache::commit`] |
+//! | `checks` | what a device cannot carry out of a step |
 //! | `attend` | the call that each layer makes in a step |
 //! | `bytes` | what a cache takes, and would take |
 //! | `group` | layers that share a pattern, and so their tables |
@@ -25,6 +27,7 @@
 
 mod attend;
 mod bytes;
+mod checks;
 mod config;
 mod group;
 mod kv_cache;

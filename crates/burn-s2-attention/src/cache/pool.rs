@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use s2_attention_kernels::cache::{CacheError, CacheProblem, CacheShape};
+use s2_attention_kernels::cache::{CacheProblem, CacheShape, StepItem};
+use s2_attention_kernels::{AttentionProblem, AttentionShape};
 
 use super::CacheLayer;
-use super::group::Table;
+use super::group::{Table, TableSizes};
+use crate::S2AttentionError;
+use crate::functional::{check_cache_call, check_cache_read, checked_problem};
 use crate::ops::{PagesCall, S2AttentionOps, Side};
 
 /// Calls that a pool keeps: a mixed step makes two.
@@ -50,13 +53,14 @@ impl Pool {
         self.layer.pattern.block_size() * width * self.keys.dtype().size()
     }
 
-    /// Makes room for `pages`: by a quarter more than there was, so that the copies of a growing cache are few.
-    pub(super) fn grow(&mut self, pages: usize) {
+    /// Makes room for `pages`: by a quarter more than there was, so that the copies of a growing cache are few, and no more than
+    /// `most` where that is enough.
+    pub(super) fn grow(&mut self, pages: usize, most: usize) {
         let old = self.pages();
         if pages <= old {
             return;
         }
-        let pages = pages.max(old + old.div_ceil(4));
+        let pages = pages.max((old + old.div_ceil(4)).min(most));
         for tensor in [&mut self.keys, &mut self.values] {
             tensor.inplace(|tensor| {
                 let [_, block, width] = tensor.dims();
@@ -85,27 +89,64 @@ impl Pool {
         }
     }
 
-    /// The call of a step of so many rows with a table.
-    pub(super) fn call(&mut self, rows: usize, (words, layout): Table) -> Result<Call, CacheError> {
-        let layer = &self.layer;
-        let shape = CacheShape {
-            items: layout.items,
-            rows,
-            num_heads: layer.pattern.num_heads(),
-            num_kv_heads: layout.kv_heads,
-            head_dim: layer.head_dim,
-            value_dim: layer.value_dim,
-            pages: self.pages(),
-            capacity: layout.capacity,
-        };
+    /// The call of a step of so many rows with a table, which the device can run.
+    pub(super) fn call(&mut self, rows: usize, table: Table) -> Result<Call, S2AttentionError> {
+        let shape = self.layer.shape(rows, self.pages(), table.sizes);
         let kept = (self.problems.iter()).position(|problem| *problem.shape() == shape);
         let problem = match kept {
             Some(kept) => self.problems.remove(kept),
-            None => Arc::new(CacheProblem::new(shape, &layer.pattern, layer.scale)?),
+            None => Arc::new(self.checked(shape)?),
         };
         self.problems.insert(0, problem.clone());
         self.problems.truncate(KEPT_PROBLEMS);
-        Ok(Call { words, problem })
+        Ok(Call {
+            words: table.words,
+            problem,
+        })
+    }
+
+    /// Whether the device can run the call of a step of so many rows, and of them the items that are not decoded.
+    pub(super) fn check<'a>(
+        &self,
+        rows: usize,
+        sizes: TableSizes,
+        mut prefills: impl Iterator<Item = &'a StepItem>,
+    ) -> Result<(), S2AttentionError> {
+        let problem = self.checked(self.layer.shape(rows, self.pages(), sizes))?;
+        prefills.try_for_each(|item| {
+            self.check_read(&problem, item)?;
+            let shape = AttentionShape {
+                batch: 1,
+                num_heads: self.layer.pattern.num_heads(),
+                num_kv_heads: self.layer.pattern.num_kv_heads(),
+                seq_q: item.q_len,
+                seq_kv: item.kv_len,
+                head_dim: self.layer.head_dim,
+                value_dim: self.layer.value_dim,
+            };
+            let (pattern, scale) = (&self.layer.pattern, self.layer.scale);
+            let attention = AttentionProblem::new(shape, pattern, scale, None)?;
+            checked_problem(&self.keys.device(), self.keys.dtype(), attention).map(|_| ())
+        })
+    }
+
+    /// Whether the device can read an item of a call that is not decoded. The first tokens of a sequence are not read.
+    pub(super) fn check_read(
+        &self,
+        problem: &CacheProblem,
+        item: &StepItem,
+    ) -> Result<(), S2AttentionError> {
+        if item.kv_len == item.q_len {
+            return Ok(());
+        }
+        let (device, dtype) = (self.keys.device(), self.keys.dtype());
+        check_cache_read(&device, dtype, problem, item.kv_len)
+    }
+
+    fn checked(&self, shape: CacheShape) -> Result<CacheProblem, S2AttentionError> {
+        let problem = CacheProblem::new(shape, &self.layer.pattern, self.layer.scale)?;
+        check_cache_call(&self.keys.device(), self.keys.dtype(), &problem)?;
+        Ok(problem)
     }
 
     /// Writes the new keys and values of a step, `[rows, kv_heads, width]`.
@@ -163,7 +204,7 @@ impl Pool {
 /// A checked call, and the words of its table.
 pub(super) struct Call {
     words: Tensor<1, Int>,
-    problem: Arc<CacheProblem>,
+    pub(super) problem: Arc<CacheProblem>,
 }
 
 impl Call {
@@ -181,8 +222,26 @@ mod tests {
     use burn::tensor::{DType, Device, Int, Tensor};
     use s2_attention_kernels::cache::TableLayout;
 
-    use super::{CacheLayer, Pool};
+    use super::{CacheLayer, Pool, Table, TableSizes};
     use crate::PatternConfig;
+
+    /// One item.
+    const LAYOUT: TableLayout = TableLayout {
+        items: 1,
+        kv_heads: 1,
+        capacity: 1,
+    };
+
+    fn table<const N: usize>(words: [i32; N], decode_tokens: usize) -> Table {
+        Table {
+            words: Tensor::<1, Int>::from_ints(words, &Device::flex()),
+            sizes: TableSizes {
+                layout: LAYOUT,
+                decode_tokens,
+                max_tokens: 2,
+            },
+        }
+    }
 
     fn pool() -> Pool {
         let pattern = PatternConfig::dense(2, 1).build().unwrap();
@@ -212,14 +271,8 @@ mod tests {
     fn pages_are_written_where_they_are() {
         let mut pool = pool();
         let before = places(&pool);
-        let layout = TableLayout {
-            items: 1,
-            kv_heads: 1,
-            capacity: 1,
-        };
         // One item of 2 rows at positions 0 and 1, whose block is on page 3.
-        let words = Tensor::<1, Int>::from_ints([0, 2, 2, 1, 0, 3], &Device::flex());
-        let call = pool.call(2, (words, layout)).unwrap();
+        let call = pool.call(2, table([0, 2, 2, 1, 0, 3], 2)).unwrap();
         let rows = |width| Tensor::<3>::ones([2, 1, width], &Device::flex());
         for _ in 0..2 {
             pool.write(&rows(8), &rows(16), &call);
@@ -230,10 +283,15 @@ mod tests {
             [0, 1, 3].map(|index| page(&pool, index)),
             [(); 3].map(|()| vec![1.0; 16])
         );
-        pool.grow(5);
+        pool.grow(5, 100);
         assert_eq!((pool.pages(), page(&pool, 3)), (5, vec![1.0; 16]));
-        pool.grow(3);
+        pool.grow(3, 100);
         assert_eq!(pool.pages(), 5);
+        // By a quarter, and no more than there may be.
+        pool.grow(6, 100);
+        assert_eq!(pool.pages(), 7);
+        pool.grow(8, 8);
+        assert_eq!((pool.pages(), page(&pool, 3)), (8, vec![1.0; 16]));
     }
 
     /// What others hold of a pool is not changed under them.
@@ -241,13 +299,7 @@ mod tests {
     fn pages_with_other_owners_are_copied() {
         let mut pool = pool();
         let other = pool.keys.clone();
-        let layout = TableLayout {
-            items: 1,
-            kv_heads: 1,
-            capacity: 1,
-        };
-        let words = Tensor::<1, Int>::from_ints([0, 1, 1, 1, 0, 2], &Device::flex());
-        let call = pool.call(1, (words, layout)).unwrap();
+        let call = pool.call(1, table([0, 1, 1, 1, 0, 2], 1)).unwrap();
         let rows = |width| Tensor::<3>::full([1, 1, width], 7.0, &Device::flex());
         let before: Vec<f32> = other.clone().into_data().try_to_vec().unwrap();
         pool.write(&rows(8), &rows(16), &call);

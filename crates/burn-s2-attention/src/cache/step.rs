@@ -36,21 +36,24 @@ impl KvCache {
     ///
     /// # Errors
     /// [`S2AttentionError::OpenStep`]; of [`S2AttentionError::Cache`] a step without sequences, a sequence that is unknown, given
-    /// twice or would become longer than `max_tokens`, and too many tokens for one step.
+    /// twice or would become longer than `max_tokens`, and too many tokens for one step; and of [`S2AttentionError::Device`] a
+    /// step that the device cannot carry out in some layer.
     pub fn try_begin(&mut self, appends: &[Append]) -> Result<CacheStep, S2AttentionError> {
         if self.step.is_some() {
             return Err(S2AttentionError::OpenStep);
         }
+        // The tables of all groups hold the same sequences with the same lengths, and none changes before all take the step.
         let mut items = Vec::new();
-        // The tables of all groups hold the same sequences with the same lengths: a step that the first one, whose table is the
-        // largest, takes is taken by all.
+        for group in &self.groups {
+            items = group.tables.items(appends)?;
+        }
+        self.check_step(&items)?;
         for (index, group) in self.groups.iter_mut().enumerate() {
             let step = group.begin(appends, &self.device)?;
-            items = step.items().to_vec();
             let copies = step.copies().to_vec();
-            let pages = group.tables.num_pages();
+            let (pages, most) = (group.tables.num_pages(), group.tables.limits().pages);
             for (_, pool) in self.pools.iter_mut().filter(|(group, _)| *group == index) {
-                pool.grow(pages);
+                pool.grow(pages, most.unwrap_or(usize::MAX));
                 pool.copy(&copies);
             }
         }

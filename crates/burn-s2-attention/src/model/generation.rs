@@ -19,7 +19,11 @@ use crate::S2AttentionError;
 /// ```
 #[derive(Config, Debug, PartialEq)]
 pub struct GenerationConfig {
-    /// Tokens that each prompt is continued by, at most.
+    /// Tokens that each prompt is continued by, at most. More than are written take no pages, but tables of the whole length of the
+    /// longest prompt and these, for every sequence: 8 bytes for each block that the fullest key/value head can hold, of each
+    /// pattern and key/value head, on the host and on the device, from the first step on. 10 million tokens in blocks of 16, of 8
+    /// dense heads, are 40 MB a sequence; see [`KvCacheConfig::max_tokens`](crate::cache::KvCacheConfig::max_tokens). For a text
+    /// without an end, give what it may need and go on from its tokens.
     pub max_new_tokens: usize,
     /// The divisor of the logits: below 1 likely tokens get likelier; 0 takes the likeliest, which `top_k` and `top_p` leave in
     /// any case.
@@ -107,16 +111,16 @@ pub struct GeneratedSequence {
 pub struct Generation {
     /// The continuations, in the order of the prompts.
     pub sequences: Vec<GeneratedSequence>,
-    /// The cache when it was largest.
+    /// The cache, and one that keeps everything, each when it was largest.
     pub cache: CacheUse,
 }
 
 /// What a cache takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheUse {
-    /// Bytes between two steps.
+    /// The most bytes between two steps.
     pub bytes: usize,
-    /// Bytes of a cache that keeps everything, with the same sequences.
+    /// The most bytes of a cache that keeps everything, with the same sequences: at the end of the longest ones.
     pub full_bytes: usize,
 }
 

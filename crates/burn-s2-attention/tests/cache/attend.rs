@@ -429,8 +429,8 @@ fn a_step_can_be_repeated() {
         cache.commit();
         assert_eq!(twice[0], twice[1]);
     }
-    let tables = cache.reserved_bytes() - reserved;
-    assert!(tables < 4 * 1024, "pools moved: {tables} more bytes");
+    // All that it needs is there from the start.
+    assert_eq!(cache.reserved_bytes(), reserved);
 }
 
 /// What a cache holds is a constant to Burn's graph.

@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_s2_attention::cache::KvCacheConfig;
 use burn_s2_attention::model::{
     FinishReason, GeneratedToken, Generation, GenerationConfig, Generator, HybridTransformer,
     HybridTransformerConfig,
 };
-use burn_s2_attention::{LayerSchedule, PatternConfig};
+use burn_s2_attention::{LayerSchedule, PatternConfig, Rule};
 
 use crate::common::host::values;
 use crate::common::models::{self, VOCAB, config};
@@ -206,10 +207,48 @@ fn the_cache_is_what_is_said_of_it() {
         largest.max(cache.predicted_bytes(149))
     );
     assert!(generation.cache.bytes < generation.cache.full_bytes);
-    assert!(generation.cache.full_bytes <= cache.full_bytes(149));
+    assert_eq!(generation.cache.full_bytes, cache.full_bytes(149));
     // Nothing more to do.
     assert_eq!(generator.step(), Ok(vec![]));
     assert_eq!(generator.finish().sequences, generation.sequences);
+}
+
+/// A window is full after a few tokens: what it is compared with goes on to the end, and ends with its sequence.
+#[test]
+fn a_full_cache_is_counted_where_it_is_largest() {
+    let window = Rule::SlidingWindow {
+        left: 2,
+        right: None,
+    };
+    let schedule = LayerSchedule::new(PatternConfig::new(window, 8, 2));
+    let config = HybridTransformerConfig::new(VOCAB, 16, 1, 2, schedule);
+    let model = config.init(&Device::flex());
+    let config = GenerationConfig::new(200);
+    let cache = model.kv_cache(&KvCacheConfig::new(259));
+    let of = |config: &GenerationConfig| {
+        let generation = model.generate(&prompts(&[5, 60]), config, |token| {
+            match (token.prompt, token.index) {
+                (1, 19) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        generation.cache
+    };
+    let used = of(&config);
+    // The longer text ends with 79 tokens read, when the other one has 24.
+    let together = cache.full_bytes(79) + cache.full_bytes(24);
+    let alone = cache.full_bytes(204);
+    assert_eq!(used.full_bytes, together.max(alone));
+    assert!(
+        alone > together && used.bytes * 4 < used.full_bytes,
+        "{used:?}"
+    );
+    // What keeps everything is its own full cache.
+    let kept = of(&config.with_evict(false));
+    assert_eq!(
+        (kept.bytes, kept.full_bytes),
+        (used.full_bytes, used.full_bytes)
+    );
 }
 
 #[test]

@@ -9,6 +9,14 @@ use super::tables::Sequence;
 use super::{Append, BlockTables, CacheError, SequenceId, Step, StepItem, StepKind};
 
 impl BlockTables {
+    /// The items of a step with these appends: [`begin`](Self::begin) takes them. Nothing changes.
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin).
+    pub fn items(&self, appends: &[Append]) -> Result<Vec<StepItem>, CacheError> {
+        self.planned(appends).map(|(items, _)| items)
+    }
+
     /// Appends tokens to sequences, and finds pages for them. Nothing changes where it fails.
     ///
     /// The step is to be carried out and [`commit`](Self::commit)ted before the sequences are appended to again. One that
@@ -19,25 +27,16 @@ impl BlockTables {
     /// [`CacheError::OpenStep`], [`CacheError::TooLong`], [`CacheError::Rows`], [`CacheError::Words`] and
     /// [`CacheError::OutOfPages`].
     pub fn begin(&mut self, appends: &[Append]) -> Result<Step, CacheError> {
-        self.check_appends(appends)?;
-        let growths: Vec<Growth> = (appends.iter())
-            .map(|append| {
-                let tokens = self.sequences[&append.sequence].tokens;
-                Growth::new(&self.pattern, tokens, append.tokens)
-            })
-            .collect();
-        self.check_pages(appends, &growths)?;
-
+        let (items, growths) = self.planned(appends)?;
         self.begun += 1;
         let mut step = Step {
             id: self.begun,
-            items: Vec::with_capacity(appends.len()),
+            items,
             lists: Vec::with_capacity(appends.len()),
             copies: Vec::new(),
             kv_heads: self.pattern.num_kv_heads(),
             capacity: self.capacity,
         };
-        let mut q_row = 0;
         for (append, growth) in appends.iter().zip(growths) {
             let copies = self.copy_shared(append);
             let unlisted = if self.evict { 0 } else { growth.unlisted };
@@ -48,18 +47,31 @@ impl BlockTables {
                 .extend((0..unlisted).map(|_| self.pages.take()));
             sequence.tokens += append.tokens;
             sequence.open = Some(step.id);
-            step.items.push(StepItem {
+            step.lists.push(Arc::clone(&sequence.lists));
+            step.copies.extend(copies);
+        }
+        Ok(step)
+    }
+
+    /// The items of a step, and the blocks that each of them adds.
+    fn planned(&self, appends: &[Append]) -> Result<(Vec<StepItem>, Vec<Growth>), CacheError> {
+        self.check_appends(appends)?;
+        let mut q_row = 0;
+        let planned = appends.iter().map(|append| {
+            let tokens = self.sequences[&append.sequence].tokens;
+            let item = StepItem {
                 sequence: append.sequence,
                 q_row,
                 q_len: append.tokens,
-                kv_len: sequence.tokens,
+                kv_len: tokens + append.tokens,
                 kind: StepKind::of(append.tokens),
-            });
-            step.lists.push(Arc::clone(&sequence.lists));
-            step.copies.extend(copies);
+            };
             q_row += append.tokens;
-        }
-        Ok(step)
+            (item, Growth::new(&self.pattern, tokens, append.tokens))
+        });
+        let (items, growths): (Vec<StepItem>, Vec<Growth>) = planned.unzip();
+        self.check_pages(appends, &growths)?;
+        Ok((items, growths))
     }
 
     /// Ends a step: forgets the blocks that no later query attends, and frees their pages where the cache evicts. Sequences

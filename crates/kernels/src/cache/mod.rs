@@ -49,5 +49,5 @@ pub use error::CacheError;
 pub use layout::{ENTRY_WORDS, ITEM_WORDS, TableLayout};
 pub use lists::Entry;
 pub use problem::{CacheProblem, CacheShape, PoolShape};
-pub use step::{Append, MAX_DECODE_TOKENS, Step, StepItem, StepKind};
+pub use step::{Append, MAX_DECODE_TOKENS, Step, StepItem, StepKind, decode_tokens};
 pub use tables::{BlockTables, CacheLimits, SequenceId};

@@ -28,6 +28,11 @@ pub struct CacheShape {
     pub pages: usize,
     /// Entries that a list of the table has room for.
     pub capacity: usize,
+    /// New tokens of the longest item that is decoded, at least 1; more than [`MAX_DECODE_TOKENS`](super::MAX_DECODE_TOKENS) count as that. Of them a device's
+    /// cubes are made, whatever `rows` the other items have; a step with more is computed all the same, only slower.
+    pub decode_tokens: usize,
+    /// The longest sequence, in tokens.
+    pub max_tokens: usize,
 }
 
 /// The sizes of the pages of keys or of values: `[pages, block_size, width]`, contiguous.
@@ -71,8 +76,8 @@ impl CacheProblem {
     /// Checks a call. `scale` defaults to `1/sqrt(head_dim)`.
     ///
     /// # Errors
-    /// [`CacheError::EmptyAxis`], [`CacheError::NotCausal`], [`CacheError::Rows`], [`CacheError::PageLimit`],
-    /// [`CacheError::Words`], and of [`CacheError::Problem`] the head counts and the scale.
+    /// [`CacheError::EmptyAxis`], [`CacheError::MaxTokens`], [`CacheError::NotCausal`], [`CacheError::Rows`],
+    /// [`CacheError::PageLimit`], [`CacheError::Words`], and of [`CacheError::Problem`] the head counts and the scale.
     pub fn new(
         shape: CacheShape,
         pattern: &Pattern,
@@ -87,10 +92,12 @@ impl CacheProblem {
             ("value_dim", shape.value_dim),
             ("pages", shape.pages),
             ("capacity", shape.capacity),
+            ("decode_tokens", shape.decode_tokens),
         ];
         if let Some((axis, _)) = axes.into_iter().find(|(_, size)| *size == 0) {
             return Err(CacheError::EmptyAxis { axis });
         }
+        check_max_tokens(shape.max_tokens)?;
         check_causal(pattern)?;
         check_heads(shape.num_heads, shape.num_kv_heads, pattern)?;
         check_rows(shape.rows)?;
@@ -166,6 +173,17 @@ pub(super) fn check_causal(pattern: &Pattern) -> Result<(), CacheError> {
         Some(head) => Err(CacheError::NotCausal { head }),
         None => Ok(()),
     }
+}
+
+/// Positions are words of a table.
+pub(super) fn check_max_tokens(max_tokens: usize) -> Result<(), CacheError> {
+    if !(1..=MAX_POSITION).contains(&max_tokens) {
+        return Err(CacheError::MaxTokens {
+            seen: max_tokens,
+            accepted: MAX_POSITION,
+        });
+    }
+    Ok(())
 }
 
 /// Rows are counted in the 32-bit words of a table.

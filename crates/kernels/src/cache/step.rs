@@ -91,6 +91,12 @@ impl Step {
         of_kind.map(|(index, _)| index).collect()
     }
 
+    /// New tokens of the longest item that is decoded, or 1 where none has any: what a call is
+    /// [made for](super::CacheShape::decode_tokens).
+    pub fn decode_tokens(&self) -> usize {
+        decode_tokens(&self.items)
+    }
+
     /// Where the words of the whole table lie.
     pub fn layout(&self) -> TableLayout {
         self.layout_of(self.items.len())
@@ -148,6 +154,12 @@ impl Step {
         let pairs = self.lists.iter().zip(&earlier.lists);
         self.lists.len() == earlier.lists.len() && pairs.into_iter().all(|(a, b)| Arc::ptr_eq(a, b))
     }
+}
+
+/// See [`Step::decode_tokens`].
+pub fn decode_tokens(items: &[StepItem]) -> usize {
+    let decoded = items.iter().filter(|item| item.kind == StepKind::Decode);
+    decoded.map(|item| item.q_len).max().unwrap_or(1).max(1)
 }
 
 /// `q_row, q_len, kv_len`. Lengths and pages are below 2^31, which `begin` has checked.

@@ -9,9 +9,8 @@ use s2_attention_pattern::Pattern;
 use super::capacity::capacity;
 use super::lists::Lists;
 use super::pages::{MAX_PAGES, Pages};
-use super::problem::check_causal;
+use super::problem::{check_causal, check_max_tokens};
 use super::{CacheError, Entry};
-use crate::problem::MAX_POSITION;
 
 /// A sequence of a cache.
 ///
@@ -87,12 +86,7 @@ impl BlockTables {
     pub fn new(pattern: Pattern, limits: CacheLimits, evict: bool) -> Result<Self, CacheError> {
         check_causal(&pattern)?;
         let max_tokens = limits.max_tokens;
-        if !(1..=MAX_POSITION).contains(&max_tokens) {
-            return Err(CacheError::MaxTokens {
-                seen: max_tokens,
-                accepted: MAX_POSITION,
-            });
-        }
+        check_max_tokens(max_tokens)?;
         let page_limit = limits.pages.unwrap_or(MAX_PAGES);
         if !(1..=MAX_PAGES).contains(&page_limit) {
             return Err(CacheError::PageLimit {

@@ -15,6 +15,10 @@ use super::tune::fastest;
 use super::{mma, unit};
 use crate::AttentionProblem;
 
+/// Buffers of the passes: queries, keys, values, four that a pass reads or writes beside them, of which the index is one, and the
+/// one that CubeCL adds. Where `out` keeps nothing of its rounding, another buffer stands in its place.
+pub(super) const BINDINGS: usize = 8;
+
 /// A call, checked for a device and ready to be launched any number of times.
 ///
 /// What it holds on the device takes a few words a head where all heads have a closed form, a few for each sequence, and two for
@@ -201,7 +205,7 @@ impl CubeAttention {
         }
         self.check_rows("lse", &outputs.lse)?;
         let of = self.of_forward(outputs);
-        self.check_resources("forward", of, 7, 1)?;
+        self.check_resources("forward", of, 1)?;
         match self.choice.engine {
             Engine::Unit => unit::launch::forward(self, q, k, v, outputs)?,
             Engine::Mma | Engine::Wgmma => mma::launch::forward(self, q, k, v, outputs)?,
@@ -259,7 +263,7 @@ impl CubeAttention {
         if let Some(keys) = keys {
             self.check_keys(keys)?;
         }
-        self.check_resources("backward", &self.training, 7, 2)?;
+        self.check_resources("backward", &self.training, 2)?;
 
         let stats = self.prepass(saved)?;
         let config = Config {

@@ -4,7 +4,7 @@ use cubecl::client::Client;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::server::Handle;
 
-use super::attention::CubeAttention;
+use super::attention::{BINDINGS, CubeAttention};
 use super::columns::FAR;
 use super::error::CubeError;
 use super::indexed::Indexed;
@@ -20,7 +20,6 @@ impl CubeAttention {
         &self,
         kernel: &'static str,
         of: &Indexed,
-        bindings: usize,
         owns: usize,
     ) -> Result<(), CubeError> {
         let shape = self.problem.shape();
@@ -38,7 +37,7 @@ impl CubeAttention {
             Engine::Wgmma => (0, wgmma::size::units(of.owned.rows)),
         };
         let needs = Needs {
-            bindings,
+            bindings: BINDINGS,
             shared,
             units,
         };

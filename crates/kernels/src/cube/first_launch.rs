@@ -16,6 +16,7 @@ use super::attention::CubeAttention;
 use super::config::Config;
 use super::error::CubeError;
 use super::few_rows::MatrixOrder;
+use super::round::Rounding;
 use super::select::Engine;
 
 /// What a kernel is compiled for, and where.
@@ -32,8 +33,16 @@ struct Compiled {
 /// What else a kernel is compiled for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Class {
-    /// Attention, and the pages of a cache.
+    /// Attention, and decode over the pages of a cache.
     Attention(Config),
+    /// What combines the parts of decode.
+    Combine {
+        value_dim: usize,
+        sharers: usize,
+        results: Rounding,
+    },
+    /// Copies to the pages of a cache and from them.
+    Copy { lanes: usize },
     /// The product of a few rows and a matrix.
     Product {
         order: MatrixOrder,

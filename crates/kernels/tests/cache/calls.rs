@@ -13,6 +13,8 @@ const SHAPE: CacheShape = CacheShape {
     value_dim: 8,
     pages: 100,
     capacity: 12,
+    decode_tokens: 1,
+    max_tokens: 1000,
 };
 
 fn pattern() -> Pattern {
@@ -45,7 +47,7 @@ fn sizes() {
 #[test]
 fn empty_axes() {
     type Axis = (&'static str, fn(&mut CacheShape) -> &mut usize);
-    let axes: [Axis; 8] = [
+    let axes: [Axis; 9] = [
         ("items", |shape| &mut shape.items),
         ("rows", |shape| &mut shape.rows),
         ("num_heads", |shape| &mut shape.num_heads),
@@ -54,6 +56,7 @@ fn empty_axes() {
         ("value_dim", |shape| &mut shape.value_dim),
         ("pages", |shape| &mut shape.pages),
         ("capacity", |shape| &mut shape.capacity),
+        ("decode_tokens", |shape| &mut shape.decode_tokens),
     ];
     for (axis, field) in axes {
         let mut shape = SHAPE;
@@ -114,6 +117,14 @@ fn sizes_that_cannot_be_counted() {
         ..SHAPE
     });
     assert_eq!(error, CacheError::PageLimit { seen, accepted });
+    for max_tokens in [0, seen] {
+        let (error, _) = refused(CacheShape {
+            max_tokens,
+            ..SHAPE
+        });
+        let seen = max_tokens;
+        assert_eq!(error, CacheError::MaxTokens { seen, accepted });
+    }
     let (error, _) = refused(CacheShape {
         capacity: usize::MAX,
         ..SHAPE

@@ -21,6 +21,13 @@ fn refused(pattern: Pattern, limits: CacheLimits) -> (CacheError, String) {
     (error, message)
 }
 
+/// What a step is refused with, whether it is to begin or only asked for.
+fn refused_step(cache: &mut BlockTables, appends: &[Append]) -> CacheError {
+    let error = cache.begin(appends).unwrap_err();
+    assert_eq!(cache.items(appends), Err(error.clone()));
+    error
+}
+
 #[test]
 fn caches() {
     let rule = Rule::SlidingWindow {
@@ -104,7 +111,7 @@ fn sequences_that_are_not_there() {
         sequence,
         tokens: 1,
     }];
-    assert_eq!(cache.begin(&appends).unwrap_err(), error);
+    assert_eq!(refused_step(&mut cache, &appends), error);
     assert!(
         error.to_string().contains("sequence 0 is not in the cache"),
         "{error}"
@@ -114,13 +121,13 @@ fn sequences_that_are_not_there() {
 #[test]
 fn steps_that_mean_nothing() {
     let mut cache = BlockTables::new(pattern(), LIMITS, true).unwrap();
-    assert_eq!(cache.begin(&[]).unwrap_err(), CacheError::NoItems);
+    assert_eq!(refused_step(&mut cache, &[]), CacheError::NoItems);
     let [a, b] = [cache.add(), cache.add()];
     let twice = [a, b, a].map(|sequence| Append {
         sequence,
         tokens: 1,
     });
-    let error = cache.begin(&twice).unwrap_err();
+    let error = refused_step(&mut cache, &twice);
     let expected = CacheError::DuplicateSequence {
         sequence: a,
         first: 0,
@@ -141,7 +148,7 @@ fn steps_before_the_last_is_committed() {
     }];
     let step = cache.begin(&appends).unwrap();
     let error = CacheError::OpenStep { sequence };
-    assert_eq!(cache.begin(&appends).unwrap_err(), error);
+    assert_eq!(refused_step(&mut cache, &appends), error);
     assert_eq!(cache.fork(sequence).unwrap_err(), error);
     assert!(error.to_string().contains("not committed"), "{error}");
     // Another sequence may go on.
@@ -167,7 +174,7 @@ fn sequences_that_become_too_long() {
                 tokens: appended,
             },
         ];
-        let error = cache.begin(&appends).unwrap_err();
+        let error = refused_step(&mut cache, &appends);
         let expected = CacheError::TooLong {
             sequence,
             tokens: 98,
@@ -208,7 +215,7 @@ fn steps_that_the_pool_has_no_room_for() {
             tokens: 9,
         },
     ];
-    let error = cache.begin(&appends).unwrap_err();
+    let error = refused_step(&mut cache, &appends);
     let expected = CacheError::OutOfPages {
         needed: 3,
         free: 2,
@@ -237,7 +244,7 @@ fn steps_that_the_pool_has_no_room_for() {
         sequence,
         tokens: 2,
     });
-    let error = cache.begin(&all).unwrap_err();
+    let error = refused_step(&mut cache, &all);
     let (needed, free, pages) = (2, 1, 10);
     assert_eq!(
         error,
@@ -251,7 +258,7 @@ fn steps_that_the_pool_has_no_room_for() {
     let step = cache.begin(&all).unwrap();
     assert_eq!((step.copies().len(), cache.used_pages()), (2, 10));
     cache.commit(&step);
-    let error = cache.begin(&all).unwrap_err();
+    let error = refused_step(&mut cache, &all);
     assert_eq!(
         error,
         CacheError::OutOfPages {
@@ -322,7 +329,7 @@ fn steps_that_cannot_be_counted() {
         sequence,
         tokens: 1 << 30,
     });
-    let error = cache.begin(&appends).unwrap_err();
+    let error = refused_step(&mut cache, &appends);
     let (seen, accepted) = (1 << 31, MAX_POSITION);
     assert_eq!(error, CacheError::Rows { seen, accepted });
     assert!(
@@ -337,7 +344,7 @@ fn steps_that_cannot_be_counted() {
             tokens: 1,
         })
         .collect();
-    let error = cache.begin(&appends).unwrap_err();
+    let error = refused_step(&mut cache, &appends);
     let seen = 16 * (3 + 64 * (1 + 2 * (1 << 20)));
     assert_eq!(error, CacheError::Words { seen, accepted });
     assert!(error.to_string().contains("fewer sequences"), "{error}");

@@ -23,10 +23,13 @@ fn tables(pattern: &Pattern, max_tokens: usize, evict: bool) -> BlockTables {
     BlockTables::new(pattern.clone(), limits, evict).unwrap()
 }
 
-/// A step of several sequences and their new tokens.
+/// A step of several sequences and their new tokens, of the items that are said before.
 fn begin<const N: usize>(tables: &mut BlockTables, appends: [(SequenceId, usize); N]) -> Step {
     let appends = appends.map(|(sequence, tokens)| Append { sequence, tokens });
-    tables.begin(&appends).unwrap()
+    let items = tables.items(&appends).unwrap();
+    let step = tables.begin(&appends).unwrap();
+    assert_eq!(step.items(), items);
+    step
 }
 
 /// A committed step of one sequence.

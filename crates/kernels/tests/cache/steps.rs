@@ -39,6 +39,7 @@ fn items_are_packed_in_the_order_given() {
     assert_eq!(step.rows(), 34);
     assert_eq!(step.items_of(StepKind::Prefill), [0]);
     assert_eq!(step.items_of(StepKind::Decode), [1, 2]);
+    assert_eq!(step.decode_tokens(), 16);
     assert_eq!(cache.tokens(b).unwrap(), 31);
 }
 
@@ -134,6 +135,7 @@ fn nothing_appended_keeps_the_place() {
     let step = begin(&mut cache, [(a, 0), (b, 0), (c, 1)]);
     assert_eq!(step.words()[..9], [0, 0, 21, 0, 0, 0, 0, 1, 1]);
     assert_eq!(step.items_of(StepKind::Decode), [0, 1, 2]);
+    assert_eq!(step.decode_tokens(), 1);
     cache.commit(&step);
     assert_eq!(cache.tokens(a).unwrap(), 21);
     assert_eq!(cache.used_pages(), before + 2);
@@ -158,6 +160,7 @@ fn a_step_outlives_its_sequences() {
     let mut cache = tables(&config().build().unwrap(), 100, true);
     let [a, b] = [(); 2].map(|()| cache.add());
     let step = begin(&mut cache, [(a, 30), (b, 30)]);
+    assert_eq!(step.decode_tokens(), 1, "none is decoded");
     let words = step.words();
     cache.remove(a).unwrap();
     cache.reset(b).unwrap();

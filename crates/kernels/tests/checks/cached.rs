@@ -181,6 +181,8 @@ impl Layer {
             value_dim: self.dims[1],
             pages: self.pages,
             capacity: layout.capacity,
+            decode_tokens: new.step.decode_tokens(),
+            max_tokens: self.lock().limits().max_tokens,
         };
         let problem = CacheProblem::new(shape, &self.pattern, self.scale);
         let problem = Arc::new(problem.map_err(|error| error.to_string())?);

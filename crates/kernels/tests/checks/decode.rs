@@ -48,7 +48,7 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     } else {
         &CLASSES[..FEW_CLASSES]
     };
-    let runs = effort.random.div_ceil(3);
+    let runs = effort.runs;
     let mut seen = Seen::default();
     for seed in 0..runs {
         let class = classes[seed as usize % classes.len()];

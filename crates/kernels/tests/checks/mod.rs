@@ -45,6 +45,8 @@ pub struct Effort {
     pub golden: Vec<Golden>,
     /// Random calls against the oracle.
     pub random: u64,
+    /// Random runs of steps on a cache.
+    pub runs: u64,
     /// Launches of a call that must give the same bits.
     pub repeats: usize,
     /// Compile as many kernels as the checks have uses for, or a few of each kind: a CPU takes a second for each.

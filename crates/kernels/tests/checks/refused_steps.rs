@@ -19,17 +19,21 @@ const SHAPE: CacheShape = CacheShape {
     value_dim: 24,
     pages: 5,
     capacity: 4,
+    decode_tokens: 2,
+    max_tokens: 100,
 };
 const BLOCK: usize = 16;
 
 /// Sizes and engines, then tensors that do not fit a call. Returns how many.
 pub fn refused(engine: &Engine) -> Result<usize, String> {
-    let call = |shape: CacheShape, engine_asked: Option<cube::Engine>| {
+    let (client, elem) = (&engine.client, engine.storage.elem());
+    let problem = |shape: CacheShape| {
         let config = PatternConfig::local_stride(1, 2, BLOCK, 4).with_num_kv_heads(2);
         let pattern = config.build().map_err(|error| error.to_string())?;
-        let problem = CacheProblem::new(shape, &pattern, None);
-        let problem = Arc::new(problem.map_err(|error| error.to_string())?);
-        let (client, elem) = (&engine.client, engine.storage.elem());
+        CacheProblem::new(shape, &pattern, None).map_err(|error| error.to_string())
+    };
+    let call = |shape: CacheShape, engine_asked: Option<cube::Engine>| {
+        let problem = Arc::new(problem(shape)?);
         Ok::<_, String>(CubeDecode::with_engine(client, problem, elem, engine_asked))
     };
     let narrow = CacheShape {
@@ -37,7 +41,15 @@ pub fn refused(engine: &Engine) -> Result<usize, String> {
         ..SHAPE
     };
     let many = CacheShape {
-        pages: 1 << 28,
+        pages: CubeDecode::most_pages(BLOCK) + 1,
+        ..SHAPE
+    };
+    let far = CacheShape {
+        max_tokens: (1 << 30) + 1,
+        ..SHAPE
+    };
+    let prompt = CacheShape {
+        rows: 1 << 26,
         ..SHAPE
     };
     let mut count = 0;
@@ -46,11 +58,33 @@ pub fn refused(engine: &Engine) -> Result<usize, String> {
         (call(narrow, None)?, &["head_dim is 12", "multiples of 8"]),
         (
             call(many, None)?,
-            &["tokens of the pool are 4294967296", "2147483647"],
+            &["tokens of the pool are 2147483648", "2147483647"],
         ),
         (call(SHAPE, wgmma)?, &["`wgmma`", "accepted: mma, unit"]),
     ];
     for (result, parts) in calls {
+        hold(result, parts)?;
+        count += 1;
+    }
+    // The same without a call.
+    let check = |shape| Ok::<_, String>(CubeDecode::check(client, &problem(shape)?, elem));
+    let read = |tokens| {
+        let problem = problem(SHAPE)?;
+        Ok::<_, String>(CubeDecode::check_read(client, &problem, elem, tokens))
+    };
+    check(SHAPE)?.map_err(|error| error.to_string())?;
+    read(SHAPE.max_tokens)?.map_err(|error| error.to_string())?;
+    let checks: [(_, &[&str]); 5] = [
+        (check(narrow)?, &["head_dim is 12"]),
+        (check(many)?, &["tokens of the pool are 2147483648"]),
+        (check(far)?, &["positions reach 1073741825", "1073741824"]),
+        (
+            check(prompt)?,
+            &["elements of new rows are 3221225472", "2147483647"],
+        ),
+        (read(1 << 32)?, &["vectors of an item are", "2147483647"]),
+    ];
+    for (result, parts) in checks {
         hold(result, parts)?;
         count += 1;
     }

@@ -39,6 +39,7 @@ fn hold(name: &str) {
             "/tests/golden"
         ))),
         random: 60,
+        runs: 20,
         repeats: 20,
         all_kernels: false,
         types: Storage::ALL.to_vec(),

@@ -7,13 +7,14 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
+use super::combine::combine_class;
 use super::launch;
 use super::plan::{DecodeChoice, choose, config, needs};
-use super::prepare::{check_problem, index_words};
+use super::prepare::{check_problem, index_words, most_pages};
 use crate::cache::{CacheProblem, PoolShape};
 use crate::cube::cache::{CacheSide, lanes};
 use crate::cube::checks::{
-    Needs, check_apart, check_dtype, check_len, check_needs, check_offset, check_tensor,
+    check_apart, check_dtype, check_len, check_needs, check_offset, check_tensor,
 };
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
@@ -51,6 +52,42 @@ impl CubeDecode {
         Self::with_engine(client, problem, dtype, None)
     }
 
+    /// Whether the device runs such a call. It sends nothing: that what kernels need of the pattern fits the device is left to
+    /// [`CubeDecode::new`] of any call with it.
+    ///
+    /// # Errors
+    /// Those of [`CubeDecode::new`].
+    pub fn check(
+        client: &Client,
+        problem: &CacheProblem,
+        dtype: ElemType,
+    ) -> Result<(), CubeError> {
+        checked(client, problem, dtype, None).map(|_| ())
+    }
+
+    /// Whether the device runs [`CubeDecode::read`] of an item of so many tokens.
+    ///
+    /// # Errors
+    /// A [`CubeError`] for more than kernels count, or the device launches at once.
+    pub fn check_read(
+        client: &Client,
+        problem: &CacheProblem,
+        dtype: ElemType,
+        tokens: usize,
+    ) -> Result<(), CubeError> {
+        let lanes = lanes(client.properties(), dtype);
+        [problem.key_pool(), problem.value_pool()]
+            .into_iter()
+            .try_for_each(|pool| {
+                launch::read_grid(client, problem.shape(), pool, lanes, tokens).map(|_| ())
+            })
+    }
+
+    /// The most pages, of so many tokens each, that kernels count.
+    pub fn most_pages(block_size: usize) -> usize {
+        most_pages(block_size)
+    }
+
     /// [`CubeDecode::new`] with this engine, where there is one.
     ///
     /// # Errors
@@ -61,16 +98,7 @@ impl CubeDecode {
         dtype: ElemType,
         engine: Option<Engine>,
     ) -> Result<Self, CubeError> {
-        check_dtype(client, dtype)?;
-        check_problem(&problem)?;
-        let choice = choose(client, &problem, dtype, engine)?;
-        let (units, shared) = needs(problem.shape(), &choice);
-        let needs = Needs {
-            bindings: 6,
-            shared,
-            units,
-        };
-        check_needs(client, "decode", needs)?;
+        let choice = checked(client, &problem, dtype, engine)?;
         say(|| {
             let shape = problem.shape();
             format!(
@@ -88,7 +116,12 @@ impl CubeDecode {
         let words = index_words(client, &problem)?;
         Ok(Self {
             client: client.clone(),
-            config: config(client, &problem, dtype, &choice),
+            config: config(
+                (client.name(), client.properties()),
+                &problem,
+                dtype,
+                &choice,
+            ),
             problem,
             dtype,
             choice,
@@ -117,7 +150,8 @@ impl CubeDecode {
     /// `q` and `out` are `[1, num_heads, rows, width]` by their strides (head, token; the first is not used), `k_pages` and
     /// `v_pages` the contiguous pools `[pages, block, width]`, `table` the i32 words of the step, and `lse` f32
     /// `[rows, num_heads]`, contiguous. Of each item the first
-    /// [`MAX_DECODE_TOKENS`](crate::cache::MAX_DECODE_TOKENS) new tokens are decoded; other rows are not written. Positions are below 2^30.
+    /// [`MAX_DECODE_TOKENS`](crate::cache::MAX_DECODE_TOKENS) new tokens are decoded; other rows are not written. No item is longer than
+    /// the problem's `max_tokens`.
     ///
     /// # Errors
     /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where
@@ -147,9 +181,9 @@ impl CubeDecode {
         self.check_table(table)?;
         check_len("lse", lse, shape.rows * shape.num_heads, size_of::<f32>())?;
         let partials = launch::decode(self, q, k_pages, v_pages, table)?;
-        self.launched("decode", &partials)?;
+        self.launched("decode", Class::Attention(self.config), &partials)?;
         launch::combine(self, &partials, table, out, lse)?;
-        self.launched("combine", &out.handle)
+        self.launched("combine", self.combine_class(), &out.handle)
     }
 
     /// Launches the copy of new rows to the pages of their blocks: `rows` is `[1, num_kv_heads, rows, width]` by its strides,
@@ -171,7 +205,7 @@ impl CubeDecode {
         self.check_pool("pages", pages, pool, lanes)?;
         self.check_table(table)?;
         launch::write(self, rows, pages, table, (pool, lanes))?;
-        self.launched("cache write", pages)
+        self.launched("cache write", Class::Copy { lanes }, pages)
     }
 
     /// Launches the copy of an item's keys or values to `out`, `[1, num_kv_heads, tokens, width]` by its strides: old ones from
@@ -213,19 +247,22 @@ impl CubeDecode {
         )?;
         check_apart("out", out.strides, sizes)?;
         launch::read(self, pages, rows, table, item, (out, tokens), (pool, lanes))?;
-        self.launched("cache read", &out.handle)
+        self.launched("cache read", Class::Copy { lanes }, &out.handle)
     }
 
-    fn launched(&self, kernel: &'static str, output: &Handle) -> Result<(), CubeError> {
+    fn launched(
+        &self,
+        kernel: &'static str,
+        class: Class,
+        output: &Handle,
+    ) -> Result<(), CubeError> {
         let engine = self.choice.engine;
-        launched(
-            &self.client,
-            engine,
-            kernel,
-            self.dtype,
-            Class::Attention(self.config),
-            output,
-        )
+        launched(&self.client, engine, kernel, self.dtype, class, output)
+    }
+
+    fn combine_class(&self) -> Class {
+        let value_dim = self.problem.shape().value_dim;
+        combine_class(value_dim, self.choice.splits, self.config.results)
     }
 
     fn pool(&self, side: CacheSide) -> PoolShape {
@@ -273,4 +310,20 @@ impl CubeDecode {
             size_of::<i32>(),
         )
     }
+}
+
+/// What runs a call on a device, where it can.
+fn checked(
+    client: &Client,
+    problem: &CacheProblem,
+    dtype: ElemType,
+    engine: Option<Engine>,
+) -> Result<DecodeChoice, CubeError> {
+    check_dtype(client, dtype)?;
+    check_problem(problem)?;
+    let device = (client.name(), client.properties());
+    let choice = choose(device, problem, dtype, engine)?;
+    check_needs(client, "decode", needs(problem.shape(), &choice))?;
+    launch::check_grids(client, problem, dtype, &choice)?;
+    Ok(choice)
 }

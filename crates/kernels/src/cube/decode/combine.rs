@@ -6,6 +6,7 @@ use super::partials::{STATS, record_at};
 use super::sizes::Sizes;
 use super::table::{item_at, page_list};
 use super::tile::{GroupRows, Row, part_entries};
+use crate::cube::first_launch::Class;
 use crate::cube::round::{Rounding, rounded};
 use crate::cube::rows::head_rows;
 use crate::cube::softmax::LOWEST;
@@ -29,6 +30,15 @@ pub(in crate::cube) fn sharers(splits: usize) -> usize {
 pub(in crate::cube) fn layout(value_dim: usize, sharers: usize) -> (usize, usize) {
     let across = value_dim / LANES;
     (across, sharers.min(UNITS / across))
+}
+
+/// What the kernel is compiled for where there are `splits` parts.
+pub(super) fn combine_class(value_dim: usize, splits: usize, results: Rounding) -> Class {
+    Class::Combine {
+        value_dim,
+        sharers: sharers(splits),
+        results,
+    }
 }
 
 /// Bytes of shared memory.
@@ -179,3 +189,23 @@ pub(in crate::cube) fn combine<E: Float, N: Size>(
 
 /// Numbers of records are vectors.
 const _: () = assert!(STATS == LANES);
+
+#[cfg(test)]
+mod tests {
+    use super::{combine_class, sharers};
+    use crate::cube::round::Rounding;
+
+    /// As many parts as one more unit shares are another kernel, whose first launch is looked at too.
+    #[test]
+    fn parts_that_other_kernels_combine_are_of_other_classes() {
+        let class = |splits| combine_class(128, splits, Rounding::Conversion);
+        for splits in [1, 2, 8, 9, 16, 17, 33, 64, 512] {
+            for other in [1, 8, 9, 12, 16, 20, 40, 500] {
+                let same = sharers(splits) == sharers(other);
+                assert_eq!(class(splits) == class(other), same, "{splits} and {other}");
+            }
+        }
+        let of_64 = combine_class(64, 1, Rounding::Conversion);
+        assert_ne!(class(1), of_64);
+    }
+}

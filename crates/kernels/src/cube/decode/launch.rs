@@ -1,17 +1,18 @@
 //! Launches of decode and of the cache's kernels. No kernel reads or writes beyond its tensors, which are checked, as long as the
 //! table is that of the step.
 
-use cubecl::ir::AddressType;
+use cubecl::client::Client;
+use cubecl::ir::{AddressType, ElemType};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
 use super::call::CubeDecode;
 use super::combine;
-use super::plan::{record_bytes, units};
+use super::plan::{DecodeChoice, record_bytes, tokens_of_item, units};
 use super::sizes::sizes_arg;
 use super::table::Sections;
-use crate::cache::{MAX_DECODE_TOKENS, PoolShape};
-use crate::cube::cache::{UNITS, read, write};
+use crate::cache::{CacheProblem, CacheShape, PoolShape};
+use crate::cube::cache::{UNITS, lanes, read, write};
 use crate::cube::checks::check_count;
 use crate::cube::error::CubeError;
 use crate::cube::launch::{address_type, gcd, grid, tensor_arg};
@@ -39,12 +40,60 @@ impl CubeDecode {
     fn records_len(&self) -> usize {
         self.choice.splits * record_bytes(self.problem.shape()) / size_of::<f32>()
     }
+}
 
-    /// The tokens of an item that cubes of their own begin with.
-    fn tokens(&self) -> usize {
-        let shape = self.problem.shape();
-        shape.rows.div_ceil(shape.items).min(MAX_DECODE_TOKENS)
-    }
+/// Cubes that visit parts of lists.
+fn decode_cubes(shape: &CacheShape, choice: &DecodeChoice) -> usize {
+    choice.splits * shape.items * shape.num_kv_heads * choice.tiles
+}
+
+/// Cubes that combine parts: one for each query head and token that items begin with.
+fn combine_cubes(shape: &CacheShape) -> usize {
+    shape.num_heads * shape.items * tokens_of_item(shape)
+}
+
+/// Cubes that write an item's rows.
+fn write_chunks(shape: &CacheShape, pool: PoolShape, lanes: usize) -> usize {
+    let vectors = shape.rows * shape.num_kv_heads * pool.width / lanes;
+    vectors.div_ceil(shape.items * UNITS)
+}
+
+/// Whether the device launches all cubes of a step's kernels at once, but for those that read an item.
+pub(super) fn check_grids(
+    client: &Client,
+    problem: &CacheProblem,
+    dtype: ElemType,
+    choice: &DecodeChoice,
+) -> Result<(), CubeError> {
+    let shape = problem.shape();
+    let lanes = lanes(client.properties(), dtype);
+    let [keys, values] = [problem.key_pool(), problem.value_pool()]
+        .map(|pool| shape.items * write_chunks(shape, pool, lanes));
+    [
+        decode_cubes(shape, choice),
+        combine_cubes(shape),
+        keys,
+        values,
+    ]
+    .into_iter()
+    .try_for_each(|cubes| grid(client, cubes).map(|_| ()))
+}
+
+/// The grid that reads an item of `tokens` tokens.
+pub(super) fn read_grid(
+    client: &Client,
+    shape: &CacheShape,
+    pool: PoolShape,
+    lanes: usize,
+    tokens: usize,
+) -> Result<CubeCount, CubeError> {
+    let blocks = tokens.div_ceil(pool.block_size);
+    let all = blocks
+        .saturating_mul(pool.block_size)
+        .saturating_add(tokens.min(shape.rows));
+    let vectors = (all.saturating_mul(shape.num_kv_heads)).saturating_mul(pool.width / lanes);
+    check_count("vectors of an item", vectors)?;
+    grid(client, vectors.div_ceil(UNITS))
 }
 
 /// A pool as a tensor: its rows one after another.
@@ -75,8 +124,7 @@ pub(super) fn decode(
     let last = ((shape.rows - 1).saturating_mul(token))
         .saturating_add((shape.num_heads - 1).saturating_mul(head));
     check_count("queries, counted by their strides,", last / apart)?;
-    let lists = shape.items * shape.num_kv_heads;
-    let count = grid(&call.client, choice.splits * lists * choice.tiles)?;
+    let count = grid(&call.client, decode_cubes(shape, choice))?;
     let partials = call.client.empty(call.records_len() * size_of::<f32>());
     let kernel = match choice.engine {
         Engine::Unit => unit::decode::decode::launch_unchecked,
@@ -118,8 +166,7 @@ pub(super) fn combine(
     lse: &Handle,
 ) -> Result<(), CubeError> {
     let (shape, choice) = (call.problem.shape(), &call.choice);
-    let tokens = call.tokens();
-    let count = grid(&call.client, shape.num_heads * shape.items * tokens)?;
+    let count = grid(&call.client, combine_cubes(shape))?;
     let sharers = combine::sharers(choice.splits);
     let (across, down) = combine::layout(shape.value_dim, sharers);
     let sizes = [1, shape.num_heads, shape.rows, shape.value_dim];
@@ -136,7 +183,7 @@ pub(super) fn combine(
             call.table_arg(table),
             f32::NEG_INFINITY,
             sizes_arg(call.sections(), shape, choice.splits),
-            tokens as u32,
+            tokens_of_item(shape) as u32,
             shape.value_dim,
             sharers,
             call.config.results,
@@ -155,8 +202,7 @@ pub(super) fn write(
     (pool, lanes): (PoolShape, usize),
 ) -> Result<(), CubeError> {
     let shape = call.problem.shape();
-    let vectors = shape.rows * shape.num_kv_heads * pool.width / lanes;
-    let chunks = vectors.div_ceil(shape.items * UNITS);
+    let chunks = write_chunks(shape, pool, lanes);
     unsafe {
         write::write::launch_unchecked(
             &call.client,
@@ -192,13 +238,11 @@ pub(super) fn read(
 ) -> Result<(), CubeError> {
     let shape = call.problem.shape();
     let blocks = tokens.div_ceil(pool.block_size);
-    let all = blocks * pool.block_size + tokens.min(shape.rows);
-    let vectors = (all.saturating_mul(shape.num_kv_heads)).saturating_mul(pool.width / lanes);
-    check_count("vectors of an item", vectors)?;
+    let count = read_grid(&call.client, shape, pool, lanes, tokens)?;
     unsafe {
         read::read::launch_unchecked(
             &call.client,
-            grid(&call.client, vectors.div_ceil(UNITS))?,
+            count,
             CubeDim::new_1d(UNITS as u32),
             call.addresses(&[pages, &rows.handle, &out.handle]),
             lanes,

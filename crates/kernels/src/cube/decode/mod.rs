@@ -11,7 +11,7 @@ mod launch;
 pub(super) mod pages;
 pub(super) mod partials;
 pub(super) mod plan;
-mod prepare;
+pub(super) mod prepare;
 pub(super) mod sizes;
 pub(super) mod table;
 pub(super) mod tile;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use cubecl::client::Client;
 use cubecl::ir::features::Plane;
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
@@ -10,6 +9,7 @@ use super::combine;
 use super::pages::pages_bytes;
 use super::partials::STATS;
 use crate::cache::{CacheProblem, CacheShape, MAX_DECODE_TOKENS};
+use crate::cube::checks::Needs;
 use crate::cube::columns::FAR;
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
@@ -23,6 +23,9 @@ use crate::cube::table::takes_tables;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::{CubeSize, SLICES};
 
+/// Buffers of the kernel that visits pages: queries, keys, values, records, table and index, and the one that CubeCL adds. Those of
+/// other kernels of a call are fewer.
+pub(in crate::cube) const BINDINGS: usize = 7;
 /// Rows of keys that a cube visits at a time.
 pub(in crate::cube) const VISITED: usize = 32;
 /// Most parts of a list.
@@ -44,7 +47,7 @@ pub struct DecodeChoice {
     /// Parts of each list, a cube for each.
     pub splits: usize,
     /// Cubes that share the rows of an item's key/value head.
-    pub(super) tiles: usize,
+    pub(in crate::cube) tiles: usize,
     /// How units share rows, for the unit engine.
     pub(super) unit: CubeSize,
     /// How planes multiply, for the engine of tensor cores.
@@ -104,25 +107,25 @@ pub(in crate::cube) fn mma_bytes(rows: usize, [head_dim, value_dim]: [usize; 2])
         + pages_bytes(rows, VISITED, PLACES)
 }
 
-/// Rows that a call has of each item's key/value head, as far as can be told without the table.
-fn rows_of_item(shape: &CacheShape) -> usize {
-    let tokens = shape.rows.div_ceil(shape.items).min(MAX_DECODE_TOKENS);
-    tokens * (shape.num_heads / shape.num_kv_heads)
+/// New tokens of an item that cubes are made for. Rows of the step may be mostly those of items that are not decoded.
+pub(super) fn tokens_of_item(shape: &CacheShape) -> usize {
+    shape.decode_tokens.min(MAX_DECODE_TOKENS)
 }
 
-/// Chooses the engine: tensor cores where the device multiplies the type in hardware, or what is `forced`.
-pub(super) fn choose(
-    client: &Client,
+/// Chooses the engine of a device: tensor cores where it multiplies the type in hardware, or what is `forced`.
+pub(in crate::cube) fn choose(
+    (device, properties): (&str, &DeviceProperties),
     problem: &CacheProblem,
     dtype: ElemType,
     forced: Option<Engine>,
 ) -> Result<DecodeChoice, CubeError> {
-    let (properties, shape) = (client.properties(), problem.shape());
+    let shape = problem.shape();
     let dims = [shape.head_dim, shape.value_dim];
-    let of_item = rows_of_item(shape);
+    // Rows that an item's key/value head has.
+    let of_item = tokens_of_item(shape) * (shape.num_heads / shape.num_kv_heads);
     let refused = |engine, why: String| CubeError::Engine {
         engine,
-        device: client.name().to_owned(),
+        device: device.to_owned(),
         why,
     };
     let cores = tensor_cores(properties, dtype).and_then(|products| {
@@ -171,17 +174,17 @@ pub(super) fn choose(
             }
         }
     };
-    let splits = splits(client, problem, &choice)?;
+    let splits = splits((device, properties), problem, &choice)?;
     Ok(DecodeChoice { splits, ..choice })
 }
 
 /// Parts of each list: so many that all cubes run at once, and the device is full.
 fn splits(
-    client: &Client,
+    (device, properties): (&str, &DeviceProperties),
     problem: &CacheProblem,
     choice: &DecodeChoice,
 ) -> Result<usize, CubeError> {
-    let (properties, shape) = (client.properties(), problem.shape());
+    let shape = problem.shape();
     let hardware = &properties.hardware;
     let dims = [shape.head_dim, shape.value_dim];
     let (bytes, most) = match choice.engine {
@@ -204,7 +207,7 @@ fn splits(
             what: "bytes for what parts leave",
             needed,
             seen: accepted,
-            device: client.name().to_owned(),
+            device: device.to_owned(),
         });
     }
     let most_splits = MOST_SPLITS.min(accepted / needed);
@@ -231,7 +234,7 @@ pub(super) fn record_bytes(shape: &CacheShape) -> usize {
 
 /// What the kernels of a call are compiled for.
 pub(super) fn config(
-    client: &Client,
+    (device, properties): (&str, &DeviceProperties),
     problem: &CacheProblem,
     dtype: ElemType,
     choice: &DecodeChoice,
@@ -252,7 +255,7 @@ pub(super) fn config(
         head_dim: shape.head_dim,
         value_dim: shape.value_dim,
         rounding: false,
-        results: Rounding::of(client.name(), dtype),
+        results: Rounding::of(device, dtype),
         keys: false,
         values: false,
         parts: 1,
@@ -260,7 +263,7 @@ pub(super) fn config(
         slots: 0,
         brain: dtype == ElemType::Float(FloatKind::BF16),
         // Asynchronous copies are a feature of CubeCL's C++ compiler for CUDA alone, which also takes instructions.
-        instructions: client.properties().features.copy_async,
+        instructions: properties.features.copy_async,
     }
 }
 
@@ -272,8 +275,8 @@ pub(super) fn units(choice: &DecodeChoice) -> usize {
     }
 }
 
-/// Units and bytes of shared memory of a cube, whichever of both kernels takes more.
-pub(super) fn needs(shape: &CacheShape, choice: &DecodeChoice) -> (usize, usize) {
+/// What both kernels need of a device, whichever takes more.
+pub(super) fn needs(shape: &CacheShape, choice: &DecodeChoice) -> Needs {
     let dims = [shape.head_dim, shape.value_dim];
     let bytes = match choice.engine {
         Engine::Unit => unit_bytes(choice.unit, dims),
@@ -281,8 +284,9 @@ pub(super) fn needs(shape: &CacheShape, choice: &DecodeChoice) -> (usize, usize)
     };
     let sharers = combine::sharers(choice.splits);
     let (across, down) = combine::layout(shape.value_dim, sharers);
-    (
-        units(choice).max(across * down),
-        bytes.max(combine::shared_bytes(shape.value_dim, sharers)),
-    )
+    Needs {
+        bindings: BINDINGS,
+        shared: bytes.max(combine::shared_bytes(shape.value_dim, sharers)),
+        units: units(choice).max(across * down),
+    }
 }

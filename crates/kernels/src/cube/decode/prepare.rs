@@ -4,16 +4,21 @@ use cubecl::client::Client;
 
 use crate::cache::CacheProblem;
 use crate::cube::checks::{check_count, check_dims, max_index_words};
+use crate::cube::columns::FAR;
 use crate::cube::error::CubeError;
 use crate::cube::index::{TooManyWords, push_bands, push_heads};
 use crate::cube::table::{BlockGrid, push_mask, takes_tables};
 
-pub(super) fn check_problem(problem: &CacheProblem) -> Result<(), CubeError> {
+pub(in crate::cube) fn check_problem(problem: &CacheProblem) -> Result<(), CubeError> {
     let shape = problem.shape();
     check_dims(shape.head_dim, shape.value_dim)?;
     problem.f32_scale().map_err(|_| CubeError::Scale {
         seen: format!("{:e}", problem.scale()),
     })?;
+    let (seen, accepted) = (shape.max_tokens, FAR as usize);
+    if seen > accepted {
+        return Err(CubeError::Position { seen, accepted });
+    }
     // Kernels count rows of the pool, words of the table and rows of all heads with 32 bits and a sign.
     let counted = [
         (
@@ -35,6 +40,11 @@ pub(super) fn check_problem(problem: &CacheProblem) -> Result<(), CubeError> {
     counted
         .into_iter()
         .try_for_each(|(what, seen)| check_count(what, seen))
+}
+
+/// Kernels count the tokens of a pool with 32 bits and a sign.
+pub(super) fn most_pages(block_size: usize) -> usize {
+    (i32::MAX as usize / block_size).max(1)
 }
 
 /// The place of each query head's row record, then the records: see [`index`](crate::cube::index).

@@ -8,7 +8,7 @@ use super::{BF16, F16, F32, class_name, lowered};
 use crate::cube::cache;
 use crate::cube::config::Config;
 use crate::cube::decode::combine::{shared_bytes, sharers};
-use crate::cube::decode::plan::{VISITED, mma_bytes, unit_bytes, unit_size};
+use crate::cube::decode::plan::{BINDINGS, VISITED, mma_bytes, unit_bytes, unit_size};
 use crate::cube::mma::products::Products;
 use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
@@ -71,6 +71,7 @@ fn lower_units(devices: &[Device]) {
             assert!(shared <= accepted, "{name}: {shared}");
             let kernel = lowered(device, &name, &*UNIT_DECODE(device, config, dtype), &[3]);
             assert_eq!(kernel.shared_memory_size, shared, "{name}");
+            assert_eq!(kernel.buffers.len() + 1, BINDINGS, "{name}");
             assert!(kernel.source.contains(device.barrier), "{name}: no barrier");
         }
         for (at, (value_dim, splits)) in [(128, 3), (24, 12), (256, 99)].into_iter().enumerate() {
@@ -82,12 +83,14 @@ fn lower_units(devices: &[Device]) {
             let shared = shared_bytes(value_dim, sharers);
             assert_eq!(kernel.shared_memory_size, shared, "{name}");
             assert!(shared <= SHARED, "{name}: {shared}");
+            assert!(kernel.buffers.len() < BINDINGS, "{name}");
         }
         let device = &devices[turn % devices.len()];
         let lanes = cache::lanes(&device.properties, dtype);
         for (at, kernel) in copies(device, lanes, dtype).into_iter().enumerate() {
             let name = format!("cache-{}-{dtype:?}", ["write", "read"][at]);
-            lowered(device, &name, &*kernel, &[[1], [2]][at]);
+            let kernel = lowered(device, &name, &*kernel, &[[1], [2]][at]);
+            assert!(kernel.buffers.len() < BINDINGS, "{name}");
         }
     }
 }
@@ -165,6 +168,7 @@ fn lower_mma(device: &Device, config: Config, dtype: ElemType, parts: &[&str]) {
     let kind = if config.instructions { "fast-" } else { "" };
     let name = format!("mma-{kind}decode-{}", class_name(config, dtype));
     let kernel = lowered(device, &name, &*MMA_DECODE(device, config, dtype), &[3]);
+    assert_eq!(kernel.buffers.len() + 1, BINDINGS, "{name}");
     let counted = mma_bytes(config.owned.rows, [config.head_dim, config.value_dim]);
     assert!(
         kernel.shared_memory_size <= counted,

@@ -6,6 +6,7 @@ use super::devices::{Device, cuda, cuda_long, hip};
 use super::kernels::{Launch, MMA, launches};
 use super::{BF16, F16, class_name, lowered};
 use crate::AttentionShape;
+use crate::cube::attention::BINDINGS;
 use crate::cube::config::Config;
 use crate::cube::mma::products::Products;
 use crate::cube::mma::size::{dq_pass, forward_pass, key_pass, shared_bytes, sums_both};
@@ -164,6 +165,7 @@ fn lower_class(device: &Device, class: Class, table: bool, dtype: ElemType) {
         let kernel = (launch.make)(device, config, dtype);
         let kernel = lowered(device, &name, &*kernel, launch.written);
         // What calls are checked against.
+        assert_eq!(kernel.buffers.len() + 1, BINDINGS, "{name}");
         let counted = shared_bytes(rows, &shape(dims), Products::Mma);
         assert!(
             kernel.shared_memory_size <= counted,

@@ -11,6 +11,7 @@ mod kernels;
 #[cfg(feature = "cuda")]
 mod llvm;
 mod mma;
+mod plan;
 mod unit;
 mod wgmma;
 

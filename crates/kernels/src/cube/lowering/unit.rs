@@ -5,6 +5,7 @@ use cubecl::ir::ElemType;
 use super::devices::{Device, cuda, hip, metal};
 use super::kernels::{UNIT, launches, prepass};
 use super::{BF16, F16, F32, class_name, lowered};
+use crate::cube::attention::BINDINGS;
 use crate::cube::config::Config;
 use crate::cube::mma::products::Products;
 use crate::cube::round::Rounding;
@@ -105,6 +106,7 @@ fn lower_class(device: &Device, config: Config, dtype: ElemType) {
         let kernel = (launch.make)(device, launch.config, dtype);
         let kernel = lowered(device, &name, &*kernel, launch.written);
         // What calls are checked against.
+        assert_eq!(kernel.buffers.len() + 1, BINDINGS, "{name}");
         let owns = if launch.kernel == "forward" { 1 } else { 2 };
         let shared = size.shared_bytes(dims, owns);
         assert_eq!(kernel.shared_memory_size, shared, "{name}");

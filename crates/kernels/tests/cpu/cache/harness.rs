@@ -125,6 +125,8 @@ impl<F: Real + Stored<F>> Cache<F> {
             value_dim: self.value_dim,
             pages: self.tables.num_pages(),
             capacity: self.tables.capacity(),
+            decode_tokens: step.decode_tokens(),
+            max_tokens: self.tables.limits().max_tokens,
         };
         CacheProblem::new(shape, pattern, self.scale).unwrap()
     }
