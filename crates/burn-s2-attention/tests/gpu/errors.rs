@@ -1,7 +1,10 @@
 //! What a GPU does not run is refused before anything is launched.
 
 use burn::tensor::{DType, Tensor};
+use burn_s2_attention::cache::{Append, KvCache, KvCacheConfig};
 use burn_s2_attention::{PatternConfig, S2AttentionError, S2AttentionOptions, try_s2_attention};
+
+use crate::common::layers::layer;
 
 fn refused(head_dim: usize, dtype: DType) -> S2AttentionError {
     let pattern = PatternConfig::local_stride(1, 2, 16, 2).build().unwrap();
@@ -33,5 +36,47 @@ fn f64() {
     assert!(
         text.contains("does not compute in Float(F64); accepted: Float(F32)"),
         "{text}"
+    );
+}
+
+/// A step with more than kernels count is refused, and nothing has changed.
+#[test]
+fn steps_that_kernels_do_not_count() {
+    const TOKENS: usize = 1 << 19;
+    let device = crate::device();
+    let layer = layer(PatternConfig::dense(64, 32), [128, 128]);
+    let new = |max_tokens| {
+        let config = KvCacheConfig::new(max_tokens);
+        KvCache::try_new(vec![layer.clone()], DType::F32, &device, &config)
+    };
+    let mut cache = new(2 * TOKENS).unwrap();
+    let sequence = cache.add();
+    let before = (cache.memory_bytes(), cache.reserved_bytes());
+    let append = |tokens| [Append { sequence, tokens }];
+    let counted = |error: S2AttentionError| {
+        let text = error.to_string();
+        let part = "elements of new rows are 2147483648; the GPU kernels count up to 2147483647";
+        assert!(text.contains(part), "{text}");
+    };
+    counted(cache.try_begin(&append(TOKENS)).unwrap_err());
+    assert!(cache.step().is_none());
+    assert_eq!(cache.tokens(sequence), Ok(0));
+    assert_eq!((cache.memory_bytes(), cache.reserved_bytes()), before);
+
+    // Rows behind those of the step count too. These take no memory.
+    cache.begin(&append(1));
+    let row = Tensor::<4>::zeros([1, 1, 1, 1], (&device, DType::F32));
+    let rows: Tensor<4> = row.expand([1, TOKENS, 32, 128]);
+    counted(
+        cache
+            .try_attend(0, rows.clone(), rows.clone(), rows)
+            .unwrap_err(),
+    );
+    cache.abandon();
+
+    let error = new((1 << 30) + 1).unwrap_err().to_string();
+    assert!(
+        error.contains("positions reach 1073741825 tokens"),
+        "{error}"
     );
 }
