@@ -66,6 +66,9 @@ impl fmt::Display for DecodeChoice {
     }
 }
 
+/// Rows that a cube of the unit engine may own: at most those of a token whose 32 query heads share a key/value head.
+pub(in crate::cube) const UNIT_ROWS: [usize; 3] = [4, 16, 32];
+
 /// The cubes of the unit engine that own `rows` rows: whole rows where there is shared memory for them.
 pub(in crate::cube) fn unit_size(
     properties: &DeviceProperties,
@@ -159,7 +162,8 @@ pub(in crate::cube) fn choose(
             return Err(refused(Engine::Wgmma, why));
         }
         (forced, cores) => {
-            let rows = if of_item <= 4 { 4 } else { 16 };
+            let enough = UNIT_ROWS.into_iter().find(|rows| *rows >= of_item);
+            let rows = enough.unwrap_or(UNIT_ROWS[2]);
             DecodeChoice {
                 engine: Engine::Unit,
                 rows,

@@ -8,7 +8,7 @@ use super::{BF16, F16, F32, class_name, lowered};
 use crate::cube::cache;
 use crate::cube::config::Config;
 use crate::cube::decode::combine::{shared_bytes, sharers};
-use crate::cube::decode::plan::{BINDINGS, VISITED, mma_bytes, unit_bytes, unit_size};
+use crate::cube::decode::plan::{BINDINGS, UNIT_ROWS, VISITED, mma_bytes, unit_bytes, unit_size};
 use crate::cube::mma::products::Products;
 use crate::cube::round::Rounding;
 use crate::cube::tile::Tile;
@@ -54,7 +54,7 @@ fn lower_units(devices: &[Device]) {
     for (turn, dtype) in [F32, F16, BF16].into_iter().enumerate() {
         for (at, (block, dims)) in CLASSES.into_iter().enumerate() {
             let device = &devices[at % devices.len()];
-            let rows = [4, 16][(at + turn / 2) % 2];
+            let rows = UNIT_ROWS[(at + turn / 2) % 3];
             let mut small = device.properties.as_ref().clone();
             small.hardware.max_shared_memory_size = SHARED;
             // They take turns: the sources are long.

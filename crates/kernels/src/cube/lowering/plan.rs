@@ -72,6 +72,21 @@ fn decode_is_spread_by_the_tokens_that_are_decoded() {
     }
 }
 
+/// Keys and values are read once for all query heads that share them.
+#[test]
+fn query_heads_of_a_token_are_one_tile() {
+    for device in [cuda(), metal()] {
+        for num_kv_heads in [1, 2, 4, 8, 16, 32] {
+            let shape = CacheShape {
+                num_kv_heads,
+                ..SHAPE
+            };
+            let choice = plan(&device, shape).unwrap();
+            assert_eq!(choice.tiles, 1, "{}, {num_kv_heads}: {choice}", device.name);
+        }
+    }
+}
+
 #[test]
 fn steps_that_kernels_do_not_count_are_refused() {
     let refused = |shape: CacheShape, parts: &[&str]| {
