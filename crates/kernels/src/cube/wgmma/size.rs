@@ -16,6 +16,8 @@ pub(in crate::cube) const FILLERS: usize = GROUP;
 /// Most slots of a ring. Groups work on two of them, the fastest and the slowest not on the same, and one is filled for as long as
 /// memory takes to answer: three slots are waited for.
 const SLOTS: usize = 8;
+/// Most where cubes leave memory for others.
+const SHARED_SLOTS: usize = 4;
 
 /// Units that work on visits, in a cube that owns `rows` rows.
 pub(super) const fn consumers(rows: usize) -> usize {
@@ -74,7 +76,7 @@ pub(in crate::cube) fn forward_slots(
     shape: &AttentionShape,
     most: usize,
 ) -> Option<usize> {
-    slots(|slots| forward_bytes(rows, shape, slots) <= most)
+    slots(SLOTS, |slots| forward_bytes(rows, shape, slots) <= most)
 }
 
 /// Slots of the ring of dQ, and of dK and dV.
@@ -83,9 +85,11 @@ pub(in crate::cube) fn gradient_slots(
     shape: &AttentionShape,
     most: usize,
 ) -> Option<usize> {
-    slots(|slots| gradient_bytes(rows, shape, slots) <= most)
+    // Two cubes of one group may share a processor.
+    let at_most = if rows == ROWS { SHARED_SLOTS } else { SLOTS };
+    slots(at_most, |slots| gradient_bytes(rows, shape, slots) <= most)
 }
 
-fn slots(fit: impl Fn(usize) -> bool) -> Option<usize> {
-    (3..=SLOTS).rev().find(|slots| fit(*slots))
+fn slots(at_most: usize, fit: impl Fn(usize) -> bool) -> Option<usize> {
+    (3..=at_most).rev().find(|slots| fit(*slots))
 }

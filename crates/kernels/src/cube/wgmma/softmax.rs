@@ -103,7 +103,8 @@ pub(super) fn softmax(factor: f32) -> Softmax {
     Softmax {
         maxima,
         powers,
-        exact: true.runtime(),
+        // Until a maximum is raised: scores as low as the lowest number would have no weight beside that.
+        exact: false.runtime(),
         sums,
         factor,
     }
@@ -113,7 +114,8 @@ pub(super) fn softmax(factor: f32) -> Softmax {
 impl Softmax {
     /// Raises the maxima to those of scores of `tiles` tiles where they are far behind.
     ///
-    /// Weights may grow to 2^8 before that: most scores bring no maximum so much higher.
+    /// Weights may grow to 2^8 before that, and to 2^12 where [`Self::try_to_weigh`] does not call this: most scores bring no maximum
+    /// so much higher.
     pub(super) fn raise(
         &mut self,
         raised: &mut Raised,
