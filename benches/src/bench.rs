@@ -133,26 +133,17 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     /// This program's own providers, neighbours in time where they are compared.
     fn time_native(&mut self, rig: &Rig) -> anyhow::Result<()> {
-        let mut dtypes = Vec::new();
-        for problem in self.problems {
-            let dtype = problem.shape.dtype;
-            if self.providers.contains(&Provider::BurnMatmul) && !dtypes.contains(&dtype) {
-                dtypes.push(dtype);
-            }
-        }
+        let matmuls = self.matmuls();
         let points = self.native_points();
-        self.bar.set_length((dtypes.len() + points.len()) as u64);
-        for dtype in dtypes {
-            let matmul = Matmul {
-                size: MATMUL_SIZE,
-                dtype,
-            };
+        self.bar.set_length((matmuls.len() + points.len()) as u64);
+        for (matmul, pass) in matmuls {
             let (who, problem) = (Provider::BurnMatmul, matmul.problem());
-            self.bar.set_message(format!("{} {problem}", who.name()));
-            match rig.matmul(&matmul, &self.effort) {
-                Ok(timing) => self.session.add_matmul(&matmul, &timing)?,
+            self.bar
+                .set_message(format!("{} {problem} {pass}", who.name()));
+            match rig.matmul(&matmul, pass, &self.effort) {
+                Ok(timing) => self.session.add_matmul(&matmul, pass, &timing)?,
                 Err(reason) => {
-                    let points = [(problem.as_str(), Pass::Forward)];
+                    let points = [(problem.as_str(), pass)];
                     self.session
                         .leave_out(who, &points, &format!("{reason:#}"))?;
                 }
@@ -177,13 +168,37 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    /// In each type: what the device's times are compared with, and what the host's.
+    fn matmuls(&self) -> Vec<(Matmul, Pass)> {
+        let mut points = Vec::new();
+        for problem in self.problems {
+            let matmul = Matmul {
+                size: MATMUL_SIZE,
+                dtype: problem.shape.dtype,
+            };
+            let is_asked = |pass: Pass| match pass {
+                Pass::HostOperation => self.passes.contains(&pass),
+                _ => self.passes.iter().any(|pass| !pass.is_of_host()),
+            };
+            for pass in [Pass::Forward, Pass::HostOperation] {
+                if is_asked(pass) && !points.contains(&(matmul, pass)) {
+                    points.push((matmul, pass));
+                }
+            }
+        }
+        points.retain(|_| self.providers.contains(&Provider::BurnMatmul));
+        points
+    }
+
     fn native_points(&self) -> Vec<(&'a Problem, Provider, Pass)> {
         let native = |provider: &&Provider| Provider::NATIVE.contains(provider);
         let mut points = Vec::new();
         for problem in self.problems {
             for &pass in self.passes {
                 for &provider in self.providers.iter().filter(native) {
-                    if provider.computes(problem) {
+                    // The kernels alone are this library's.
+                    let runs = pass != Pass::HostForward || provider == Provider::S2;
+                    if runs && provider.computes(problem) {
                         points.push((problem, provider, pass));
                     }
                 }
@@ -201,10 +216,7 @@ impl<'a> Bench<'a> {
         {
             let mut points = Vec::new();
             for problem in self.problems.iter().filter(|of| provider.computes(of)) {
-                let passes = self
-                    .passes
-                    .iter()
-                    .filter(|&&pass| pass != Pass::HostForward);
+                let passes = self.passes.iter().filter(|pass| !pass.is_of_host());
                 points.extend(passes.map(|&pass| (problem, pass)));
             }
             if points.is_empty() {

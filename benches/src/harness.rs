@@ -122,6 +122,51 @@ pub fn sample<Error>(
     Ok(times)
 }
 
+/// Host times that are taken.
+const HOST_RUNS: usize = 1000;
+
+/// Calls that follow each other while the host is timed, as those of a model do: queues to the device have room for them.
+const HOST_CALLS: usize = 16;
+
+/// Host times of a call among [`HOST_CALLS`] that follow each other, until `flush` has given the driver the last; before the first,
+/// `wait` waits for the device. A tenth as many calls as are timed come first and are not.
+///
+/// # Errors
+/// The first that one of them returns, and a point that would take too long, the device's part with it.
+pub fn measure_host<Error: From<TooSlow>>(
+    effort: &Effort,
+    wait: impl Fn() -> Result<(), Error>,
+    call: impl Fn() -> Result<(), Error>,
+    flush: impl Fn() -> Result<(), Error>,
+) -> Result<Timing, Error> {
+    let run = || -> Result<Duration, Error> {
+        wait()?;
+        let start = Instant::now();
+        for _ in 0..HOST_CALLS {
+            call()?;
+        }
+        flush()?;
+        Ok(start.elapsed() / HOST_CALLS as u32)
+    };
+    // What is compiled or tuned at a first call is not timed, nor held to the limit.
+    run()?;
+    wait()?;
+    let first = Instant::now();
+    run()?;
+    wait()?;
+    let effort = Effort {
+        runs: HOST_RUNS,
+        ..*effort
+    };
+    within_limit(&effort, first.elapsed())?;
+    for _ in 0..HOST_RUNS / 10 {
+        run()?;
+    }
+    let times: Result<_, _> = (0..HOST_RUNS).map(|_| run()).collect();
+    wait()?;
+    Ok(Timing::of(times?, None))
+}
+
 /// Times `run` on what `prepare` makes; only `run` is timed. `run` returns when the device is done, and what it returns
 /// is dropped after the clock has stopped.
 ///

@@ -203,7 +203,7 @@ impl Problem {
             Pass::Forward | Pass::Prefill | Pass::Decode => 1.0,
             Pass::Backward => 2.5,
             Pass::ForwardBackward => 3.5,
-            Pass::HostForward | Pass::TrainStep => return Ok(None),
+            Pass::HostForward | Pass::HostOperation | Pass::TrainStep => return Ok(None),
         };
         let pairs = self.pairs(pass)? as f64 * self.shape.batch as f64;
         Ok(Some(factor * 4.0 * pairs * self.shape.head_dim as f64))

@@ -172,12 +172,22 @@ names! {
         /// The host's part of `forward`: from the call until the driver has the launch, without waiting for the device.
         /// Medians of 1,000 calls; `useful_tflops` is 0 and `peak_bytes` is `null`.
         HostForward = "host-forward",
+        /// The same of a call through Burn, until Burn has given the driver all that it had put by: this library's operation, and
+        /// Burn's matrix product beside it.
+        HostOperation = "host-operation",
         /// One or a few new tokens against a cache.
         Decode = "decode",
         /// A prompt into a cache.
         Prefill = "prefill",
         /// A whole step of training.
         TrainStep = "train-step",
+    }
+}
+
+impl Pass {
+    /// Whether it is the host that was timed rather than the device.
+    pub fn is_of_host(self) -> bool {
+        matches!(self, Self::HostForward | Self::HostOperation)
     }
 }
 

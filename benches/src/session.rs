@@ -103,11 +103,16 @@ impl Session {
         Ok(())
     }
 
-    /// Adds a time of Burn's matrix product.
+    /// Adds a time of a pass of Burn's matrix product.
     ///
     /// # Errors
     /// Rows that cannot be written.
-    pub fn add_matmul(&mut self, matmul: &Matmul, timing: &Timing) -> anyhow::Result<()> {
+    pub fn add_matmul(
+        &mut self,
+        matmul: &Matmul,
+        pass: Pass,
+        timing: &Timing,
+    ) -> anyhow::Result<()> {
         // Two matrices are two sequences that attend each other with one product in place of two.
         let shape = Shape {
             batch: 1,
@@ -117,7 +122,12 @@ impl Session {
             head_dim: matmul.size,
             dtype: matmul.dtype,
         };
-        let row = self.row(shape, Pass::Forward, timing, matmul.flops());
+        let flops = if pass.is_of_host() {
+            0.0
+        } else {
+            matmul.flops()
+        };
+        let row = self.row(shape, pass, timing, flops);
         self.add(Row {
             provider: Provider::BurnMatmul.name().to_owned(),
             problem: matmul.problem(),
@@ -194,7 +204,7 @@ impl Session {
         timing: &Timing,
     ) -> anyhow::Result<Row> {
         let flops = match pass {
-            Pass::HostForward => 0.0,
+            pass if pass.is_of_host() => 0.0,
             pass => problem
                 .useful_flops(pass)?
                 .context("a pass of attention has useful operations")?,

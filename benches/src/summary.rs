@@ -76,7 +76,9 @@ pub struct Line<'a> {
 pub fn summarize<'a>(rows: &'a [Row], baseline: &str) -> Result<Vec<Line<'a>>, MixedRows> {
     let rows = points(rows)?;
     let matmul = |of: &Row| {
-        let matmul = |row: &&&Row| row.provider == BURN_MATMUL && row.dtype == of.dtype;
+        let matmul = |row: &&&Row| {
+            row.provider == BURN_MATMUL && row.pass == Pass::Forward && row.dtype == of.dtype
+        };
         rows.iter().find(matmul).map(|row| row.useful_tflops)
     };
     let attention = rows.iter().copied().filter(|row| !is_yardstick(row));
@@ -93,7 +95,7 @@ pub fn summarize<'a>(rows: &'a [Row], baseline: &str) -> Result<Vec<Line<'a>>, M
                 by_engine.then(a.median_us.total_cmp(&b.median_us))
             })
         };
-        if row.pass == Pass::HostForward {
+        if row.pass.is_of_host() {
             return Line {
                 row,
                 baseline: None,

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::record::{Pass, Row};
+use crate::record::Row;
 use crate::summary::{
     BURN_MATMUL, Line, MixedRows, S2_ATTENTION, dense_baseline, dense_name, points, summarize,
 };
@@ -63,7 +63,7 @@ fn cells(line: &Line) -> [String; 11] {
         Some(engine) => format!("{} ({engine})", row.provider),
         None => row.provider.clone(),
     };
-    let rate = (row.pass != Pass::HostForward).then(|| tflops(row.useful_tflops));
+    let rate = (!row.pass.is_of_host()).then(|| tflops(row.useful_tflops));
     [
         row.problem.clone(),
         row.pass.to_string(),

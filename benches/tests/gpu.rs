@@ -4,11 +4,22 @@
 mod device;
 
 use s2_bench::record::{Backend, Engine, Pass, Record, Row};
-use s2_bench::summary::S2_ATTENTION;
+use s2_bench::summary::{BURN_MATMUL, S2_ATTENTION};
 
 use device::{s2_bench, stderr};
 
 const PROBLEM: &str = "b1_h2kv1_s128_d32_f32_blk32_l1_v2";
+/// Whether Burn runs on the GPU in this program.
+const HAS_BURN: bool = cfg!(any(
+    feature = "cuda",
+    feature = "cuda-cpp",
+    feature = "metal",
+    feature = "rocm",
+    feature = "vulkan",
+    feature = "wgpu"
+));
+
+const SMALL: &str = "b1_h1_s16_d8_f32_blk8_l1_v2";
 const DENSE: &str = "b1_h2kv1_s128_d32_f32_dense";
 
 /// The backend that this program was built for; `bench` takes the CPU unless it is told.
@@ -20,6 +31,10 @@ fn backend() -> Option<String> {
         .nth(1)
         .map_or("rocm", |rest| rest.split(' ').next().unwrap_or_default());
     Some(built.to_owned())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[test]
@@ -48,7 +63,7 @@ fn every_pass_leaves_a_row_with_time_memory_and_engine() {
         assert!(output.status.success(), "{}", stderr(&output));
         if problems == PROBLEM {
             // The table is of the whole run, not of this command alone.
-            let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+            let screen = text(&output.stdout);
             assert!(
                 screen.contains(DENSE) && screen.contains("our own dense"),
                 "{screen}"
@@ -92,7 +107,7 @@ fn forward_and_backward_together_are_those_of_training() {
     let who = ["--providers", S2_ATTENTION, "--runs", "2", "--out"];
     let output = s2_bench(&[&what[..], &how, &who, &[file.to_str().unwrap()]].concat()).unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+    let screen = text(&output.stdout);
     if screen.contains("left out: ") {
         eprintln!("not held, the device has no f16: {screen}");
         return;
@@ -110,6 +125,38 @@ fn forward_and_backward_together_are_those_of_training() {
     assert!((forward..forward + room).contains(&peak(Pass::Forward)));
     assert!((backward..backward + room).contains(&peak(Pass::Backward)));
     assert!((training..training + room).contains(&peak(Pass::ForwardBackward)));
+}
+
+/// Where Burn is in the program for this backend; its product is timed the same way, as long as that takes no longer than it may.
+#[test]
+fn the_host_is_timed_through_burn() {
+    let Some(backend) = backend() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.jsonl");
+    let what = ["bench", "--backend", &backend, "--problems", SMALL];
+    let how = ["--passes", "host-operation", "--providers", S2_ATTENTION];
+    let output = s2_bench(&[&what[..], &how, &["--out", file.to_str().unwrap()]].concat()).unwrap();
+    let said = format!("{}{}", text(&output.stdout), stderr(&output));
+    assert!(output.status.success(), "{said}");
+    if !HAS_BURN {
+        assert!(!file.exists(), "{said}");
+        assert!(said.contains("does not run on"), "{said}");
+        return;
+    }
+    let rows = Row::read(&file).unwrap();
+    assert_eq!(rows.len(), 1, "{said}");
+    let row = &rows[0];
+    let seen = (row.pass, row.engine, row.runs);
+    assert_eq!(seen, (Pass::HostOperation, Some(Engine::Unit), 1000));
+    assert!(row.median_us > 0.0 && row.useful_tflops == 0.0 && row.peak_bytes.is_none());
+
+    let what = ["point", "--provider", BURN_MATMUL, "--size", "16"];
+    let how = ["--pass", "host-operation", "--backend", &backend];
+    let effort = ["--runs", "5", "--limit", "0.001"];
+    let refused = stderr(&s2_bench(&[&what[..], &how, &effort].concat()).unwrap());
+    assert!(refused.contains("1000 runs of "), "{refused}");
 }
 
 #[test]
@@ -130,7 +177,7 @@ fn what_the_kernels_do_not_run_is_left_out_with_a_reason() {
         "forward",
     ];
     let output = s2_bench(&[&arguments[..], &rest].concat()).unwrap();
-    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+    let screen = text(&output.stdout);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(
         screen.contains("left out: burn-s2-attention") && screen.contains("0 rows"),
@@ -155,7 +202,7 @@ fn the_engine_that_is_asked_for_is_timed() {
     for engine in ["unit", "mma"] {
         let output = bench(engine);
         assert!(output.status.success(), "{}", stderr(&output));
-        let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+        let screen = text(&output.stdout);
         assert_eq!(screen.contains("left out: "), engine == "mma", "{screen}");
     }
     let rows = Row::read(&file).unwrap();

@@ -1,9 +1,10 @@
 //! Timing.
 
+use std::cell::Cell;
 use std::thread::sleep;
 use std::time::Duration;
 
-use s2_bench::harness::{Effort, MOST_RUNS, measure, sample};
+use s2_bench::harness::{Effort, MOST_RUNS, TooSlow, measure, measure_host, sample};
 
 const EFFORT: Effort = Effort {
     runs: 5,
@@ -102,4 +103,57 @@ fn very_short_calls_are_not_repeated_for_ever() {
         sample(&EFFORT, || Err::<Duration, _>("broken")),
         Err("broken")
     );
+}
+
+#[test]
+fn the_host_is_timed_without_its_waiting() {
+    let (waits, calls, flushes) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    let count = |of: &Cell<usize>| of.set(of.get() + 1);
+    let timing = measure_host(
+        &EFFORT,
+        || {
+            // The device is slow.
+            if calls.get() < 50 {
+                sleep(Duration::from_millis(5));
+            }
+            count(&waits);
+            Ok::<_, TooSlow>(())
+        },
+        || {
+            count(&calls);
+            Ok(())
+        },
+        || {
+            count(&flushes);
+            Ok(())
+        },
+    );
+    let timing = timing.unwrap();
+    assert_eq!((timing.runs, timing.peak_bytes), (1000, None));
+    assert!(timing.median < Duration::from_millis(1), "{timing:?}");
+    // 16 calls before each flush; two runs and a tenth as many as are timed come first.
+    assert_eq!((calls.get(), flushes.get()), (1102 * 16, 1102));
+    assert!(waits.get() >= 1102);
+}
+
+#[test]
+fn calls_that_would_take_too_long_are_not_timed() {
+    let short = Effort {
+        limit: Duration::from_secs(1),
+        ..EFFORT
+    };
+    let calls = Cell::new(0);
+    let timing = measure_host(
+        &short,
+        || Ok(()),
+        || {
+            calls.set(calls.get() + 1);
+            sleep(Duration::from_millis(1));
+            Ok(())
+        },
+        || Ok(()),
+    );
+    let error: TooSlow = timing.unwrap_err();
+    assert!(error.to_string().starts_with("1000 runs of "), "{error}");
+    assert_eq!(calls.get(), 2 * 16);
 }

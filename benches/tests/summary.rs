@@ -149,12 +149,24 @@ fn a_pattern_that_covers_everything_is_no_baseline() {
 
 #[test]
 fn host_time_is_compared_with_nothing() {
-    let rows = [dense(S2_ATTENTION, 8.0), sparse(8.0), matmul(0.2)].map(|row| Row {
-        pass: Pass::HostForward,
-        ..row
-    });
-    for line in summarize(&rows, S2_ATTENTION).unwrap() {
-        assert!(line.speedup.is_none() && line.ideal_share.is_none());
-        assert!(line.matmul_share.is_none());
+    for pass in [Pass::HostForward, Pass::HostOperation] {
+        let rows =
+            [dense(S2_ATTENTION, 8.0), sparse(8.0), matmul(0.2)].map(|row| Row { pass, ..row });
+        let lines = summarize(&rows, S2_ATTENTION).unwrap();
+        assert_eq!(lines.len(), 2);
+        for line in lines {
+            assert!(line.speedup.is_none() && line.ideal_share.is_none());
+            assert!(line.matmul_share.is_none());
+        }
+        // Nor does the host's part of a product stand for what the device computes.
+        let rows = [
+            sparse(8.0),
+            Row {
+                pass,
+                ..matmul(0.0)
+            },
+        ];
+        let lines = summarize(&rows, S2_ATTENTION).unwrap();
+        assert!(lines[0].matmul_share.is_none());
     }
 }

@@ -23,7 +23,7 @@ const GPU_FEATURES: [&str; 6] = ["wgpu", "vulkan", "metal", "cuda", "cuda-cpp", 
 /// `--lib` is for what needs none: the kernels, lowered for devices that are not there.
 const GPU_TESTS: &str = "cargo test --release --package s2-attention-kernels --package burn-s2-attention \
                          --package s2-bench \
-                         --features s2-attention-kernels/wgpu,s2-attention-kernels/lowering,burn-s2-attention/wgpu,burn-s2-attention/flex,s2-bench/check \
+                         --features s2-attention-kernels/wgpu,s2-attention-kernels/lowering,burn-s2-attention/wgpu,burn-s2-attention/flex,s2-bench/wgpu \
                          --lib --test cube --test gpu --test gpu_alone --test check --test baselines";
 
 /// Runs the steps in order; the first that fails ends the run.
@@ -96,6 +96,10 @@ fn slow_steps() -> Vec<Step> {
     steps.push(Step::new(
         "benchmarks as tests",
         "cargo test --release --package s2-attention-pattern --benches",
+    ));
+    steps.push(Step::new(
+        "every kernel, lowered",
+        "cargo test --release --package s2-attention-kernels --features lowering --lib -- --ignored",
     ));
     steps.push(Step::new(
         "ignored tests",

@@ -1,6 +1,6 @@
 //! Times and memory of launches, by the device's own clock and the runtime's own books.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use cubecl::client::Client;
@@ -9,17 +9,11 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use cubecl::{MemoryScope, calculate_cube_count_elemwise};
 
-use crate::harness::{Effort, Timing, sample, within_limit};
+use crate::harness::{Effort, Timing, measure_host, sample, within_limit};
 
 /// Bytes that displace what a last-level cache holds: 50 MB is the largest of a GPU so far, and writing this much keeps
 /// the device busy while the host launches what is timed.
 const FLUSH_BYTES: u64 = 256 << 20;
-
-/// Host times that are taken.
-const HOST_RUNS: usize = 1000;
-
-/// Calls that follow each other while the host is timed, as those of a model do: queues to the device have room for them.
-const HOST_CALLS: usize = 16;
 
 /// A device, and other data to fill its caches with.
 pub struct Clock {
@@ -69,26 +63,17 @@ impl Clock {
         Ok(ticks.duration())
     }
 
-    /// Host times of a call among [`HOST_CALLS`] that follow each other, until the driver has the last; nothing waits for the device.
+    /// Host times of a call, as [`measure_host`] takes them; nothing waits for the device.
     ///
     /// # Errors
-    /// A launch that fails.
-    pub fn host(&self, launch: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<Timing> {
-        let run = || -> anyhow::Result<Duration> {
-            self.sync()?;
-            let start = Instant::now();
-            for _ in 0..HOST_CALLS {
-                launch()?;
-            }
-            self.client.flush()?;
-            Ok(start.elapsed() / HOST_CALLS as u32)
-        };
-        for _ in 0..HOST_RUNS / 10 {
-            run()?;
-        }
-        let times: Result<_, _> = (0..HOST_RUNS).map(|_| run()).collect();
-        self.sync()?;
-        Ok(Timing::of(times?, None))
+    /// A launch that fails, and a point that would take too long.
+    pub fn host(
+        &self,
+        effort: &Effort,
+        launch: impl Fn() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Timing> {
+        let flush = || Ok(self.client.flush()?);
+        measure_host(effort, || self.sync(), launch, flush)
     }
 
     /// The most bytes that `call` holds at once on the device, with what it returns, beyond what was held before.

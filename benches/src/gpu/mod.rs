@@ -82,6 +82,17 @@ impl Gpu {
         })
     }
 
+    /// The engine that this library chooses for the problem.
+    ///
+    /// # Errors
+    /// What the device or the kernels cannot run, and an engine that was asked for: Burn's operation knows none.
+    pub fn own_choice(&self, problem: &Problem) -> anyhow::Result<Engine> {
+        if let Some(engine) = self.engine {
+            bail!("--engine {engine}: through Burn, the engine is the library's choice");
+        }
+        Call::new(&self.client, problem, None)?.engine()
+    }
+
     /// What rows say about it.
     ///
     /// # Errors
@@ -118,7 +129,7 @@ impl Gpu {
             Ok(launch)
         })?;
         let timing = match pass {
-            Pass::HostForward => self.clock.host(|| launch.run())?,
+            Pass::HostForward => self.clock.host(effort, || launch.run())?,
             _ => self
                 .clock
                 .device(effort, Some(peak_bytes), || launch.run())?,

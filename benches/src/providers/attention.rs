@@ -6,6 +6,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use burn_s2_attention::{Pattern, PatternError, S2AttentionOptions, s2_attention};
 
 use super::burn::{dtype, wait};
+use super::host;
 use crate::harness::{Effort, Timing, TooSlow, measure};
 use crate::problems::{Problem, Shape};
 use crate::record::Pass;
@@ -77,21 +78,8 @@ impl Attention {
         } else {
             device.clone().autodiff()
         };
-        device.seed(7);
-        let random = |heads| {
-            let sizes = [shape.batch, heads, shape.seq, shape.head_dim];
-            Tensor::<4>::random(
-                sizes,
-                Distribution::Normal(0.0, 1.0),
-                (&device, dtype(shape.dtype)),
-            )
-        };
-        let inputs = [
-            random(shape.heads),
-            random(shape.kv_heads),
-            random(shape.kv_heads),
-        ];
-        let d_out = random(shape.heads);
+        let inputs = random_inputs(shape, &device);
+        let d_out = random(shape, shape.heads, &device);
         let tracked = || inputs.clone().map(|input| input.detach().require_grad());
         // The gradient of `out` in the sum of its elements is `d_out`.
         let objective =
@@ -125,11 +113,32 @@ impl Attention {
                 wait(&device);
                 gradients
             }),
-            Pass::HostForward | Pass::Decode | Pass::Prefill | Pass::TrainStep => {
+            Pass::HostForward
+            | Pass::HostOperation
+            | Pass::Decode
+            | Pass::Prefill
+            | Pass::TrainStep => {
                 return Err(Skipped::Pass(pass));
             }
         };
         Ok(timing?)
+    }
+
+    /// The host's part of a forward call without gradients.
+    ///
+    /// # Errors
+    /// A pattern that means nothing, a device that fails, and calls that would take too long.
+    pub fn host(
+        self,
+        problem: &Problem,
+        device: &Device,
+        effort: &Effort,
+    ) -> anyhow::Result<Timing> {
+        let pattern = problem.pattern.build()?;
+        let inputs = random_inputs(problem.shape, device);
+        host::time(device, effort, || {
+            self.attend(inputs.clone(), &pattern, problem.shape)
+        })
     }
 
     fn attend(self, [q, k, v]: [Tensor<4>; 3], pattern: &Pattern, shape: Shape) -> Tensor<4> {
@@ -170,4 +179,15 @@ fn repeat_heads(x: Tensor<4>, shape: Shape) -> Tensor<4> {
     let x: Tensor<5> = x.unsqueeze_dim(2);
     x.repeat_dim(2, heads / kv_heads)
         .reshape([batch, heads, seq, head_dim])
+}
+
+fn random_inputs(shape: Shape, device: &Device) -> [Tensor<4>; 3] {
+    device.seed(7);
+    [shape.heads, shape.kv_heads, shape.kv_heads].map(|heads| random(shape, heads, device))
+}
+
+fn random(shape: Shape, heads: usize, device: &Device) -> Tensor<4> {
+    let sizes = [shape.batch, heads, shape.seq, shape.head_dim];
+    let normal = Distribution::Normal(0.0, 1.0);
+    Tensor::random(sizes, normal, (device, dtype(shape.dtype)))
 }

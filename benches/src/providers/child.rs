@@ -1,4 +1,4 @@
-//! Burn's own providers on GPUs, each point in a process of its own: their autotuning can hang or fail, and memory that it
+//! What runs through Burn on GPUs, each point in a process of its own: Burn's autotuning can hang or fail, and memory that it
 //! took comes back.
 //!
 //! A first call, which tunes, is not timed, and only those that follow are held to the limit. The clock is the host's, around a
@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail, ensure};
 use wait_timeout::ChildExt;
 
-use super::{Attention, Matmul, burn};
+use super::{Attention, Matmul, Provider, burn};
 use crate::harness::{Effort, Timing};
 use crate::problems::Problem;
 use crate::record::{Backend, Dtype, Pass};
+use crate::summary::{BURN_ATTENTION, S2_ATTENTION};
 
 /// What such a process is asked: one point.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,8 +24,15 @@ pub struct PointArgs {
     /// What to run on.
     #[arg(long, value_enum)]
     pub backend: Backend,
-    /// Attention to time; the matrix product where it is left out.
-    #[arg(long)]
+    /// Who is timed.
+    #[arg(long, value_enum)]
+    pub provider: Provider,
+    /// Attention to time.
+    #[arg(
+        long,
+        required_if_eq("provider", BURN_ATTENTION),
+        required_if_eq("provider", S2_ATTENTION)
+    )]
     pub problem: Option<Problem>,
     /// The pass.
     #[arg(long, value_enum, default_value_t = Pass::Forward)]
@@ -53,12 +61,21 @@ const PREPARATION: Duration = Duration::from_secs(120);
 pub fn run(args: &PointArgs) -> anyhow::Result<Timing> {
     let device = burn::device(args.backend)?;
     let effort = Effort::gpu(args.runs, Duration::try_from_secs_f64(args.limit)?);
-    let timing = match &args.problem {
-        Some(problem) => Attention::Burn.time(problem, args.pass, &device, &effort, None)?,
-        None => {
-            let (size, dtype) = (args.size, args.dtype);
-            Matmul { size, dtype }.time(&device, &effort)?
+    let (size, dtype) = (args.size, args.dtype);
+    let matmul = Matmul { size, dtype };
+    let timing = match (args.provider, args.pass, &args.problem) {
+        (Provider::BurnMatmul, Pass::Forward, _) => matmul.time(&device, &effort)?,
+        (Provider::BurnMatmul, Pass::HostOperation, _) => matmul.host(&device, &effort)?,
+        (Provider::S2, Pass::HostOperation, Some(problem)) => {
+            Attention::S2.host(problem, &device, &effort)?
         }
+        (Provider::BurnAttention, Pass::HostOperation, Some(problem)) => {
+            Attention::Burn.host(problem, &device, &effort)?
+        }
+        (Provider::BurnAttention, pass, Some(problem)) => {
+            Attention::Burn.time(problem, pass, &device, &effort, None)?
+        }
+        (other, pass, _) => bail!("{pass} of {} is no point of Burn's", other.name()),
     };
     Ok(Timing {
         // What the harness counts is the host's memory.
@@ -67,36 +84,46 @@ pub fn run(args: &PointArgs) -> anyhow::Result<Timing> {
     })
 }
 
-/// Times one pass of Burn's attention in a process of its own.
+/// Times one pass of attention through Burn in a process of its own.
 ///
 /// # Errors
 /// Points that are left out, and a process that fails or takes too long.
 pub fn attention(
     backend: Backend,
+    provider: Provider,
     problem: &Problem,
     pass: Pass,
     effort: &Effort,
 ) -> anyhow::Result<Timing> {
-    let pass = pass.to_string();
-    time(
-        backend,
-        &["--problem", &problem.name, "--pass", &pass],
-        effort,
-    )
+    let what = ["--problem", &problem.name];
+    time(backend, provider, &what, pass, effort)
 }
 
-/// Times Burn's matrix product in a process of its own.
+/// Times a pass of Burn's matrix product in a process of its own.
 ///
 /// # Errors
 /// Those of [`attention`].
-pub fn matmul(backend: Backend, matmul: &Matmul, effort: &Effort) -> anyhow::Result<Timing> {
+pub fn matmul(
+    backend: Backend,
+    matmul: &Matmul,
+    pass: Pass,
+    effort: &Effort,
+) -> anyhow::Result<Timing> {
     let (size, dtype) = (matmul.size.to_string(), matmul.dtype.to_string());
-    time(backend, &["--size", &size, "--dtype", &dtype], effort)
+    let what = ["--size", &size, "--dtype", &dtype];
+    time(backend, Provider::BurnMatmul, &what, pass, effort)
 }
 
-fn time(backend: Backend, point: &[&str], effort: &Effort) -> anyhow::Result<Timing> {
+fn time(
+    backend: Backend,
+    provider: Provider,
+    what: &[&str],
+    pass: Pass,
+    effort: &Effort,
+) -> anyhow::Result<Timing> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("point").args(point);
+    command.args(["point", "--provider", provider.name()]);
+    command.args(what).args(["--pass", &pass.to_string()]);
     command.args(["--backend", &backend.to_string()]);
     command.args(["--runs", &effort.runs.to_string()]);
     command.args(["--limit", &effort.limit.as_secs_f64().to_string()]);

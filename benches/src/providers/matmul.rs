@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, Distribution, Tensor};
 
-use super::Matmul;
 use super::burn::{dtype, wait};
+use super::{Matmul, host};
 use crate::harness::{Effort, Timing, TooSlow, measure};
 
 impl Matmul {
@@ -12,23 +12,32 @@ impl Matmul {
     /// # Errors
     /// If it would take too long.
     pub fn time(&self, device: &Device, effort: &Effort) -> Result<Timing, TooSlow> {
-        device.seed(7);
-        let random = || {
-            Tensor::<2>::random(
-                [self.size; 2],
-                Distribution::Normal(0.0, 1.0),
-                (device, dtype(self.dtype)),
-            )
-        };
-        let (a, b) = (random(), random());
+        let matrices = self.matrices(device);
         measure(
             effort,
-            || (a.clone(), b.clone()),
-            |(a, b)| {
+            || matrices.clone(),
+            |[a, b]| {
                 let product = a.matmul(b);
                 wait(device);
                 product
             },
         )
+    }
+
+    /// The host's part of a call.
+    ///
+    /// # Errors
+    /// A device that fails, and calls that would take too long.
+    pub fn host(&self, device: &Device, effort: &Effort) -> anyhow::Result<Timing> {
+        let [a, b] = self.matrices(device);
+        host::time(device, effort, || a.clone().matmul(b.clone()))
+    }
+
+    fn matrices(&self, device: &Device) -> [Tensor<2>; 2] {
+        device.seed(7);
+        [(); 2].map(|()| {
+            let normal = Distribution::Normal(0.0, 1.0);
+            Tensor::random([self.size; 2], normal, (device, dtype(self.dtype)))
+        })
     }
 }

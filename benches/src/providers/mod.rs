@@ -7,6 +7,8 @@ pub mod burn;
 #[cfg(feature = "timing")]
 pub mod child;
 #[cfg(feature = "timing")]
+mod host;
+#[cfg(feature = "timing")]
 mod matmul;
 mod rig;
 

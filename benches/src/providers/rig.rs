@@ -126,6 +126,10 @@ impl Rig {
     ) -> anyhow::Result<Measured> {
         match (self, provider) {
             #[cfg(feature = "timing")]
+            (Self::Cpu(..), _) if pass.is_of_host() => {
+                bail!("{pass} is for GPUs: on the CPU, the call is the work")
+            }
+            #[cfg(feature = "timing")]
             (Self::Cpu(device, machine), Provider::S2 | Provider::BurnAttention) => {
                 let (who, engine) = match provider {
                     Provider::S2 => (Attention::S2, Some(Engine::Flex)),
@@ -134,22 +138,29 @@ impl Rig {
                 let timing = who.time(problem, pass, device, effort, machine.free_bytes)?;
                 Ok(Measured { timing, engine })
             }
+            #[cfg(all(feature = "kernels", feature = "timing"))]
+            (Self::Gpu(gpu, _), Provider::S2) if pass == Pass::HostOperation => Ok(Measured {
+                engine: Some(gpu.own_choice(problem)?),
+                timing: child::attention(gpu.backend, provider, problem, pass, effort)?,
+            }),
             #[cfg(feature = "kernels")]
-            (Self::Gpu(gpu, _), Provider::S2) => gpu.time(problem, pass, effort),
+            (Self::Gpu(gpu, _), Provider::S2) if pass != Pass::HostOperation => {
+                gpu.time(problem, pass, effort)
+            }
             #[cfg(all(feature = "kernels", feature = "timing"))]
             (Self::Gpu(gpu, _), Provider::BurnAttention) => Ok(Measured {
-                timing: child::attention(gpu.backend, problem, pass, effort)?,
+                timing: child::attention(gpu.backend, provider, problem, pass, effort)?,
                 engine: None,
             }),
             (_, other) => bail!(
-                "{} does not run on {} in this program",
+                "{pass} of {} does not run on {} in this program",
                 other.name(),
                 self.backend()
             ),
         }
     }
 
-    /// Times Burn's matrix product.
+    /// Times a pass of Burn's matrix product.
     ///
     /// # Errors
     /// A point that is left out, and why.
@@ -157,12 +168,16 @@ impl Rig {
         not(feature = "timing"),
         expect(unused_variables, reason = "what would be timed is Burn")
     )]
-    pub fn matmul(&self, matmul: &Matmul, effort: &Effort) -> anyhow::Result<Timing> {
+    pub fn matmul(&self, matmul: &Matmul, pass: Pass, effort: &Effort) -> anyhow::Result<Timing> {
         match self {
+            #[cfg(feature = "timing")]
+            Self::Cpu(..) if pass.is_of_host() => {
+                bail!("{pass} is for GPUs: on the CPU, the call is the work")
+            }
             #[cfg(feature = "timing")]
             Self::Cpu(device, _) => Ok(matmul.time(device, effort)?),
             #[cfg(all(feature = "kernels", feature = "timing"))]
-            Self::Gpu(gpu, _) => child::matmul(gpu.backend, matmul, effort),
+            Self::Gpu(gpu, _) => child::matmul(gpu.backend, matmul, pass, effort),
             #[cfg(all(feature = "kernels", not(feature = "timing")))]
             Self::Gpu(..) => bail!("Burn is not in this program"),
         }

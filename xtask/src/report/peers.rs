@@ -25,8 +25,7 @@ pub fn peers(rows: &[Row], left_out: List) -> Result<String> {
         "---:|".repeat(peers.len()),
     );
     let lines = summarize(rows, S2_ATTENTION)?;
-    let is_ours =
-        |line: &&Line| line.row.provider == S2_ATTENTION && line.row.pass != Pass::HostForward;
+    let is_ours = |line: &&Line| line.row.provider == S2_ATTENTION && !line.row.pass.is_of_host();
     for line in lines.iter().filter(is_ours) {
         let ours = line.row;
         text += &format!(
@@ -91,7 +90,7 @@ pub fn headline(rows: &[Row]) -> Result<String> {
     let is_ours = |row: &&&Row| {
         row.provider == S2_ATTENTION
             && row.block.is_some()
-            && row.pass != Pass::HostForward
+            && !row.pass.is_of_host()
             && !points.iter().any(|other| is_beaten(row, other))
     };
     let times = |ours: &Row| peers.iter().filter(|peer| peer.row(ours).is_some()).count();

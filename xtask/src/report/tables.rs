@@ -91,7 +91,7 @@ fn points_table(lines: &[&Line], dense: &str) -> String {
             or_dash(line.baseline.map(milliseconds)),
             times(line.speedup),
             percent(line.ideal_share),
-            or_dash((row.pass != Pass::HostForward).then(|| rate(row))),
+            or_dash((!row.pass.is_of_host()).then(|| rate(row))),
             percent(line.matmul_share),
             row.runs,
         );

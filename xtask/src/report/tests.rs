@@ -165,9 +165,14 @@ fn memory_and_host_time_have_tables_of_their_own() {
     ] {
         assert!(table.lines().any(|seen| seen == line), "{line} in\n{table}");
     }
+    rows.push(row("g", OURS, "host-operation", 1024, Some(8), 0.025));
     let table = host(&rows).unwrap();
-    let line = "| s1024_v8 | burn-s2-attention | - | 15.0 us | 15.0 us | 1.00 ms | 20 |";
-    assert!(table.lines().any(|seen| seen == line), "{table}");
+    for line in [
+        "| s1024_v8 | burn-s2-attention | - | kernels alone | 15.0 us | 15.0 us | 1.00 ms | 20 |",
+        "| s1024_v8 | burn-s2-attention | - | through Burn | 25.0 us | 25.0 us | 1.00 ms | 20 |",
+    ] {
+        assert!(table.lines().any(|seen| seen == line), "{table}");
+    }
     let none = host(&rows[..1]).unwrap_err().to_string();
     assert!(none.contains("no host time"), "{none}");
 }

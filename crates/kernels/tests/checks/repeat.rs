@@ -45,7 +45,7 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     let problem = AttentionProblem::new(shape, &pattern, None, None);
     let problem = problem.map_err(|error| error.to_string())?;
     let tensors = random::tensors(&shape, random::STD, true, &mut StdRng::seed_from_u64(4));
-    let launches = effort.repeats.div_ceil(10);
+    let launches = effort.repeats.div_ceil(10).max(2);
     repeats(&engine.call(&problem, &tensors)?, launches)
         .map_err(|miss| format!("{shape:?}, {miss}"))?;
     Ok(format!(
