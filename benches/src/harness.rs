@@ -128,7 +128,7 @@ const HOST_RUNS: usize = 1000;
 /// Calls that follow each other while the host is timed, as those of a model do: queues to the device have room for them.
 const HOST_CALLS: usize = 16;
 
-/// Host times of a call among [`HOST_CALLS`] that follow each other, until `flush` has given the driver the last; before the first,
+/// Host times of a call among 16 that follow each other, until `flush` has given the driver the last; before the first,
 /// `wait` waits for the device. A tenth as many calls as are timed come first and are not.
 ///
 /// # Errors
