@@ -64,6 +64,14 @@ pub enum S2AttentionError {
     /// A cache, or a step of it, cannot be had.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// Pages for all reserved sequences would not fit in memory.
+    #[error(
+        "the reserved sequences of a cache need {seen} bytes, more than there are: reserve fewer, or give them fewer tokens"
+    )]
+    Memory {
+        /// Bytes of all pages.
+        seen: usize,
+    },
     /// A cache of nothing.
     #[error("the cache was given no layers; it needs at least one")]
     NoLayers,

@@ -278,18 +278,37 @@ pub(crate) fn check_cache_read(
     Ok(())
 }
 
-/// The most pages of a pool on the device; `None` for what all pools have.
-pub(crate) fn most_pages(device: &Device, block_size: usize) -> Option<usize> {
+/// The most pages of a pool on the device, of `block_size` tokens of `width` elements; `None` for what all pools have.
+pub(crate) fn most_pages(
+    device: &Device,
+    dtype: DType,
+    block_size: usize,
+    width: usize,
+) -> Option<usize> {
     #[cfg(feature = "cubecl")]
     #[allow(irrefutable_let_patterns)]
-    if let DispatchDevice::Cube(_) = device.as_dispatch() {
-        return Some(s2_attention_kernels::cube::CubeDecode::most_pages(
-            block_size,
+    if let DispatchDevice::Cube(device) = device.as_dispatch() {
+        return Some(crate::backends::cubecl::most_pages(
+            device, dtype, block_size, width,
         ));
     }
     #[cfg(not(feature = "cubecl"))]
-    let _ = (device, block_size);
+    let _ = (device, dtype, block_size, width);
     None
+}
+
+/// Whether there is memory for so many bytes on the CPU. A GPU's runtime says so itself.
+pub(crate) fn check_memory(device: &Device, bytes: usize) -> Result<(), S2AttentionError> {
+    #[cfg(feature = "flex")]
+    #[allow(irrefutable_let_patterns)]
+    if let DispatchDevice::Flex(_) = device.as_dispatch()
+        && Vec::<u8>::new().try_reserve_exact(bytes).is_err()
+    {
+        return Err(S2AttentionError::Memory { seen: bytes });
+    }
+    #[cfg(not(feature = "flex"))]
+    let _ = (device, bytes);
+    Ok(())
 }
 
 pub(crate) fn same_device(tensors: &[(&'static str, Device)]) -> Result<(), S2AttentionError> {

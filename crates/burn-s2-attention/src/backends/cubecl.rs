@@ -58,6 +58,17 @@ pub(crate) fn check_cache_call(
     CubeDecode::check(&device.client(), problem, dtype_to_elem_type(dtype))
 }
 
+/// The most pages of a pool.
+pub(crate) fn most_pages(
+    device: &CubeDevice,
+    dtype: DType,
+    block_size: usize,
+    width: usize,
+) -> usize {
+    let elem = dtype_to_elem_type(dtype);
+    CubeDecode::most_pages(&device.client(), elem, block_size, width)
+}
+
 /// Checks whether `device` can read an item of `tokens` tokens of such a call.
 pub(crate) fn check_cache_read(
     device: &CubeDevice,

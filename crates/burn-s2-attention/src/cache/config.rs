@@ -14,7 +14,7 @@ pub struct KvCacheConfig {
     /// device, twice where prompts and single tokens come in one step;
     /// [`KvCache::predicted_bytes`](super::KvCache::predicted_bytes) of 0 tokens is their size. The host writes and sends them
     /// whole in each step whose sequences or blocks are not those of the step before, and goes through the blocks of a longest
-    /// sequence once, when the cache is made.
+    /// sequence when the cache is made, once for each key/value head that keeps blocks of its own.
     pub max_tokens: usize,
     /// Whether blocks that no later token attends are freed. Off, everything is kept; the results are the same.
     #[config(default = true)]

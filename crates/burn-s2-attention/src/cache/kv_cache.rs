@@ -8,7 +8,9 @@ use super::pool::Pool;
 use super::words::DeviceWords;
 use super::{CacheLayer, CacheStep, KvCacheConfig};
 use crate::S2AttentionError;
-use crate::functional::{check_cache_backend, check_cache_call, check_dtypes, most_pages};
+use crate::functional::{
+    check_cache_backend, check_cache_call, check_dtypes, check_memory, most_pages,
+};
 
 /// Rows of the largest step that a reserved cache has positions for: prompts are read in smaller parts.
 const MOST_RESERVED_ROWS: usize = 1 << 22;
@@ -67,7 +69,7 @@ impl KvCache {
     /// # Errors
     /// If there is no layer, the device has no kernels, the dtype is no float of 16, 32 or 64 bits, a pattern is not causal or
     /// too small for `max_tokens`, a size means nothing, or the device cannot carry out a step of one token, of one sequence or of
-    /// all that are reserved.
+    /// all that are reserved, or has no buffers or memory for their pages.
     pub fn try_new(
         layers: Vec<CacheLayer>,
         dtype: DType,
@@ -89,8 +91,11 @@ impl KvCache {
                 .iter()
                 .all(|group| *group.tables.pattern() != layer.pattern)
             {
+                let same = layers.iter().filter(|same| same.pattern == layer.pattern);
+                let widest = same.map(|layer| layer.head_dim.max(layer.value_dim)).max();
+                let (block_size, width) = (layer.pattern.block_size(), widest.unwrap_or(1));
                 let limits = CacheLimits {
-                    pages: most_pages(&device, layer.pattern.block_size()),
+                    pages: most_pages(&device, dtype, block_size, width),
                     max_tokens: config.max_tokens,
                 };
                 let tables = BlockTables::new(layer.pattern.clone(), limits, config.evict)?;
@@ -110,6 +115,12 @@ impl KvCache {
             Ok((group, layer, pages))
         });
         let pools: Vec<_> = pools.collect::<Result<_, S2AttentionError>>()?;
+        let bytes = pools.iter().map(|(_, layer, pages)| {
+            let width = layer.head_dim + layer.value_dim;
+            let page = layer.pattern.block_size() * width * dtype.size();
+            page.saturating_mul(*pages)
+        });
+        check_memory(&device, bytes.fold(0, usize::saturating_add))?;
         let pools = (pools.into_iter())
             .map(|(group, layer, pages)| (group, Pool::new(layer, pages, dtype, &device)));
         let mut cache = Self {

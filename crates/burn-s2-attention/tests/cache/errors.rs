@@ -357,6 +357,22 @@ fn a_reserved_cache_says_how_much_it_has() {
 }
 
 /// More pages than can be counted are refused before any is allocated.
+/// Pages that are counted, and that no machine has memory for.
+#[test]
+fn a_reserve_beyond_memory_is_refused() {
+    let config = KvCacheConfig::new(1 << 24).with_reserve(Some(64));
+    let dense = PatternConfig::dense(16, 1).build().unwrap();
+    let layer = CacheLayer {
+        pattern: dense,
+        head_dim: 1 << 14,
+        value_dim: 1 << 14,
+        scale: None,
+    };
+    let error = KvCache::try_new(vec![layer], DType::F32, &Device::flex(), &config).unwrap_err();
+    // 2^30 tokens of 2^15 elements of 4 bytes.
+    assert_eq!(error, S2AttentionError::Memory { seen: 1 << 47 });
+}
+
 #[test]
 fn a_reserve_that_cannot_be_had_is_refused() {
     for reserve in [1 << 31, 1 << 50, usize::MAX] {

@@ -1,7 +1,7 @@
 //! What a GPU does not run is refused before anything is launched.
 
 use burn::tensor::{DType, Tensor};
-use burn_s2_attention::cache::{Append, KvCache, KvCacheConfig};
+use burn_s2_attention::cache::{Append, CacheError, KvCache, KvCacheConfig};
 use burn_s2_attention::{PatternConfig, S2AttentionError, S2AttentionOptions, try_s2_attention};
 
 use crate::common::layers::layer;
@@ -44,7 +44,9 @@ fn f64() {
 fn steps_that_kernels_do_not_count() {
     const TOKENS: usize = 1 << 19;
     let device = crate::device();
-    let layer = layer(PatternConfig::dense(64, 32), [128, 128]);
+    // Few pages, which are one buffer.
+    let pattern = PatternConfig::local_stride(1, 1 << 12, 64, 32);
+    let layer = layer(pattern, [128, 128]);
     let new = |max_tokens| {
         let config = KvCacheConfig::new(max_tokens);
         KvCache::try_new(vec![layer.clone()], DType::F32, &device, &config)
@@ -79,4 +81,43 @@ fn steps_that_kernels_do_not_count() {
         error.contains("positions reach 1073741825 tokens"),
         "{error}"
     );
+}
+
+/// Pages of a layer are one buffer, and devices have buffers of some GiB: what is larger is refused before it is asked for.
+#[test]
+fn pages_that_no_buffer_holds() {
+    const TOKENS: usize = 1 << 27;
+    let device = crate::device();
+    let dims = [256, 256];
+    // The second layer has heads of its own; the first would take the step.
+    let layers = vec![
+        layer(PatternConfig::local_stride(1, 2, 64, 2), [8, 8]),
+        layer(PatternConfig::dense(64, 1), dims),
+    ];
+    let new =
+        |layers, config: &KvCacheConfig| KvCache::try_new(layers, DType::F32, &device, config);
+    let config = KvCacheConfig::new(TOKENS);
+    let reserved = config.clone().with_reserve(Some(1));
+    let error = new(vec![layers[1].clone()], &reserved).unwrap_err();
+    assert!(
+        matches!(error, S2AttentionError::Device(_)) && error.to_string().contains("in one buffer"),
+        "{error}"
+    );
+
+    let mut cache = new(layers, &config).unwrap();
+    let sequence = cache.add();
+    let before = (cache.memory_bytes(), cache.reserved_bytes());
+    let append = |tokens| [Append { sequence, tokens }];
+    let error = cache.try_begin(&append(TOKENS)).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            S2AttentionError::Cache(CacheError::OutOfPages { .. })
+        ),
+        "{error}"
+    );
+    assert!(cache.step().is_none());
+    assert_eq!((cache.memory_bytes(), cache.reserved_bytes()), before);
+    cache.begin(&append(1));
+    cache.abandon();
 }

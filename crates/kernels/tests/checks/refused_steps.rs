@@ -41,7 +41,13 @@ pub fn refused(engine: &Engine) -> Result<usize, String> {
         ..SHAPE
     };
     let many = CacheShape {
-        pages: CubeDecode::most_pages(BLOCK) + 1,
+        pages: i32::MAX as usize / BLOCK + 1,
+        ..SHAPE
+    };
+    // Counted, and more than one buffer holds, if kernels count as many.
+    let most = CubeDecode::most_pages(client, elem, BLOCK, SHAPE.head_dim);
+    let large = CacheShape {
+        pages: most + 1,
         ..SHAPE
     };
     let far = CacheShape {
@@ -54,12 +60,17 @@ pub fn refused(engine: &Engine) -> Result<usize, String> {
     };
     let mut count = 0;
     let wgmma = Some(cube::Engine::Wgmma);
-    let calls: [(_, &[&str]); 3] = [
+    let of_large: &[&str] = match most == i32::MAX as usize / BLOCK {
+        true => &["tokens of the pool"],
+        false => &["kernel `decode` needs", "bytes in one buffer for the pages"],
+    };
+    let calls: [(_, &[&str]); 4] = [
         (call(narrow, None)?, &["head_dim is 12", "multiples of 8"]),
         (
             call(many, None)?,
             &["tokens of the pool are 2147483648", "2147483647"],
         ),
+        (call(large, None)?, of_large),
         (call(SHAPE, wgmma)?, &["`wgmma`", "accepted: mma, unit"]),
     ];
     for (result, parts) in calls {

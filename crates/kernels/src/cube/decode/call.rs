@@ -10,7 +10,7 @@ use cubecl::server::Handle;
 use super::combine::combine_class;
 use super::launch;
 use super::plan::{DecodeChoice, choose, config, needs};
-use super::prepare::{check_problem, index_words, most_pages};
+use super::prepare::{check_pools, check_problem, index_words, most_pages};
 use crate::cache::{CacheProblem, PoolShape};
 use crate::cube::cache::{CacheSide, lanes};
 use crate::cube::checks::{
@@ -83,9 +83,10 @@ impl CubeDecode {
             })
     }
 
-    /// The most pages, of so many tokens each, that kernels count.
-    pub fn most_pages(block_size: usize) -> usize {
-        most_pages(block_size)
+    /// The most pages, of `block_size` tokens of `width` elements each, that kernels count and the device has in one buffer; at
+    /// least one.
+    pub fn most_pages(client: &Client, dtype: ElemType, block_size: usize, width: usize) -> usize {
+        most_pages(client, dtype, block_size, width)
     }
 
     /// [`CubeDecode::new`] with this engine, where there is one.
@@ -321,6 +322,7 @@ fn checked(
 ) -> Result<DecodeChoice, CubeError> {
     check_dtype(client, dtype)?;
     check_problem(problem)?;
+    check_pools(client, problem, dtype)?;
     let device = (client.name(), client.properties());
     let choice = choose(device, problem, dtype, engine)?;
     check_needs(client, "decode", needs(problem.shape(), &choice))?;

@@ -1,6 +1,7 @@
 //! What is checked and packed of a call before its first launch.
 
 use cubecl::client::Client;
+use cubecl::ir::ElemType;
 
 use crate::cache::CacheProblem;
 use crate::cube::checks::{check_count, check_dims, max_index_words};
@@ -42,9 +43,44 @@ pub(in crate::cube) fn check_problem(problem: &CacheProblem) -> Result<(), CubeE
         .try_for_each(|(what, seen)| check_count(what, seen))
 }
 
-/// Kernels count the tokens of a pool with 32 bits and a sign.
-pub(super) fn most_pages(block_size: usize) -> usize {
-    (i32::MAX as usize / block_size).max(1)
+/// Kernels count the tokens of a pool with 32 bits and a sign, and a pool is one buffer.
+pub(super) fn most_pages(
+    client: &Client,
+    dtype: ElemType,
+    block_size: usize,
+    width: usize,
+) -> usize {
+    let tokens = most_buffer(client) / (width * dtype.size()).max(1);
+    (tokens.min(i32::MAX as usize) / block_size).max(1)
+}
+
+/// Whether the device has buffers as large as the pools.
+pub(super) fn check_pools(
+    client: &Client,
+    problem: &CacheProblem,
+    dtype: ElemType,
+) -> Result<(), CubeError> {
+    let (seen, pools) = (
+        most_buffer(client),
+        [problem.key_pool(), problem.value_pool()],
+    );
+    let bytes = pools.map(|pool| pool.len().saturating_mul(dtype.size()));
+    match bytes.into_iter().find(|needed| *needed > seen) {
+        Some(needed) => Err(CubeError::Resource {
+            kernel: "decode",
+            what: "bytes in one buffer for the pages of a layer",
+            needed,
+            seen,
+            device: client.name().to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Bytes of the largest buffer of the device.
+fn most_buffer(client: &Client) -> usize {
+    let most = client.properties().memory.max_page_size;
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// The place of each query head's row record, then the records: see [`index`](crate::cube::index).
