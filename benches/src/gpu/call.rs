@@ -50,21 +50,8 @@ impl Call {
         problem: &Problem,
         engine: Option<cube::Engine>,
     ) -> anyhow::Result<Self> {
-        let of = problem.shape;
-        let shape = AttentionShape {
-            batch: of.batch,
-            num_heads: of.heads,
-            num_kv_heads: of.kv_heads,
-            seq_q: of.seq,
-            seq_kv: of.seq,
-            head_dim: of.head_dim,
-            value_dim: of.head_dim,
-        };
-        let elem = elem(of.dtype);
-        let attention_problem =
-            AttentionProblem::new(shape, &problem.pattern.build()?, None, None)?;
-        let attention =
-            CubeAttention::with_engine(client, Arc::new(attention_problem), elem, engine)?;
+        let (shape, elem) = (shape_of(problem), elem(problem.shape.dtype));
+        let attention = attention(client, problem, engine)?;
         let random = |sizes| random(client, sizes, elem);
         Ok(Self {
             inputs: [
@@ -175,6 +162,38 @@ impl Launch<'_> {
         }
         Ok(())
     }
+}
+
+fn shape_of(problem: &Problem) -> AttentionShape {
+    let of = problem.shape;
+    AttentionShape {
+        batch: of.batch,
+        num_heads: of.heads,
+        num_kv_heads: of.kv_heads,
+        seq_q: of.seq,
+        seq_kv: of.seq,
+        head_dim: of.head_dim,
+        value_dim: of.head_dim,
+    }
+}
+
+/// A problem's kernels, of this engine where there is one.
+///
+/// # Errors
+/// What the device or the kernels cannot run.
+pub fn attention(
+    client: &Client,
+    problem: &Problem,
+    engine: Option<cube::Engine>,
+) -> anyhow::Result<CubeAttention> {
+    let of = AttentionProblem::new(shape_of(problem), &problem.pattern.build()?, None, None)?;
+    let elem = elem(problem.shape.dtype);
+    Ok(CubeAttention::with_engine(
+        client,
+        Arc::new(of),
+        elem,
+        engine,
+    )?)
 }
 
 /// What rows call an engine.

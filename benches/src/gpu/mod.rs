@@ -15,7 +15,7 @@ use crate::problems::Problem;
 use crate::providers::Measured;
 use crate::record::{Backend, Engine, Pass};
 
-use call::Call;
+use call::{Call, attention, named};
 use clock::Clock;
 
 pub use decode::Decoded;
@@ -90,7 +90,7 @@ impl Gpu {
         if let Some(engine) = self.engine {
             bail!("--engine {engine}: through Burn, the engine is the library's choice");
         }
-        Call::new(&self.client, problem, None)?.engine()
+        named(attention(&self.client, problem, None)?.choice().engine)
     }
 
     /// What rows say about it.

@@ -1,5 +1,7 @@
 //! What this program's own providers run on.
 
+#[cfg(feature = "timing")]
+use anyhow::anyhow;
 use anyhow::bail;
 
 use super::{Matmul, Measured, Provider};
@@ -126,9 +128,7 @@ impl Rig {
     ) -> anyhow::Result<Measured> {
         match (self, provider) {
             #[cfg(feature = "timing")]
-            (Self::Cpu(..), _) if pass.is_of_host() => {
-                bail!("{pass} is for GPUs: on the CPU, the call is the work")
-            }
+            (Self::Cpu(..), _) if pass.is_of_host() => Err(no_host_time(pass)),
             #[cfg(feature = "timing")]
             (Self::Cpu(device, machine), Provider::S2 | Provider::BurnAttention) => {
                 let (who, engine) = match provider {
@@ -171,9 +171,7 @@ impl Rig {
     pub fn matmul(&self, matmul: &Matmul, pass: Pass, effort: &Effort) -> anyhow::Result<Timing> {
         match self {
             #[cfg(feature = "timing")]
-            Self::Cpu(..) if pass.is_of_host() => {
-                bail!("{pass} is for GPUs: on the CPU, the call is the work")
-            }
+            Self::Cpu(..) if pass.is_of_host() => Err(no_host_time(pass)),
             #[cfg(feature = "timing")]
             Self::Cpu(device, _) => Ok(matmul.time(device, effort)?),
             #[cfg(all(feature = "kernels", feature = "timing"))]
@@ -182,4 +180,10 @@ impl Rig {
             Self::Gpu(..) => bail!("Burn is not in this program"),
         }
     }
+}
+
+/// Why the CPU has no time of the host alone.
+#[cfg(feature = "timing")]
+fn no_host_time(pass: Pass) -> anyhow::Error {
+    anyhow!("{pass} is for GPUs: on the CPU, the call is the work")
 }

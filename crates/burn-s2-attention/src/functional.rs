@@ -297,7 +297,7 @@ pub(crate) fn most_pages(
     None
 }
 
-/// Whether there is memory for so many bytes on the CPU. A GPU's runtime says so itself.
+/// Whether there is memory for so many bytes on the CPU, where too many end the process. What is free on a GPU cannot be asked.
 pub(crate) fn check_memory(device: &Device, bytes: usize) -> Result<(), S2AttentionError> {
     #[cfg(feature = "flex")]
     #[allow(irrefutable_let_patterns)]

@@ -1,6 +1,7 @@
 //! What a cache is made of.
 
 use burn::config::Config;
+use burn::tensor::DType;
 use s2_attention_kernels::cache::CacheShape;
 
 use super::group::TableSizes;
@@ -39,6 +40,11 @@ pub struct CacheLayer {
 }
 
 impl CacheLayer {
+    /// Bytes of one page, of keys and of values.
+    pub(super) fn page_bytes(&self, dtype: DType) -> usize {
+        self.pattern.block_size() * (self.head_dim + self.value_dim) * dtype.size()
+    }
+
     /// The sizes of a call of so many rows on a pool of so many pages.
     pub(super) fn shape(&self, rows: usize, pages: usize, table: TableSizes) -> CacheShape {
         CacheShape {

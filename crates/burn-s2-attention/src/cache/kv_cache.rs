@@ -69,7 +69,8 @@ impl KvCache {
     /// # Errors
     /// If there is no layer, the device has no kernels, the dtype is no float of 16, 32 or 64 bits, a pattern is not causal or
     /// too small for `max_tokens`, a size means nothing, or the device cannot carry out a step of one token, of one sequence or of
-    /// all that are reserved, or has no buffers or memory for their pages.
+    /// all that are reserved, or there is no memory on the CPU, or no buffer on a GPU, for the pages of these. That a GPU's memory
+    /// does not hold those of all layers is not known before they are written.
     pub fn try_new(
         layers: Vec<CacheLayer>,
         dtype: DType,
@@ -115,11 +116,8 @@ impl KvCache {
             Ok((group, layer, pages))
         });
         let pools: Vec<_> = pools.collect::<Result<_, S2AttentionError>>()?;
-        let bytes = pools.iter().map(|(_, layer, pages)| {
-            let width = layer.head_dim + layer.value_dim;
-            let page = layer.pattern.block_size() * width * dtype.size();
-            page.saturating_mul(*pages)
-        });
+        let bytes =
+            (pools.iter()).map(|(_, layer, pages)| layer.page_bytes(dtype).saturating_mul(*pages));
         check_memory(&device, bytes.fold(0, usize::saturating_add))?;
         let pools = (pools.into_iter())
             .map(|(group, layer, pages)| (group, Pool::new(layer, pages, dtype, &device)));

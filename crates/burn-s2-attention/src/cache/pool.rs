@@ -49,8 +49,7 @@ impl Pool {
 
     /// Bytes of one page, of keys and of values.
     pub(super) fn page_bytes(&self) -> usize {
-        let width = self.layer.head_dim + self.layer.value_dim;
-        self.layer.pattern.block_size() * width * self.keys.dtype().size()
+        self.layer.page_bytes(self.keys.dtype())
     }
 
     /// Makes room for `pages`: by a quarter more than there was, so that the copies of a growing cache are few, and no more than

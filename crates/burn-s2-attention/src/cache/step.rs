@@ -37,8 +37,7 @@ impl KvCache {
     /// # Errors
     /// [`S2AttentionError::OpenStep`]; of [`S2AttentionError::Cache`] a step without sequences, a sequence that is unknown, given
     /// twice or would become longer than `max_tokens`, too many tokens for one step, and more pages than a pool may have, which on
-    /// GPUs is one buffer; and of [`S2AttentionError::Device`] a
-    /// step that the device cannot carry out in some layer.
+    /// GPUs is one buffer; and of [`S2AttentionError::Device`] a step that the device cannot carry out in some layer.
     pub fn try_begin(&mut self, appends: &[Append]) -> Result<CacheStep, S2AttentionError> {
         if self.step.is_some() {
             return Err(S2AttentionError::OpenStep);

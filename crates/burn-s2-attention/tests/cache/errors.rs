@@ -356,7 +356,6 @@ fn a_reserved_cache_says_how_much_it_has() {
     assert!(cache.try_add().is_ok());
 }
 
-/// More pages than can be counted are refused before any is allocated.
 /// Pages that are counted, and that no machine has memory for.
 #[test]
 fn a_reserve_beyond_memory_is_refused() {
@@ -373,6 +372,7 @@ fn a_reserve_beyond_memory_is_refused() {
     assert_eq!(error, S2AttentionError::Memory { seen: 1 << 47 });
 }
 
+/// More pages than can be counted are refused before any is allocated.
 #[test]
 fn a_reserve_that_cannot_be_had_is_refused() {
     for reserve in [1 << 31, 1 << 50, usize::MAX] {

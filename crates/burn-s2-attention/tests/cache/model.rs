@@ -88,7 +88,7 @@ fn any_split_of_a_prompt_gives_the_one_shot_logits() {
             &[1],
             &[16],
             &[17],
-            &[100, 1],
+            &[60, 1],
             &[3, 50, 40, 7],
             &[24, 8],
         ] {

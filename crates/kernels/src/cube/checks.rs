@@ -1,7 +1,7 @@
 //! What is refused before anything is launched.
 
 use cubecl::client::Client;
-use cubecl::ir::{ElemType, FloatKind};
+use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 use cubecl::server::Handle;
 
 use super::attention::{BINDINGS, CubeAttention};
@@ -318,8 +318,12 @@ pub(super) fn check_dims(head_dim: usize, value_dim: usize) -> Result<(), CubeEr
     Ok(())
 }
 
+/// Bytes of the largest buffer of the device.
+pub(super) fn max_buffer(properties: &DeviceProperties) -> usize {
+    usize::try_from(properties.memory.max_page_size).unwrap_or(usize::MAX)
+}
+
 /// Words that an index may have: places in it have 32 bits with a sign, and it is bound as one buffer.
 pub(super) fn max_index_words(client: &Client) -> usize {
-    let bytes = usize::try_from(client.properties().memory.max_page_size).unwrap_or(usize::MAX);
-    (bytes / size_of::<i32>()).min(i32::MAX as usize)
+    (max_buffer(client.properties()) / size_of::<i32>()).min(i32::MAX as usize)
 }

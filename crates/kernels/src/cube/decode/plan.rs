@@ -9,7 +9,7 @@ use super::combine;
 use super::pages::pages_bytes;
 use super::partials::STATS;
 use crate::cache::{CacheProblem, CacheShape, MAX_DECODE_TOKENS};
-use crate::cube::checks::Needs;
+use crate::cube::checks::{Needs, max_buffer};
 use crate::cube::columns::FAR;
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
@@ -202,8 +202,7 @@ fn splits(
     let cubes = shape.items * shape.num_kv_heads * choice.tiles;
 
     // Records are one buffer, whose places have 32 bits.
-    let page = usize::try_from(properties.memory.max_page_size).unwrap_or(usize::MAX);
-    let accepted = page.min(i32::MAX as usize);
+    let accepted = max_buffer(properties).min(i32::MAX as usize);
     let needed = record_bytes(shape);
     if needed > accepted {
         return Err(CubeError::Resource {

@@ -4,7 +4,7 @@ use cubecl::client::Client;
 use cubecl::ir::ElemType;
 
 use crate::cache::CacheProblem;
-use crate::cube::checks::{check_count, check_dims, max_index_words};
+use crate::cube::checks::{check_count, check_dims, max_buffer, max_index_words};
 use crate::cube::columns::FAR;
 use crate::cube::error::CubeError;
 use crate::cube::index::{TooManyWords, push_bands, push_heads};
@@ -50,7 +50,7 @@ pub(super) fn most_pages(
     block_size: usize,
     width: usize,
 ) -> usize {
-    let tokens = most_buffer(client) / (width * dtype.size()).max(1);
+    let tokens = max_buffer(client.properties()) / (width * dtype.size()).max(1);
     (tokens.min(i32::MAX as usize) / block_size).max(1)
 }
 
@@ -61,7 +61,7 @@ pub(super) fn check_pools(
     dtype: ElemType,
 ) -> Result<(), CubeError> {
     let (seen, pools) = (
-        most_buffer(client),
+        max_buffer(client.properties()),
         [problem.key_pool(), problem.value_pool()],
     );
     let bytes = pools.map(|pool| pool.len().saturating_mul(dtype.size()));
@@ -75,12 +75,6 @@ pub(super) fn check_pools(
         }),
         None => Ok(()),
     }
-}
-
-/// Bytes of the largest buffer of the device.
-fn most_buffer(client: &Client) -> usize {
-    let most = client.properties().memory.max_page_size;
-    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// The place of each query head's row record, then the records: see [`index`](crate::cube::index).
