@@ -23,7 +23,8 @@ const MOST: usize = 227 * 1024;
 
 /// Dims of keys and values, block, rows that cubes own for inference and for training, and whether by tables: whole blocks,
 /// several and parts of them to a tile, padding, columns that are not full.
-const CLASSES: [([usize; 2], usize, [usize; 2], bool); 9] = [
+const CLASSES: [([usize; 2], usize, [usize; 2], bool); 10] = [
+    ([128, 128], 128, [128, 128], false),
     ([128, 128], 64, [192, 128], false),
     ([128, 128], 32, [192, 128], true),
     ([128, 128], 64, [64, 64], true),

@@ -6,10 +6,10 @@ use super::instructions::{sync_group, writes_done};
 use super::keys::fill;
 use super::own::{OWN_SLOTS, fill_own, own_ring, own_tile, tile_of_round};
 use super::products::{
-    GROUP, begin_scores, begin_values, clear, declare, products_done, scale, take,
+    GROUP, begin_scores, begin_scores_of, begin_values, clear, declare, products_done, scale, take,
 };
 use super::ring::{Ring, Turn, VISIT, first_turn, ring};
-use super::size::FILLERS;
+use super::size::{FILLERS, holds_queries};
 use super::softmax::{Raised, Softmax, Weights, softmax, unchanged, weights};
 use super::tiles::{Tiles, tiles};
 use super::work::{WORKING, first_row, mask, own_tokens_of, share_registers};
@@ -46,6 +46,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let widest = comptime!(head_dim.max(value_dim));
     let sums = comptime!(value_dim / 2);
     let widest_product = comptime!(padded(value_dim));
+    let holds = comptime!(holds_queries(tile.rows, head_dim, config.rounding));
     let (columns, value_tiles, brain) =
         comptime!((visited.rows / 8, chunks(value_dim), config.brain));
 
@@ -125,11 +126,20 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 writes_done();
                 sync_group(barrier);
             }
+            let mut held = Array::<Vector<u32, Const<4>>>::new(comptime!(padded(head_dim) / 16));
+            if comptime!(holds) {
+                let of_plane = unit / 32usize * 16usize;
+                held = owned.held(slot, of_plane);
+            }
             let queries = own_tokens_of(&own_tokens, tokens_at + first_row, of.end);
             let mut softmax = softmax(max(scale.abs() * log2_e, f32::new(LEAST_SCALE)));
             clear(RESULTS, comptime!(padded(value_dim)));
             if ring.wait_until_full(&turn) {
-                begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
+                if comptime!(holds) {
+                    begin_scores_of::<E, N>(SCORES, &held, &keys, turn.slot, brain);
+                } else {
+                    begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
+                }
                 products_done(0usize);
                 let mut pending = weights::<E>(columns, config.rounding);
                 let _ = weigh::<E>(
@@ -151,7 +161,13 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 let mut more = ring.wait_until_full(&turn);
                 while more {
                     // Values are weighted while the next weights are computed.
-                    begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
+                    if comptime!(holds) {
+                        begin_scores_of::<E, N>(SCORES, &held, &keys, turn.slot, brain);
+                    } else {
+                        begin_scores::<E, N>(
+                            SCORES, &owned, slot, group_rows, &keys, turn.slot, brain,
+                        );
+                    }
                     add::<E, N>(&pending, &values, before.slot, config);
                     products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
                     let mut of_turn = weights::<E>(columns, config.rounding);

@@ -58,6 +58,19 @@ fn score_chain(
     chain(name, false, columns, dtype, (0..dim / 16).map(product))
 }
 
+/// Most steps of 16 elements of a row that units hold.
+const HELD: usize = 8;
+
+/// Products of rows that units hold, `$0` and the next, with rows, 16 elements at a time: the descriptor after them, of tiles of `right`
+/// rows.
+fn held_chain(name: &str, columns: usize, dim: usize, right: usize, dtype: &str) -> String {
+    let product = |k| {
+        let b = depth(k, right) / 16;
+        format!("add.s32 l, ${HELD}, {b}; mov.b64 b, {{l, {DESCRIPTOR}}};|${k}, b#, 0")
+    };
+    chain(name, false, columns, dtype, (0..dim / 16).map(product))
+}
+
 /// Steps of 16 visited rows.
 const STEPS: usize = VISITED / 16;
 
@@ -154,6 +167,43 @@ pub(super) fn begin_scores<E: Float, N: Size>(
         "{code} /* {a} {b} */",
         code = const score_chain(name, visited, dim, rows, visited, type_name(brain)),
         a = in(_) a,
+        b = in(_) b,
+        options(readonly)
+    );
+}
+
+/// As [`begin_scores`], of the rows that this group holds.
+#[cube]
+pub(super) fn begin_scores_of<E: Float, N: Size>(
+    #[comptime] name: &'static str,
+    held: &Array<Vector<u32, Const<4>>>,
+    right: &Tiles<E, N>,
+    at: u32,
+    #[comptime] brain: bool,
+) {
+    let (visited, dim) = comptime!((right.rows, right.depth));
+    // Steps that there are not stand for the last.
+    let last = comptime!(dim / 16 - 1);
+    let q0 = held[0usize];
+    let q1 = held[comptime!(last.min(1))];
+    let q2 = held[comptime!(last.min(2))];
+    let q3 = held[comptime!(last.min(3))];
+    let q4 = held[comptime!(last.min(4))];
+    let q5 = held[comptime!(last.min(5))];
+    let q6 = held[comptime!(last.min(6))];
+    let q7 = held[comptime!(last.min(7))];
+    let b = right.rows_at(at, 0u32.runtime());
+    gpu_asm!(
+        "{code} /* {q0} {q1} {q2} {q3} {q4} {q5} {q6} {q7} {b} */",
+        code = const held_chain(name, visited, dim, visited, type_name(brain)),
+        q0 = in(_) q0,
+        q1 = in(_) q1,
+        q2 = in(_) q2,
+        q3 = in(_) q3,
+        q4 = in(_) q4,
+        q5 = in(_) q5,
+        q6 = in(_) q6,
+        q7 = in(_) q7,
         b = in(_) b,
         options(readonly)
     );

@@ -40,6 +40,12 @@ pub(super) fn registers(rows: usize, sums: usize) -> Option<(usize, usize)> {
     }
 }
 
+/// Whether units hold the queries that they own, of `dim` elements: products then read shared memory for keys alone. Three groups
+/// have no registers for wide ones, nor two that keep what rounding loses.
+pub(super) fn holds_queries(rows: usize, dim: usize, rounding: bool) -> bool {
+    dim <= 64 || (rows <= 2 * ROWS && dim <= 128 && !rounding)
+}
+
 /// Bytes of a row of keys and one of values, as tiles hold them.
 fn row_bytes(dims: [usize; 2]) -> usize {
     (row_chunks(dims[0]) + row_chunks(dims[1])) * LANES * 2

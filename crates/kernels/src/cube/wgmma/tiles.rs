@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 
 use super::instructions::{copy_all, copy_some};
 use crate::cube::mma::fragments::Pair;
-use crate::cube::mma::intrinsics::shared_address;
+use crate::cube::mma::intrinsics::{load_matrices, shared_address};
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::HeadRows;
 use crate::cube::walk::NONE;
@@ -152,6 +152,23 @@ impl<E: Float, N: Size> Tiles<E, N> {
     /// The rows of a tile as a right operand whose depth they are.
     pub(super) fn columns_at(&self, tile: u32) -> u32 {
         descriptor(self.tile_address(tile), comptime!(self.rows * 128))
+    }
+
+    /// The rows of a tile from `first` on, 16 of them, as a left operand that the units of a plane hold: 16 elements a step.
+    pub(super) fn held(&self, tile: u32, first: usize) -> Array<Vector<u32, Const<4>>> {
+        let (rows, steps) = comptime!((self.rows, self.depth / 16));
+        let (row, half) = (
+            first + UNIT_POS as usize % 16usize,
+            UNIT_POS as usize % 32usize / 16usize,
+        );
+        let to = self.tile_address(tile);
+        let mut held = Array::<Vector<u32, Const<4>>>::new(steps);
+        #[unroll]
+        for step in 0..steps {
+            let chunk = place(row, comptime!(2 * step) + half, rows);
+            held[step] = load_matrices(to + chunk as u32 * 16u32, 0usize, false);
+        }
+        held
     }
 
     fn tile_address(&self, tile: u32) -> u32 {
