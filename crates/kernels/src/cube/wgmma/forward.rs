@@ -156,47 +156,62 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     tile,
                     visited,
                 );
+                let mut others = weights::<E>(columns, config.rounding);
                 let mut before = turn;
                 turn = before.next(ring.slots);
                 let mut more = ring.wait_until_full(&turn);
                 while more {
-                    // Values are weighted while the next weights are computed.
-                    if comptime!(holds) {
-                        begin_scores_of::<E, N>(SCORES, &held, &keys, turn.slot, brain);
-                    } else {
-                        begin_scores::<E, N>(
-                            SCORES, &owned, slot, group_rows, &keys, turn.slot, brain,
-                        );
-                    }
-                    add::<E, N>(&pending, &values, before.slot, config);
-                    products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
-                    let mut of_turn = weights::<E>(columns, config.rounding);
-                    let raised = weigh::<E>(
-                        &mut of_turn,
+                    // Two visits, so that weights need not move from those of one to those of the other.
+                    visit::<E, N>(
+                        &pending,
+                        &mut others,
                         &mut softmax,
-                        &ring,
+                        &before,
                         &turn,
+                        &ring,
                         index,
                         of.record,
                         &queries,
                         &tokens,
+                        &owned,
+                        slot,
+                        group_rows,
+                        &held,
+                        &keys,
+                        &values,
                         minus_infinity,
-                        false,
-                        tile,
-                        visited,
+                        config,
                     );
-                    products_done(0usize);
-                    ring.done(&before);
-                    pending.set(&of_turn);
-                    if raised.any {
-                        #[unroll]
-                        for half in 0..2usize {
-                            scale_results(half, raised.kept[half], comptime!(padded(value_dim)));
-                        }
-                    }
                     before = turn;
                     turn = before.next(ring.slots);
                     more = ring.wait_until_full(&turn);
+                    if more {
+                        visit::<E, N>(
+                            &others,
+                            &mut pending,
+                            &mut softmax,
+                            &before,
+                            &turn,
+                            &ring,
+                            index,
+                            of.record,
+                            &queries,
+                            &tokens,
+                            &owned,
+                            slot,
+                            group_rows,
+                            &held,
+                            &keys,
+                            &values,
+                            minus_infinity,
+                            config,
+                        );
+                        before = turn;
+                        turn = before.next(ring.slots);
+                        more = ring.wait_until_full(&turn);
+                    } else {
+                        pending.set(&others);
+                    }
                 }
                 add::<E, N>(&pending, &values, before.slot, config);
                 products_done(0usize);
@@ -270,6 +285,73 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
 const SCORES: &str = "s";
 /// Sums of weighted values.
 const RESULTS: &str = "o";
+
+/// A visit: the weights of the one `before` multiply values while those of this are computed.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn visit<E: Float, N: Size>(
+    pending: &Weights<E>,
+    of_turn: &mut Weights<E>,
+    softmax: &mut Softmax,
+    before: &Turn,
+    turn: &Turn,
+    ring: &Ring,
+    index: &[i32],
+    head_record: usize,
+    queries: &Array<i32>,
+    tokens: &Shared<[i32]>,
+    owned: &Tiles<E, N>,
+    slot: u32,
+    group_rows: u32,
+    held: &Array<Vector<u32, Const<4>>>,
+    keys: &Tiles<E, N>,
+    values: &Tiles<E, N>,
+    minus_infinity: f32,
+    #[comptime] config: Config,
+) {
+    let holds = comptime!(holds_queries(
+        config.owned.rows,
+        config.head_dim,
+        config.rounding
+    ));
+    if comptime!(holds) {
+        begin_scores_of::<E, N>(SCORES, held, keys, turn.slot, config.brain);
+    } else {
+        begin_scores::<E, N>(
+            SCORES,
+            owned,
+            slot,
+            group_rows,
+            keys,
+            turn.slot,
+            config.brain,
+        );
+    }
+    add::<E, N>(pending, values, before.slot, config);
+    products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
+    let raised = weigh::<E>(
+        of_turn,
+        softmax,
+        ring,
+        turn,
+        index,
+        head_record,
+        queries,
+        tokens,
+        minus_infinity,
+        false,
+        config.owned,
+        config.visited,
+    );
+    products_done(0usize);
+    ring.done(before);
+    if raised.any {
+        #[unroll]
+        for half in 0..2usize {
+            scale_results(half, raised.kept[half], comptime!(padded(config.value_dim)));
+        }
+    }
+}
 
 /// Makes the scores of a visit weights.
 ///
