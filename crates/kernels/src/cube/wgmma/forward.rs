@@ -6,12 +6,13 @@ use super::instructions::{sync_group, writes_done};
 use super::keys::fill;
 use super::own::{OWN_SLOTS, fill_own, own_ring, own_tile, tile_of_round};
 use super::products::{
-    GROUP, begin_scores, begin_scores_of, begin_values, clear, declare, products_done, scale, take,
+    GROUP, begin_scores, begin_scores_of, clear, declare, products_done, scale, take,
 };
 use super::ring::{Ring, Turn, VISIT, first_turn, ring};
-use super::size::{FILLERS, holds_queries};
-use super::softmax::{Raised, Softmax, Weights, softmax, unchanged, weights};
+use super::size::{FILLERS, holds_queries, weights_have_names};
+use super::softmax::{Raised, Softmax, softmax, unchanged};
 use super::tiles::{Tiles, tiles};
+use super::weights::{Weights, weights};
 use super::work::{WORKING, first_row, mask, own_tokens_of, share_registers};
 use crate::cube::config::Config;
 use crate::cube::mma::stage::{LANES, chunks, padded};
@@ -111,6 +112,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let barrier = group + comptime!(WORKING as u32);
         let first_row = first_row(unit);
         let log2_e = f32::new(core::f32::consts::LOG2_E);
+        let names = comptime!(weights_have_names(tile.rows, value_dim, config.rounding));
+        let mut even = weights::<E>(columns, config.rounding, comptime!(names.then_some("e")));
+        let mut odd = weights::<E>(columns, config.rounding, comptime!(names.then_some("f")));
         declare(SCORES, visited.rows);
         declare(RESULTS, comptime!(padded(value_dim)));
         while number < tiles_of_all {
@@ -141,9 +145,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
                 }
                 products_done(0usize);
-                let mut pending = weights::<E>(columns, config.rounding);
                 let _ = weigh::<E>(
-                    &mut pending,
+                    &mut even,
                     &mut softmax,
                     &ring,
                     &turn,
@@ -156,15 +159,14 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     tile,
                     visited,
                 );
-                let mut others = weights::<E>(columns, config.rounding);
                 let mut before = turn;
                 turn = before.next(ring.slots);
                 let mut more = ring.wait_until_full(&turn);
                 while more {
-                    // Two visits, so that weights need not move from those of one to those of the other.
+                    // Where weights have names, a second visit follows, so that they need not move.
                     visit::<E, N>(
-                        &pending,
-                        &mut others,
+                        &even,
+                        &mut odd,
                         &mut softmax,
                         &before,
                         &turn,
@@ -185,10 +187,12 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     before = turn;
                     turn = before.next(ring.slots);
                     more = ring.wait_until_full(&turn);
-                    if more {
+                    if comptime!(!names) {
+                        even.set(&odd);
+                    } else if more {
                         visit::<E, N>(
-                            &others,
-                            &mut pending,
+                            &odd,
+                            &mut even,
                             &mut softmax,
                             &before,
                             &turn,
@@ -210,10 +214,10 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         turn = before.next(ring.slots);
                         more = ring.wait_until_full(&turn);
                     } else {
-                        pending.set(&others);
+                        even.set(&odd);
                     }
                 }
-                add::<E, N>(&pending, &values, before.slot, config);
+                even.begin::<N>(RESULTS, &values, before.slot, brain);
                 products_done(0usize);
                 ring.done(&before);
             }
@@ -327,7 +331,7 @@ fn visit<E: Float, N: Size>(
             config.brain,
         );
     }
-    add::<E, N>(pending, values, before.slot, config);
+    pending.begin::<N>(RESULTS, values, before.slot, config.brain);
     products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
     let raised = weigh::<E>(
         of_turn,
@@ -399,20 +403,6 @@ fn weigh<E: Float>(
         softmax.weigh::<E>(&mut scores, weights, tiles);
     }
     raised
-}
-
-/// Begins to add the values of a slot: by weights, and by what they lost by rounding where `config.rounding`.
-#[cube]
-fn add<E: Float, N: Size>(
-    weights: &Weights<E>,
-    values: &Tiles<E, N>,
-    slot: u32,
-    #[comptime] config: Config,
-) {
-    begin_values::<E, N>(RESULTS, &weights.high, values, slot, config.brain);
-    if comptime!(config.rounding) {
-        begin_values::<E, N>(RESULTS, &weights.low, values, slot, config.brain);
-    }
 }
 
 /// A parameter of the kernel is called `scale` too.

@@ -19,4 +19,5 @@ mod ring;
 pub(super) mod size;
 mod softmax;
 mod tiles;
+mod weights;
 mod work;

@@ -74,13 +74,102 @@ fn held_chain(name: &str, columns: usize, dim: usize, right: usize, dtype: &str)
 /// Steps of 16 visited rows.
 const STEPS: usize = VISITED / 16;
 
-/// Products of weights, `$0` and the next, with rows, 16 of them at a time: the descriptor after the weights.
-fn value_chain(name: &str, dim: usize, dtype: &str) -> String {
+/// Products of weights, those of a step by what the code calls them, with rows, 16 of them at a time, by the descriptor `right`.
+fn value_chain(
+    name: &str,
+    dim: usize,
+    dtype: &str,
+    right: &str,
+    weights: impl Fn(usize) -> String,
+) -> String {
     let product = |k: usize| {
-        let rows = 2 * k * EIGHT_ROWS / 16;
-        format!("add.s32 l, ${STEPS}, {rows}; mov.b64 b, {{l, {DESCRIPTOR}}};|${k}, b#, 1")
+        let (rows, left) = (2 * k * EIGHT_ROWS / 16, weights(k));
+        format!("add.s32 l, {right}, {rows}; mov.b64 b, {{l, {DESCRIPTOR}}};|{left}, b#, 1")
     };
     chain(name, true, dim, dtype, (0..STEPS).map(product))
+}
+
+/// Of weights `$0` and the next, and the descriptor after them.
+fn given_chain(name: &str, dim: usize, dtype: &str) -> String {
+    value_chain(name, dim, dtype, &format!("${STEPS}"), |k| format!("${k}"))
+}
+
+/// Of weights in the registers called `weights`, and the descriptor `$0`.
+fn kept_chain(name: &str, weights: &str, dim: usize, dtype: &str) -> String {
+    value_chain(name, dim, dtype, "$0", |k| {
+        let registers: Vec<_> = (4 * k..4 * k + 4)
+            .map(|n| format!("{weights}{n}"))
+            .collect();
+        format!("{{{}}}", registers.join(", "))
+    })
+}
+
+fn word_declaration(name: &str, count: usize) -> String {
+    let mut code = format!(".reg .b32 {name}<{count}>;");
+    for n in 0..count {
+        let _ = write!(code, " mov.b32 {name}{n}, 0;");
+    }
+    code
+}
+
+/// Registers for weights, zeros.
+#[cube]
+pub(super) fn declare_weights(#[comptime] name: &'static str) {
+    gpu_asm!(
+        "{code}",
+        code = const word_declaration(name, 4 * STEPS),
+        options(readonly)
+    );
+}
+
+/// Sets the `n`-th two of the weights called `name`. No product of them may be under way.
+#[cube]
+pub(super) fn put_weights<E: Float>(
+    #[comptime] name: &'static str,
+    #[comptime] n: usize,
+    weights: Pair<E>,
+) {
+    let word = u32::reinterpret(weights);
+    gpu_asm!(
+        "mov.b32 {name}{n}, {word};",
+        name = const name,
+        n = const n,
+        word = in(_) word,
+        options(readonly)
+    );
+}
+
+fn moves(to: &str, from: &str) -> String {
+    let mut code = String::new();
+    for n in 0..4 * STEPS {
+        let _ = write!(code, "mov.b32 {to}{n}, {from}{n}; ");
+    }
+    code
+}
+
+/// Sets the weights called `to` to those called `from`.
+#[cube]
+pub(super) fn move_weights(#[comptime] to: &'static str, #[comptime] from: &'static str) {
+    gpu_asm!("{code}", code = const moves(to, from), options(readonly));
+}
+
+/// As [`begin_values`], of the weights called `weights`.
+#[cube]
+pub(super) fn begin_values_of<E: Float, N: Size>(
+    #[comptime] name: &'static str,
+    #[comptime] weights: &'static str,
+    right: &Tiles<E, N>,
+    at: u32,
+    #[comptime] brain: bool,
+) {
+    let dim = comptime!(right.depth);
+    let rows = right.columns_at(at);
+    gpu_asm!(
+        "{code} /* {rows} */",
+        code = const kept_chain(name, weights, dim, type_name(brain)),
+        rows = in(_) rows,
+        options(readonly)
+    );
 }
 
 fn type_name(brain: bool) -> &'static str {
@@ -227,7 +316,7 @@ pub(super) fn begin_values<E: Float, N: Size>(
     let w3 = left[3usize];
     gpu_asm!(
         "{code} /* {w0} {w1} {w2} {w3} {rows} */",
-        code = const value_chain(name, dim, type_name(brain)),
+        code = const given_chain(name, dim, type_name(brain)),
         w0 = in(_) w0,
         w1 = in(_) w1,
         w2 = in(_) w2,

@@ -46,6 +46,11 @@ pub(super) fn holds_queries(rows: usize, dim: usize, rounding: bool) -> bool {
     dim <= 64 || (rows <= 2 * ROWS && dim <= 128 && !rounding)
 }
 
+/// Whether units have registers for the weights of two visits beside the scores of one, with `dim` values a row.
+pub(super) fn weights_have_names(rows: usize, dim: usize, rounding: bool) -> bool {
+    (rows <= 2 * ROWS || dim <= 64) && !rounding
+}
+
 /// Bytes of a row of keys and one of values, as tiles hold them.
 fn row_bytes(dims: [usize; 2]) -> usize {
     (row_chunks(dims[0]) + row_chunks(dims[1])) * LANES * 2

@@ -2,6 +2,7 @@
 
 use cubecl::prelude::*;
 
+use super::weights::Weights;
 use crate::cube::mma::fragments::Pair;
 use crate::cube::mma::intrinsics::exp2;
 use crate::cube::mma::products::{Products, row_max, row_sum};
@@ -41,51 +42,6 @@ pub(super) fn unchanged() -> Raised {
     Raised {
         any: false.runtime(),
         kept,
-    }
-}
-
-/// The weights of a visit, as products take them.
-#[derive(CubeType)]
-pub(super) struct Weights<E: Float> {
-    pub(super) high: Array<Pair<E>>,
-    /// What those lose by rounding, where it is kept.
-    pub(super) low: Array<Pair<E>>,
-    #[cube(comptime)]
-    count: usize,
-    #[cube(comptime)]
-    exact: bool,
-}
-
-/// Of `tiles` tiles, with what rounding loses where they are `exact`.
-#[cube]
-pub(super) fn weights<E: Float>(#[comptime] tiles: usize, #[comptime] exact: bool) -> Weights<E> {
-    let count = comptime!(2 * tiles);
-    Weights::<E> {
-        high: Array::new(count),
-        low: Array::new(comptime!(if exact { count } else { 0 })),
-        count,
-        exact,
-    }
-}
-
-#[cube]
-impl<E: Float> Weights<E> {
-    fn put(&mut self, #[comptime] n: usize, weights: Pair<f32>) {
-        self.high[n] = Vector::cast_from(weights);
-        if comptime!(self.exact) {
-            self.low[n] = Vector::cast_from(weights - Vector::cast_from(self.high[n]));
-        }
-    }
-
-    /// Takes those of another visit.
-    pub(super) fn set(&mut self, other: &Weights<E>) {
-        #[unroll]
-        for n in 0..self.count {
-            self.high[n] = other.high[n];
-            if comptime!(self.exact) {
-                self.low[n] = other.low[n];
-            }
-        }
     }
 }
 
