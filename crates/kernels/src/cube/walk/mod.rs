@@ -10,4 +10,7 @@ pub(super) use distances::{Distances, attends_block};
 pub(super) use keys::{KeyTile, key_tile};
 pub(super) use lists::{NONE, Span, TokenRows, div, heads_at, span};
 pub(super) use queries::{QueryTile, RowWalk, Visits, no_visits, query_tile};
-pub(super) use reach::{Reach, all_attend, key_reach, query_reach, rows_reach};
+pub(super) use reach::{
+    Reach, all_attend, key_reach, key_rows_reach, none_attend, query_reach, query_rows_reach,
+    rows_reach,
+};

@@ -80,6 +80,37 @@ pub(in crate::cube) fn all_attend(
         && (distances.stride == 1 || one_query_block)
 }
 
+/// Whether no pair of a visit is known to attend.
+#[cube]
+pub(in crate::cube) fn none_attend(distances: &Distances, queries: &Reach, keys: &Reach) -> bool {
+    // Of rows that are not complete, the list of a table may not be looked up.
+    keys.complete
+        && queries.complete
+        && ((distances.causal && keys.first_token > queries.last_token)
+            || queries.last_block - keys.first_block < distances.min
+            || queries.first_block - keys.last_block > distances.max)
+}
+
+/// `rows` of the queries of a tile from row `first` on, tokens in a row, be they in the sequence or not.
+#[cube]
+pub(in crate::cube) fn query_rows_reach(
+    own: &QueryTile,
+    first: u32,
+    #[comptime] rows: usize,
+    #[comptime] tile: Tile,
+) -> Reach {
+    let block = comptime!(tile.block as i32);
+    let first_token = own.rows.blocks.first * block + own.rows.offset + i32::cast_from(first);
+    let last_token = first_token + comptime!(rows as i32 - 1);
+    Reach {
+        first_block: first_token / block,
+        last_block: last_token / block,
+        first_token,
+        last_token,
+        complete: true.runtime(),
+    }
+}
+
 /// The queries of the tile, as far as its walk goes.
 #[cube]
 pub(in crate::cube) fn query_reach(own: &QueryTile, #[comptime] tile: Tile) -> Reach {
@@ -111,6 +142,39 @@ pub(in crate::cube) fn key_reach(own: &KeyTile, index: &[i32], #[comptime] tile:
             + own.offset
             + comptime!(tile.slot_rows() as i32 - 1),
         complete: true.runtime(),
+    }
+}
+
+/// `rows` of the keys of a tile from row `first` on, where those are whole blocks or a part of one; else all of the tile.
+#[cube]
+pub(in crate::cube) fn key_rows_reach(
+    own: &KeyTile,
+    index: &[i32],
+    #[comptime] first: usize,
+    #[comptime] rows: usize,
+    #[comptime] tile: Tile,
+) -> Reach {
+    let block = comptime!(tile.block);
+    if comptime!(tile.slots() == 1) {
+        let all = key_reach(own, index, tile);
+        Reach {
+            first_block: all.first_block,
+            last_block: all.last_block,
+            first_token: all.first_token + comptime!(first as i32),
+            last_token: all.first_token + comptime!((first + rows) as i32 - 1),
+            complete: all.complete,
+        }
+    } else if comptime!(first % block == 0 && rows % block == 0) {
+        let part = KeyTile {
+            record: own.record,
+            class: own.class,
+            member: own.member + comptime!((first / block) as i32),
+            end: own.end,
+            offset: own.offset,
+        };
+        key_reach(&part, index, comptime!(Tile { rows, ..tile }))
+    } else {
+        key_reach(own, index, tile)
     }
 }
 

@@ -6,7 +6,7 @@ use super::instructions::{copies_done, sync_units};
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
 use super::queries::fill;
 use super::ring::{VISIT, first_turn, ring};
-use super::size::{FILLERS, consumers, units};
+use super::size::{FILLERS, ROWS, consumers, units};
 use super::tiles::tiles;
 use super::work::{WORKING, first_row, own_tokens_of, share_registers};
 use crate::cube::config::Config;
@@ -115,7 +115,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         copies_done();
         sync_units(WORKING, working);
 
-        let at = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);
+        let own_group = plane_broadcast((unit / GROUP) as u32, 0u32);
+        let at = own_group * comptime!(ROWS as u32);
         declare("s", visited.rows);
         declare("t", visited.rows);
         declare("dk", comptime!(padded(head_dim)));
@@ -126,11 +127,13 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             begin_scores::<E, N>("s", &owned, 0u32.runtime(), at, &queries, turn.slot, brain);
             while more {
                 let place = turn.slot as usize * comptime!(visited.rows);
-                let all = ring.all(&turn);
+                let all = ring.all(&turn, own_group);
                 // Looked up before there are products in all of a unit's registers.
                 let mut bits = Array::<u32>::new(1usize);
                 bits[0usize] = u32::MAX.runtime();
-                if !all {
+                if ring.nothing(&turn, own_group) {
+                    bits[0usize] = 0u32.runtime();
+                } else if !all {
                     let record = usize::cast_from(index[group.records + ring.head(&turn) as usize]);
                     let of_visit = attended(
                         &ring.distances(&turn),

@@ -6,7 +6,7 @@ use super::instructions::{copies_done, sync_units};
 use super::keys::fill;
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
 use super::ring::{VISIT, first_turn, ring};
-use super::size::{FILLERS, consumers, units};
+use super::size::{FILLERS, ROWS, consumers, units};
 use super::tiles::tiles;
 use super::work::{WORKING, first_row, mask, own_tokens_of, share_registers};
 use crate::cube::config::Config;
@@ -121,7 +121,9 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         copies_done();
         sync_units(WORKING, working);
 
-        let group = plane_broadcast((unit / GROUP) as u32 * 64u32, 0u32);
+        // The same for all units of a plane, which the compiler does not see otherwise.
+        let group = plane_broadcast((unit / GROUP) as u32, 0u32);
+        let group_rows = group * comptime!(ROWS as u32);
         declare("s", visited.rows);
         declare("t", visited.rows);
         declare("dq", comptime!(padded(head_dim)));
@@ -129,12 +131,12 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         let mut more = ring.wait_until_full(&turn);
         if more {
             let mut d_scores = zeros(columns);
-            begin_scores::<E, N>("s", &owned, 0u32.runtime(), group, &keys, turn.slot, brain);
+            begin_scores::<E, N>("s", &owned, 0u32.runtime(), group_rows, &keys, turn.slot, brain);
             begin_scores::<E, N>(
                 "t",
                 &gradients,
                 0u32.runtime(),
-                group,
+                group_rows,
                 &values,
                 turn.slot,
                 brain,
@@ -165,6 +167,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                     &mut d_scores,
                     &ring,
                     &turn,
+                    group,
                     index,
                     own.walk.record,
                     &queries,
@@ -185,7 +188,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                         "s",
                         &owned,
                         0u32.runtime(),
-                        group,
+                        group_rows,
                         &keys,
                         turn.slot,
                         brain,
@@ -196,7 +199,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                         "t",
                         &gradients,
                         0u32.runtime(),
-                        group,
+                        group_rows,
                         &values,
                         turn.slot,
                         brain,

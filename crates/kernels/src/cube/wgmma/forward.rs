@@ -9,7 +9,7 @@ use super::products::{
     GROUP, begin_scores, begin_scores_of, clear, declare, products_done, scale, take,
 };
 use super::ring::{Ring, Turn, VISIT, first_turn, ring};
-use super::size::{FILLERS, holds_queries, weights_have_names};
+use super::size::{FILLERS, ROWS, holds_queries, weights_have_names};
 use super::softmax::{Raised, Softmax, softmax, unchanged};
 use super::tiles::{Tiles, tiles};
 use super::weights::{Weights, weights};
@@ -108,7 +108,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         let in_group = unit % GROUP;
         // The same for all units of a plane, which the compiler does not see otherwise.
         let group = plane_broadcast((unit / GROUP) as u32, 0u32);
-        let group_rows = group * 64u32;
+        let group_rows = group * comptime!(ROWS as u32);
         let barrier = group + comptime!(WORKING as u32);
         let first_row = first_row(unit);
         let log2_e = f32::new(core::f32::consts::LOG2_E);
@@ -150,6 +150,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     &mut softmax,
                     &ring,
                     &turn,
+                    group,
                     index,
                     of.record,
                     &queries,
@@ -171,13 +172,13 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         &before,
                         &turn,
                         &ring,
+                        group,
                         index,
                         of.record,
                         &queries,
                         &tokens,
                         &owned,
                         slot,
-                        group_rows,
                         &held,
                         &keys,
                         &values,
@@ -197,13 +198,13 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                             &before,
                             &turn,
                             &ring,
+                            group,
                             index,
                             of.record,
                             &queries,
                             &tokens,
                             &owned,
                             slot,
-                            group_rows,
                             &held,
                             &keys,
                             &values,
@@ -300,13 +301,13 @@ fn visit<E: Float, N: Size>(
     before: &Turn,
     turn: &Turn,
     ring: &Ring,
+    group: u32,
     index: &[i32],
     head_record: usize,
     queries: &Array<i32>,
     tokens: &Shared<[i32]>,
     owned: &Tiles<E, N>,
     slot: u32,
-    group_rows: u32,
     held: &Array<Vector<u32, Const<4>>>,
     keys: &Tiles<E, N>,
     values: &Tiles<E, N>,
@@ -325,7 +326,7 @@ fn visit<E: Float, N: Size>(
             SCORES,
             owned,
             slot,
-            group_rows,
+            group * comptime!(ROWS as u32),
             keys,
             turn.slot,
             config.brain,
@@ -338,6 +339,7 @@ fn visit<E: Float, N: Size>(
         softmax,
         ring,
         turn,
+        group,
         index,
         head_record,
         queries,
@@ -359,7 +361,7 @@ fn visit<E: Float, N: Size>(
 
 /// Makes the scores of a visit weights.
 ///
-/// Where all pairs attend, at first without a look at the scores' maxima, which visits after the `first` seldom raise.
+/// Where all pairs of the group attend, at first without a look at the scores' maxima, which visits after the `first` seldom raise.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn weigh<E: Float>(
@@ -367,6 +369,7 @@ fn weigh<E: Float>(
     softmax: &mut Softmax,
     ring: &Ring,
     turn: &Turn,
+    group: u32,
     index: &[i32],
     head_record: usize,
     queries: &Array<i32>,
@@ -380,27 +383,33 @@ fn weigh<E: Float>(
     let mut raised = unchanged();
     let mut done = false;
     if comptime!(!first) {
-        // Where not all attend these are no weights, and done anew.
-        let scores = take(SCORES, visited.rows);
-        done = softmax.try_to_weigh::<E>(&scores, weights, ring.all(turn), tiles);
+        if ring.all(turn, group) {
+            let scores = take(SCORES, visited.rows);
+            done = softmax.try_to_weigh::<E>(&scores, weights, tiles);
+        }
     }
     if !done {
-        let mut scores = take(SCORES, visited.rows);
-        mask(
-            &mut scores,
-            ring,
-            turn,
-            index,
-            head_record,
-            queries,
-            tokens,
-            minus_infinity,
-            true,
-            tile,
-            visited,
-        );
-        softmax.raise(&mut raised, &scores, minus_infinity, tiles);
-        softmax.weigh::<E>(&mut scores, weights, tiles);
+        if ring.nothing(turn, group) {
+            weights.clear(tiles);
+        } else {
+            let mut scores = take(SCORES, visited.rows);
+            mask(
+                &mut scores,
+                ring,
+                turn,
+                group,
+                index,
+                head_record,
+                queries,
+                tokens,
+                minus_infinity,
+                true,
+                tile,
+                visited,
+            );
+            softmax.raise(&mut raised, &scores, minus_infinity, tiles);
+            softmax.weigh::<E>(&mut scores, weights, tiles);
+        }
     }
     raised
 }

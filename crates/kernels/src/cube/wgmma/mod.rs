@@ -10,6 +10,7 @@
 pub(super) mod dkdv;
 pub(super) mod dq;
 pub(super) mod forward;
+mod groups;
 mod instructions;
 mod keys;
 mod own;

@@ -2,17 +2,18 @@
 
 use cubecl::prelude::*;
 
+use super::groups::{attending, groups};
 use super::instructions::sync_units;
 use super::keys::FILLING;
 use super::ring::{Ring, first_turn};
-use super::size::FILLERS;
+use super::size::{FILLERS, ROWS};
 use super::tiles::Tiles;
 use crate::cube::mma::keys::{Group, VisitedStats, query_cursor};
 use crate::cube::mma::stage::LANES;
 use crate::cube::mma::visit::Visit;
 use crate::cube::rows::head_queries;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{KeyTile, Span, key_reach};
+use crate::cube::walk::{KeyTile, Reach, Span, key_reach, key_rows_reach};
 
 /// Fills the ring with the rows of queries and gradients that a key tile visits, their tokens and stats, one slot after another.
 /// `first_head` is the first of the group.
@@ -37,6 +38,12 @@ pub(super) fn fill<E: Float, N: Size>(
 ) {
     let (end, unit) = (span.q_end, UNIT_POS as usize);
     let keys = key_reach(own, index, tile);
+    let mut keys_of = Sequence::<Reach>::new();
+    #[unroll]
+    for group in 0..comptime!(groups(tile)) {
+        let first = comptime!(group * ROWS);
+        keys_of.push(key_rows_reach(own, index, first, ROWS, tile));
+    }
     let mut cursor = query_cursor();
     let mut turn = first_turn();
     let mut more = true;
@@ -62,20 +69,31 @@ pub(super) fn fill<E: Float, N: Size>(
         );
         sync_units(FILLING, FILLERS);
         let incomplete = rows.leave_out(first, visited.rows);
-        ring.describe(
-            &turn,
-            &Visit {
-                any: visit.any,
-                all: visit.all && !incomplete,
-                head: visit.head,
-                distances: visit.distances,
-            },
-        );
+        let visit = Visit {
+            any: visit.any,
+            all: visit.all && !incomplete,
+            head: visit.head,
+            distances: visit.distances,
+        };
+        let reach = Reach {
+            first_block: reach.first_block,
+            last_block: reach.last_block,
+            first_token: reach.first_token,
+            last_token: reach.last_token,
+            complete: reach.complete && !incomplete,
+        };
+        let mut bits = 0u32.runtime();
+        #[unroll]
+        for group in 0..comptime!(groups(tile)) {
+            let keys = keys_of.index(group);
+            bits |= attending(&visit, comptime!(group as u32), &reach, keys, tile);
+        }
+        ring.describe(&turn, &visit, bits);
         more = visit.any;
         if more {
             let q_rows = head_queries::<E, N>(q, span, first_head + head, LANES);
             let d_rows = head_queries::<E, N>(d_out, span, first_head + head, LANES);
-            if comptime!(visited.slots() == 1 && !visited.table) && reach.complete && !incomplete {
+            if comptime!(visited.slots() == 1 && !visited.table) && reach.complete {
                 queries.copy_whole(turn.slot, q, &q_rows, reach.first_token, unit, FILLERS);
                 gradients.copy_whole(turn.slot, d_out, &d_rows, reach.first_token, unit, FILLERS);
             } else {

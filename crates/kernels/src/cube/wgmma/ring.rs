@@ -2,18 +2,19 @@
 
 use cubecl::prelude::*;
 
+use super::groups::{ALL, NOTHING};
 use super::instructions::{arrive, arrive_after_copies, new_barrier, wait_for, writes_done};
 use super::size::{FILLERS, consumers};
 use crate::cube::mma::intrinsics::shared_address;
 use crate::cube::mma::visit::Visit;
 use crate::cube::walk::Distances;
 
-/// Words that describe a visit: bits, the head, and of visits of which not all attends its distances.
+/// Words that describe a visit: bits, its own and those of [`groups`](super::groups), the head, and of visits of which not all attends
+/// its distances.
 pub(super) const VISIT: usize = 6;
 const ANY: u32 = 1;
-const ALL: u32 = 2;
-const CAUSAL: u32 = 4;
-const EXACT: u32 = 8;
+const CAUSAL: u32 = 2;
+const EXACT: u32 = 4;
 
 #[cube]
 fn bit(on: bool, #[comptime] bit: u32) -> u32 {
@@ -125,12 +126,12 @@ impl Ring {
         wait_for(self.free(turn), turn.phase ^ 1u32);
     }
 
-    /// Describes the visit of a slot.
-    pub(super) fn describe(&mut self, turn: &Turn, visit: &Visit) {
+    /// Describes the visit of a slot, of which groups attend what the bits `attending` say.
+    pub(super) fn describe(&mut self, turn: &Turn, visit: &Visit, attending: u32) {
         if UNIT_POS == 0u32 {
             let distances = visit.distances;
-            let bits = bit(visit.any, ANY)
-                | bit(visit.all, ALL)
+            let bits = attending
+                | bit(visit.any, ANY)
                 | bit(distances.causal, CAUSAL)
                 | bit(distances.exact, EXACT);
             self.put(turn, 0usize, i32::cast_from(bits));
@@ -150,7 +151,7 @@ impl Ring {
         arrive(self.full(turn));
     }
 
-    fn has(&self, turn: &Turn, #[comptime] bit: u32) -> bool {
+    fn has(&self, turn: &Turn, bit: u32) -> bool {
         self.words[turn.slot as usize * self.size] & bit != 0u32
     }
 
@@ -173,9 +174,14 @@ impl Ring {
         }
     }
 
-    /// Whether all pairs of a visit attend.
-    pub(super) fn all(&self, turn: &Turn) -> bool {
-        self.has(turn, ALL)
+    /// Whether all pairs of a visit attend that have the rows of a group.
+    pub(super) fn all(&self, turn: &Turn, group: u32) -> bool {
+        self.has(turn, ALL << group)
+    }
+
+    /// Whether none of them attends.
+    pub(super) fn nothing(&self, turn: &Turn, group: u32) -> bool {
+        self.has(turn, NOTHING << group)
     }
 
     /// The query head of a visit, counted in its group.

@@ -8,7 +8,7 @@ use crate::AttentionShape;
 use crate::cube::mma::stage::LANES;
 
 /// Rows that a group of four planes owns.
-const ROWS: usize = 64;
+pub(super) const ROWS: usize = 64;
 /// Rows that a cube visits at a time.
 pub(in crate::cube) const VISITED: usize = 64;
 /// Units that fill the ring, before those that work on visits.

@@ -126,15 +126,14 @@ impl Softmax {
         (top - self.maxima[half]) * self.factor > f32::new(LAZY)
     }
 
-    /// Makes scores of `tiles` tiles, `all` of which attend, weights by the maxima as they are. `false`, and nothing is summed, where
-    /// not all attend or a score of the plane is so far above its row's maximum that this must be raised first.
+    /// Makes scores of `tiles` tiles, all of which attend, weights by the maxima as they are. `false`, and nothing is summed, where a
+    /// score of the plane is so far above its row's maximum that this must be raised first.
     ///
     /// Maxima and their exchange are a sixth of a visit's instructions, and few visits but the first raise one.
     pub(super) fn try_to_weigh<E: Float>(
         &mut self,
         scores: &Array<Pair<f32>>,
         weights: &mut Weights<E>,
-        all: bool,
         #[comptime] tiles: usize,
     ) -> bool {
         let mut sums = Array::<f32>::new(2usize);
@@ -155,7 +154,7 @@ impl Softmax {
         }
         // Sums that are not a number are not light either.
         let light = sums[0usize] <= f32::new(HEAVY) && sums[1usize] <= f32::new(HEAVY);
-        let done = plane_all(all && self.exact && light);
+        let done = plane_all(self.exact && light);
         if done {
             #[unroll]
             for half in 0..2usize {

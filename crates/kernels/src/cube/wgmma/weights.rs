@@ -59,6 +59,14 @@ impl<E: Float> Weights<E> {
         }
     }
 
+    /// Sets those of `tiles` tiles to zero.
+    pub(super) fn clear(&mut self, #[comptime] tiles: usize) {
+        #[unroll]
+        for n in 0..comptime!(2 * tiles) {
+            self.put(n, Vector::new(0.0f32));
+        }
+    }
+
     /// Takes those of another visit.
     pub(super) fn set(&mut self, other: &Weights<E>) {
         if comptime!(self.name.is_some()) {

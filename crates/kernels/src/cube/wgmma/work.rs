@@ -59,6 +59,7 @@ pub(super) fn mask(
     sums: &mut Array<Pair<f32>>,
     ring: &Ring,
     turn: &Turn,
+    group: u32,
     index: &[i32],
     head_record: usize,
     tokens: &Array<i32>,
@@ -68,7 +69,7 @@ pub(super) fn mask(
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) {
-    if !ring.all(turn) {
+    if !ring.all(turn, group) {
         let tiles = comptime!(visited.rows / 8);
         let bits = attended(
             &ring.distances(turn),
