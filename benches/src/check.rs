@@ -40,6 +40,9 @@ pub struct CheckArgs {
     /// Random calls against the host oracle, and half as many random runs of a cache.
     #[arg(long, default_value_t = 2000)]
     pub random: u64,
+    /// The number of the first of them: to repeat one that misses, or to share many among programs.
+    #[arg(long, default_value_t = 0)]
+    pub first: u64,
     /// Launches of each call that must give the same bits.
     #[arg(long, default_value_t = 1000)]
     pub repeats: usize,
@@ -138,6 +141,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Vec<Row>> {
     let effort = Effort {
         golden: golden_data(&args.golden)?,
         random: args.random,
+        first: args.first,
         runs: args.random.div_ceil(2),
         repeats: args.repeats,
         all_kernels: !args.few_kernels,

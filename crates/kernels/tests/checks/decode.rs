@@ -50,7 +50,7 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     };
     let runs = effort.runs;
     let mut seen = Seen::default();
-    for seed in 0..runs {
+    for seed in effort.numbers(runs) {
         let class = classes[seed as usize % classes.len()];
         let layout = Layout::ALL[(seed as usize / classes.len()) % 3];
         random_run(

@@ -29,7 +29,7 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     } else {
         &CLASSES[..FEW_CLASSES]
     };
-    for seed in 0..effort.random.div_ceil(4) {
+    for seed in effort.numbers(effort.random.div_ceil(4)) {
         let class = classes[seed as usize % classes.len()];
         let Case { problem, tensors } = case_of(class, 2_000_000 + seed);
         calls.push((format!("seed 2_000_000 + {seed}"), problem, tensors));

@@ -34,6 +34,8 @@ pub mod subsets;
 pub mod tiles;
 pub mod worst;
 
+use std::ops::Range;
+
 use engine::Engine;
 use storage::Storage;
 use support::golden::Golden;
@@ -47,6 +49,8 @@ pub struct Effort {
     pub random: u64,
     /// Random runs of steps on a cache.
     pub runs: u64,
+    /// The number of the first random call and of the first run.
+    pub first: u64,
     /// Launches of a call that must give the same bits.
     pub repeats: usize,
     /// Compile as many kernels as the checks have uses for, or a few of each kind: a CPU takes a second for each.
@@ -66,6 +70,11 @@ const FEW: [&str; 6] = [
 ];
 
 impl Effort {
+    /// The numbers of `count` random calls or runs.
+    fn numbers(&self, count: u64) -> Range<u64> {
+        self.first..self.first + count
+    }
+
     /// The golden files of a type: all of f32, and where few kernels are compiled a few of the others.
     fn golden_in(&self, storage: Storage) -> impl Iterator<Item = &Golden> {
         let few: &[&str] = if storage == Storage::F32 { &[] } else { &FEW };

@@ -44,7 +44,7 @@ fn random_calls(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Result<u
         (false, _) => &CLASSES[..FEW_CLASSES_OF_HALVES],
     };
     let calls = effort.random.div_ceil(2);
-    for seed in 0..calls {
+    for seed in effort.numbers(calls) {
         let class = classes[seed as usize % classes.len()];
         let case = if seed % 3 == 0 {
             padded_case

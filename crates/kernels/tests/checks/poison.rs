@@ -33,7 +33,7 @@ fn unread(engine: &Engine, effort: &Effort) -> Result<String, String> {
         files += 1;
     }
     let calls = effort.random.div_ceil(4);
-    for seed in 0..calls {
+    for seed in effort.numbers(calls) {
         let class = CLASSES[seed as usize % RANDOM_CLASSES];
         let engine = engine.with_layout(Layout::ALL[seed as usize % 3]);
         let Case { problem, tensors } = case_of(class, 1_000_000 + seed);

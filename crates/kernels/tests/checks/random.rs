@@ -33,8 +33,9 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     let class = |seed: u64| classes[seed as usize % classes.len()];
     let mut worst = Worst::default();
     let (mut kernels, mut prepasses) = (HashSet::new(), HashSet::new());
-    for chunk in (0..effort.random).step_by(CHUNK as usize) {
-        let seeds = chunk..effort.random.min(chunk + CHUNK);
+    let all = effort.numbers(effort.random);
+    for chunk in all.clone().step_by(CHUNK as usize) {
+        let seeds = chunk..all.end.min(chunk + CHUNK);
         let expected = |seed: u64| -> (u64, Case, Results) {
             let case = case_of(class(seed), seed);
             let expected = oracle(&case.problem, &case.tensors);

@@ -40,6 +40,7 @@ fn hold(name: &str) {
         ))),
         random: 60,
         runs: 20,
+        first: 0,
         repeats: 20,
         all_kernels: false,
         types: Storage::ALL.to_vec(),

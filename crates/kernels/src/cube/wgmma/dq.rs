@@ -131,7 +131,15 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         let mut more = ring.wait_until_full(&turn);
         if more {
             let mut d_scores = zeros(columns);
-            begin_scores::<E, N>("s", &owned, 0u32.runtime(), group_rows, &keys, turn.slot, brain);
+            begin_scores::<E, N>(
+                "s",
+                &owned,
+                0u32.runtime(),
+                group_rows,
+                &keys,
+                turn.slot,
+                brain,
+            );
             begin_scores::<E, N>(
                 "t",
                 &gradients,

@@ -7,7 +7,9 @@ use cubecl::prelude::*;
 use super::size::ROWS;
 use crate::cube::mma::visit::Visit;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{QueryTile, Reach, all_attend, none_attend, query_rows_reach};
+use crate::cube::walk::{
+    KeyTile, QueryTile, Reach, all_attend, key_rows_reach, none_attend, query_rows_reach,
+};
 
 /// The bit of the first group that attends all of a visit; those of the others follow.
 pub(super) const ALL: u32 = 1 << 8;
@@ -15,13 +17,13 @@ pub(super) const ALL: u32 = 1 << 8;
 pub(super) const NOTHING: u32 = 1 << 16;
 
 /// Groups of a cube.
-pub(super) fn groups(tile: Tile) -> usize {
+fn groups(tile: Tile) -> usize {
     tile.rows / ROWS
 }
 
 /// The bits of a group: `queries` or `keys` are its rows, and the others those of the visit. `tile` is that of the cube.
 #[cube]
-pub(super) fn attending(
+fn attending(
     visit: &Visit,
     group: u32,
     queries: &Reach,
@@ -46,6 +48,39 @@ pub(super) fn queries_attending(
     for group in 0..comptime!(groups(tile) as u32) {
         let queries = query_rows_reach(own, group * comptime!(ROWS as u32), ROWS, tile);
         bits |= attending(visit, group, &queries, keys, tile);
+    }
+    bits
+}
+
+/// The keys of each group of a tile.
+#[cube]
+pub(super) fn keys_of_groups(
+    own: &KeyTile,
+    index: &[i32],
+    #[comptime] tile: Tile,
+) -> Sequence<Reach> {
+    let mut keys = Sequence::<Reach>::new();
+    #[unroll]
+    for group in 0..comptime!(groups(tile)) {
+        let first = comptime!(group * ROWS);
+        keys.push(key_rows_reach(own, index, first, ROWS, tile));
+    }
+    keys
+}
+
+/// The bits of all groups of a tile of keys, for a visit of `queries`.
+#[cube]
+pub(super) fn keys_attending(
+    visit: &Visit,
+    queries: &Reach,
+    keys_of: &Sequence<Reach>,
+    #[comptime] tile: Tile,
+) -> u32 {
+    let mut bits = 0u32.runtime();
+    #[unroll]
+    for group in 0..comptime!(groups(tile)) {
+        let keys = keys_of.index(group);
+        bits |= attending(visit, comptime!(group as u32), queries, keys, tile);
     }
     bits
 }

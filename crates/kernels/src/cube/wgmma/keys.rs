@@ -49,11 +49,7 @@ pub(super) fn fill<E: Float, N: Size>(
             && visit.distances.stride == 1;
         let first = turn.slot as usize * comptime!(visited.rows);
         ring.wait_until_free(&turn);
-        ring.describe(
-            &turn,
-            &visit,
-            queries_attending(&visit, own, &reach, tile),
-        );
+        ring.describe(&turn, &visit, queries_attending(&visit, own, &reach, tile));
         more = visit.any;
         if more && !(whole && visit.all) && UNIT_POS < comptime!(visited.rows as u32) {
             tokens[first + unit] = cursor.token(own, index, UNIT_POS, visited);

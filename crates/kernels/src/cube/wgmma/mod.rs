@@ -11,6 +11,8 @@ pub(super) mod dkdv;
 pub(super) mod dq;
 pub(super) mod forward;
 mod groups;
+#[cfg(all(test, feature = "wgpu"))]
+mod groups_tests;
 mod instructions;
 mod keys;
 mod own;

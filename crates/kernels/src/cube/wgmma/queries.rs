@@ -2,18 +2,18 @@
 
 use cubecl::prelude::*;
 
-use super::groups::{attending, groups};
+use super::groups::{keys_attending, keys_of_groups};
 use super::instructions::sync_units;
 use super::keys::FILLING;
 use super::ring::{Ring, first_turn};
-use super::size::{FILLERS, ROWS};
+use super::size::FILLERS;
 use super::tiles::Tiles;
 use crate::cube::mma::keys::{Group, VisitedStats, query_cursor};
 use crate::cube::mma::stage::LANES;
 use crate::cube::mma::visit::Visit;
 use crate::cube::rows::head_queries;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{KeyTile, Reach, Span, key_reach, key_rows_reach};
+use crate::cube::walk::{KeyTile, Reach, Span, key_reach};
 
 /// Fills the ring with the rows of queries and gradients that a key tile visits, their tokens and stats, one slot after another.
 /// `first_head` is the first of the group.
@@ -38,12 +38,7 @@ pub(super) fn fill<E: Float, N: Size>(
 ) {
     let (end, unit) = (span.q_end, UNIT_POS as usize);
     let keys = key_reach(own, index, tile);
-    let mut keys_of = Sequence::<Reach>::new();
-    #[unroll]
-    for group in 0..comptime!(groups(tile)) {
-        let first = comptime!(group * ROWS);
-        keys_of.push(key_rows_reach(own, index, first, ROWS, tile));
-    }
+    let keys_of = keys_of_groups(own, index, tile);
     let mut cursor = query_cursor();
     let mut turn = first_turn();
     let mut more = true;
@@ -82,13 +77,11 @@ pub(super) fn fill<E: Float, N: Size>(
             last_token: reach.last_token,
             complete: reach.complete && !incomplete,
         };
-        let mut bits = 0u32.runtime();
-        #[unroll]
-        for group in 0..comptime!(groups(tile)) {
-            let keys = keys_of.index(group);
-            bits |= attending(&visit, comptime!(group as u32), &reach, keys, tile);
-        }
-        ring.describe(&turn, &visit, bits);
+        ring.describe(
+            &turn,
+            &visit,
+            keys_attending(&visit, &reach, &keys_of, tile),
+        );
         more = visit.any;
         if more {
             let q_rows = head_queries::<E, N>(q, span, first_head + head, LANES);
