@@ -71,19 +71,24 @@ pub(super) fn mask(
 ) {
     if !ring.all(turn, group) {
         let tiles = comptime!(visited.rows / 8);
-        let bits = attended(
-            &ring.distances(turn),
-            index,
-            head_record,
-            tokens,
-            visited_tokens,
-            turn.slot as usize * comptime!(visited.rows),
-            tiles,
-            1usize,
-            queries,
-            tile,
-            Products::Mma,
-        );
+        let mut bits = Array::<u32>::new(1usize);
+        bits[0usize] = 0u32.runtime();
+        if !ring.nothing(turn, group) {
+            let of_visit = attended(
+                &ring.distances(turn),
+                index,
+                head_record,
+                tokens,
+                visited_tokens,
+                turn.slot as usize * comptime!(visited.rows),
+                tiles,
+                1usize,
+                queries,
+                tile,
+                Products::Mma,
+            );
+            bits[0usize] = of_visit[0usize];
+        }
         keep_attended(sums, &bits, other, tiles, 1usize);
     }
 }
