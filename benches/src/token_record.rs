@@ -40,8 +40,10 @@ pub struct TokenRow {
     pub prompt: usize,
     /// Tokens of the prompt that were read at a time.
     pub chunk: usize,
-    /// Seconds that the prompt took when it was read the second time.
+    /// Seconds that the prompt took: the median of its readings after the first.
     pub prompt_seconds: f64,
+    /// How many those are; rows before there was a choice are of one and do not say.
+    pub readings: Option<usize>,
     /// Milliseconds from one token to the next, the median.
     pub token_ms: f64,
     /// The least.

@@ -103,7 +103,7 @@ pub fn headline(rows: &[Row]) -> Result<String> {
         passes.into_iter().map(times).sum()
     };
     let chosen = points.iter().filter(is_ours);
-    let chosen = chosen.max_by_key(|row| (others(row), row.seq_kv));
+    let chosen = chosen.max_by_key(|row| (others(row), row.seq_kv, row.head_dim));
     let chosen = chosen.context("no problem of blocks is in the run")?;
     ensure!(others(chosen) > 0, "nobody else is in the run");
     let ours = of_problem(&chosen.problem);
