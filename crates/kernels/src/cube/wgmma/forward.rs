@@ -363,7 +363,8 @@ fn visit<E: Float, N: Size>(
 ///
 /// Where all pairs of the group attend, at first without a look at the scores' maxima, which visits after the `first` seldom raise.
 #[cube]
-#[allow(clippy::too_many_arguments)]
+// What is known when the kernel is compiled stands alone.
+#[allow(clippy::too_many_arguments, clippy::collapsible_if)]
 fn weigh<E: Float>(
     weights: &mut Weights<E>,
     softmax: &mut Softmax,
