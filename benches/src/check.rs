@@ -40,7 +40,8 @@ pub struct CheckArgs {
     /// Random calls against the host oracle, and half as many random runs of a cache.
     #[arg(long, default_value_t = 2000)]
     pub random: u64,
-    /// The number of the first of them: to repeat one that misses, or to share many among programs.
+    /// The number of the first of them: to repeat one that misses, or to share many among programs. `random` takes as many numbers
+    /// as there are random calls, `packed` and `decode` half as many, `halves` and `poison` a quarter.
     #[arg(long, default_value_t = 0)]
     pub first: u64,
     /// Launches of each call that must give the same bits.

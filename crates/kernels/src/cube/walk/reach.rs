@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::distances::Distances;
 use super::keys::KeyTile;
-use super::lists::TokenRows;
+use super::lists::{TokenRows, modulo};
 use super::queries::QueryTile;
 use crate::cube::tile::Tile;
 
@@ -68,16 +68,20 @@ pub(in crate::cube) fn all_attend(
 ) -> bool {
     // The list of a table is the union of those of the tile's blocks.
     let known = comptime!(!tile.table || tile.slots() == 1).runtime();
-    let one_query_block = queries.first_block == queries.last_block;
+    let mut along = true;
+    if distances.stride > 1 {
+        // The keys are those of one diagonal of the tile, and all of it is that of a query block alone.
+        let from = queries.first_block - keys.first_block - distances.residue;
+        along = queries.first_block == queries.last_block && modulo(from, distances.stride) == 0;
+    }
     known
+        && along
         && queries.complete
         && keys.complete
         && distances.exact
         && (!distances.causal || keys.last_token <= queries.first_token)
         && queries.first_block - keys.last_block >= distances.min
         && queries.last_block - keys.first_block <= distances.max
-        // With diagonal strides one query block visits what is along its own diagonal.
-        && (distances.stride == 1 || one_query_block)
 }
 
 /// Whether no pair of a visit is known to attend.

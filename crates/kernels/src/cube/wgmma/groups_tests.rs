@@ -182,6 +182,7 @@ fn hold(client: &Client, problem: &AttentionProblem, rows: usize, queries: bool)
             assert!(number + 1 < most, "more than {most} visits");
             let head = if queries { of_cube[0] } else { visit[1] } as usize;
             let distances = visit[2]..=visit[3];
+            let causal = pattern.head(head).is_causal();
             for (group, own) in own.chunks(ROWS).enumerate() {
                 let said = |bit: u32| visit[0] as u32 & (bit << group) != 0;
                 let (all, nothing) = (said(ALL), said(NOTHING));
@@ -195,7 +196,7 @@ fn hold(client: &Client, problem: &AttentionProblem, rows: usize, queries: bool)
                         };
                         let of_block = |token: i32| token / tile.block as i32;
                         let attends = other != NONE
-                            && k <= q
+                            && (!causal || k <= q)
                             && distances.contains(&(of_block(q) - of_block(k)))
                             && pattern.attends(head, of_block(q) as usize, of_block(k) as usize);
                         pairs[usize::from(attends)] += 1;
@@ -298,4 +299,57 @@ fn nothing_wrong_is_said_of_groups() {
             }
         }
     }
+}
+
+/// A query block attends along its own diagonals, and a tile of several has those of all of them.
+#[test]
+fn groups_attend_their_own_diagonals_alone() {
+    let Some(client) = device_for_tests() else {
+        return;
+    };
+    let relative = || Rule::BidirectionalRelative {
+        local_left: 2,
+        local_right: 2,
+        vert_stride: 3,
+    };
+    let window = Rule::SlidingWindow {
+        left: 3,
+        right: Some(2),
+    };
+    let rules = [
+        (relative(), 64),
+        (relative(), 96),
+        (relative().causal_clamp(), 64),
+        (window, 64),
+    ];
+    for (rule, block) in rules {
+        let pattern = PatternConfig::new(rule, block, 1).build().unwrap();
+        let shape = shape(&pattern, 1152, 1152);
+        let problem = AttentionProblem::new(shape, &pattern, None, None).unwrap();
+        for (rows, queries) in [(192, true), (128, true), (128, false)] {
+            let seen = hold(&client, &problem, rows, queries);
+            assert!(
+                seen.all + seen.part > 0,
+                "{pattern:?}, {rows} rows: {seen:?}"
+            );
+            assert!(
+                block != 64 || !queries || seen.all > 0,
+                "{pattern:?}, {rows} rows: {seen:?}"
+            );
+        }
+    }
+}
+
+/// A table of which each tile is a part of one block: halves of a block differ on the diagonal alone.
+#[test]
+fn halves_of_a_block_of_a_table() {
+    let Some(client) = device_for_tests() else {
+        return;
+    };
+    let mask = BlockMask::from_fn([1, 5, 5], true, |_, i, j| j <= i && (i + j) % 3 != 1);
+    let pattern = PatternConfig::new(Rule::Custom(mask.unwrap()), 128, 1);
+    let pattern = pattern.build().unwrap();
+    let problem = AttentionProblem::new(shape(&pattern, 600, 600), &pattern, None, None).unwrap();
+    let seen = hold(&client, &problem, 128, true);
+    assert!(seen.all > 0 && seen.nothing > 0, "{seen:?}");
 }
