@@ -404,3 +404,29 @@ fn plots_have_a_curve_for_each_provider_and_pattern() {
         "nothing of this library"
     );
 }
+
+/// A pass at one density has no line, and the ideal alone is no panel.
+#[test]
+fn a_pass_at_one_density_is_not_drawn() {
+    let mut rows = rows("a");
+    rows.retain(|row| row.pass.to_string() == "forward" || row.vert_stride != Some(4));
+    let svg = speedup_by_density(&rows).unwrap();
+    assert!(svg.contains("1 / density"), "{svg}");
+    assert!(!svg.contains("forward + backward"), "{svg}");
+}
+
+/// Of problems that as many others were timed at, the one of the widest heads.
+#[test]
+fn the_headline_is_of_the_widest_heads() {
+    let rows = gpu_rows("g");
+    let mut wide = rows.clone();
+    for row in &mut wide {
+        row.head_dim = 128;
+        row.problem += "_d128";
+        row.median_us *= 2.0;
+    }
+    for both in [[wide.clone(), rows.clone()], [rows.clone(), wide.clone()]] {
+        assert!(headline(&both.concat()).unwrap().contains("_d128`"));
+    }
+    assert!(!headline(&rows).unwrap().contains("_d128`"));
+}

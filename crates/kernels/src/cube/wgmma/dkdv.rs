@@ -8,12 +8,12 @@ use super::queries::fill;
 use super::ring::{VISIT, first_turn, ring};
 use super::size::{FILLERS, ROWS, consumers, units};
 use super::tiles::tiles;
-use super::work::{WORKING, first_row, own_tokens_of, share_registers};
+use super::work::{WORKING, attending_pairs, first_row, own_tokens_of, share_registers};
 use crate::cube::config::Config;
 use crate::cube::index::KEY_TILES;
 use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
 use crate::cube::mma::keys::{Group, key_tokens, visited_stats};
-use crate::cube::mma::mask::{attended, keep_attended};
+use crate::cube::mma::mask::keep_attended;
 use crate::cube::mma::products::Products;
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::mma::weight::weight;
@@ -131,22 +131,19 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 // Looked up before there are products in all of a unit's registers.
                 let mut bits = Array::<u32>::new(1usize);
                 bits[0usize] = u32::MAX.runtime();
-                if ring.nothing(&turn, own_group) {
-                    bits[0usize] = 0u32.runtime();
-                } else if !all {
+                if !all {
                     let record = usize::cast_from(index[group.records + ring.head(&turn) as usize]);
-                    let of_visit = attended(
-                        &ring.distances(&turn),
+                    let of_visit = attending_pairs(
+                        &ring,
+                        &turn,
+                        own_group,
                         index,
                         record,
                         &keys,
                         &rows.tokens,
-                        place,
-                        columns,
-                        1usize,
                         false,
                         tile,
-                        Products::Mma,
+                        visited,
                     );
                     bits[0usize] = of_visit[0usize];
                 }

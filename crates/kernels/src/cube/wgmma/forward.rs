@@ -47,7 +47,6 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let widest = comptime!(head_dim.max(value_dim));
     let sums = comptime!(value_dim / 2);
     let widest_product = comptime!(padded(value_dim));
-    let holds = comptime!(holds_queries(tile.rows, head_dim, config.rounding));
     let (columns, value_tiles, brain) =
         comptime!((visited.rows / 8, chunks(value_dim), config.brain));
 
@@ -126,12 +125,12 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             let slot = own_turn.slot;
             let tokens_at = slot as usize * comptime!(tile.rows);
             if scale < 0.0f32 {
-                owned.negate(slot, group_rows as usize, in_group, GROUP, 64usize);
+                owned.negate(slot, group_rows as usize, in_group, GROUP, ROWS);
                 writes_done();
                 sync_group(barrier);
             }
             let mut held = Array::<Vector<u32, Const<4>>>::new(comptime!(padded(head_dim) / 16));
-            if comptime!(holds) {
+            if comptime!(holds(config)) {
                 let of_plane = unit / 32usize * 16usize;
                 held = owned.held(slot, of_plane);
             }
@@ -139,11 +138,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             let mut softmax = softmax(max(scale.abs() * log2_e, f32::new(LEAST_SCALE)));
             clear(RESULTS, comptime!(padded(value_dim)));
             if ring.wait_until_full(&turn) {
-                if comptime!(holds) {
-                    begin_scores_of::<E, N>(SCORES, &held, &keys, turn.slot, brain);
-                } else {
-                    begin_scores::<E, N>(SCORES, &owned, slot, group_rows, &keys, turn.slot, brain);
-                }
+                begin_visit::<E, N>(&owned, slot, group, &held, &keys, &turn, config);
                 products_done(0usize);
                 let _ = weigh::<E>(
                     &mut even,
@@ -252,7 +247,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 group_rows as usize,
                 in_group,
                 GROUP,
-                64usize,
+                ROWS,
                 value_dim,
             );
             if comptime!(config.rounding) {
@@ -274,7 +269,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     group_rows as usize,
                     in_group,
                     GROUP,
-                    64usize,
+                    ROWS,
                     value_dim,
                 );
             }
@@ -290,6 +285,31 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
 const SCORES: &str = "s";
 /// Sums of weighted values.
 const RESULTS: &str = "o";
+
+/// Begins the scores of a visit, of the queries that units hold or of those in `slot`.
+#[cube]
+fn begin_visit<E: Float, N: Size>(
+    owned: &Tiles<E, N>,
+    slot: u32,
+    group: u32,
+    held: &Array<Vector<u32, Const<4>>>,
+    keys: &Tiles<E, N>,
+    turn: &Turn,
+    #[comptime] config: Config,
+) {
+    let brain = comptime!(config.brain);
+    if comptime!(holds(config)) {
+        begin_scores_of::<E, N>(SCORES, held, keys, turn.slot, brain);
+    } else {
+        let rows = group * comptime!(ROWS as u32);
+        begin_scores::<E, N>(SCORES, owned, slot, rows, keys, turn.slot, brain);
+    }
+}
+
+/// Whether units hold their queries.
+fn holds(config: Config) -> bool {
+    holds_queries(config.owned.rows, config.head_dim, config.rounding)
+}
 
 /// A visit: the weights of the one `before` multiply values while those of this are computed.
 #[cube]
@@ -314,24 +334,7 @@ fn visit<E: Float, N: Size>(
     minus_infinity: f32,
     #[comptime] config: Config,
 ) {
-    let holds = comptime!(holds_queries(
-        config.owned.rows,
-        config.head_dim,
-        config.rounding
-    ));
-    if comptime!(holds) {
-        begin_scores_of::<E, N>(SCORES, held, keys, turn.slot, config.brain);
-    } else {
-        begin_scores::<E, N>(
-            SCORES,
-            owned,
-            slot,
-            group * comptime!(ROWS as u32),
-            keys,
-            turn.slot,
-            config.brain,
-        );
-    }
+    begin_visit::<E, N>(owned, slot, group, held, keys, turn, config);
     pending.begin::<N>(RESULTS, values, before.slot, config.brain);
     products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
     let raised = weigh::<E>(

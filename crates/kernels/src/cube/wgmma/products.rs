@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use cubecl::prelude::*;
 
-use super::size::VISITED;
+use super::size::{MOST_HELD, VISITED};
 use super::tiles::{DESCRIPTOR, EIGHT_ROWS, Tiles, depth};
 use crate::cube::mma::fragments::{Pair, zeros};
 
@@ -59,7 +59,7 @@ fn score_chain(
 }
 
 /// Most steps of 16 elements of a row that units hold.
-const HELD: usize = 8;
+const HELD: usize = MOST_HELD / 16;
 
 /// Products of rows that units hold, `$0` and the next, with rows, 16 elements at a time: the descriptor after them, of tiles of `right`
 /// rows.

@@ -71,24 +71,54 @@ pub(super) fn mask(
 ) {
     if !ring.all(turn, group) {
         let tiles = comptime!(visited.rows / 8);
-        let mut bits = Array::<u32>::new(1usize);
-        bits[0usize] = 0u32.runtime();
-        if !ring.nothing(turn, group) {
-            let of_visit = attended(
-                &ring.distances(turn),
-                index,
-                head_record,
-                tokens,
-                visited_tokens,
-                turn.slot as usize * comptime!(visited.rows),
-                tiles,
-                1usize,
-                queries,
-                tile,
-                Products::Mma,
-            );
-            bits[0usize] = of_visit[0usize];
-        }
+        let bits = attending_pairs(
+            ring,
+            turn,
+            group,
+            index,
+            head_record,
+            tokens,
+            visited_tokens,
+            queries,
+            tile,
+            visited,
+        );
         keep_attended(sums, &bits, other, tiles, 1usize);
     }
+}
+
+/// The bits of the pairs that attend, of a visit of which the group does not attend all.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn attending_pairs(
+    ring: &Ring,
+    turn: &Turn,
+    group: u32,
+    index: &[i32],
+    head_record: usize,
+    tokens: &Array<i32>,
+    visited_tokens: &Shared<[i32]>,
+    #[comptime] queries: bool,
+    #[comptime] tile: Tile,
+    #[comptime] visited: Tile,
+) -> Array<u32> {
+    let mut bits = Array::<u32>::new(1usize);
+    bits[0usize] = 0u32.runtime();
+    if !ring.nothing(turn, group) {
+        let of_visit = attended(
+            &ring.distances(turn),
+            index,
+            head_record,
+            tokens,
+            visited_tokens,
+            turn.slot as usize * comptime!(visited.rows),
+            comptime!(visited.rows / 8),
+            1usize,
+            queries,
+            tile,
+            Products::Mma,
+        );
+        bits[0usize] = of_visit[0usize];
+    }
+    bits
 }
