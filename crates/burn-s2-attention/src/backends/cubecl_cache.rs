@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::DType;
+use burn_cubecl::cubecl;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use s2_attention_kernels::cache::CacheProblem;
@@ -21,8 +23,7 @@ pub(super) fn write(
     table: CubeTensor,
     call: &PagesCall,
 ) -> CubeTensor {
-    let pages = into_contiguous(pages);
-    let pages = if pages.can_mut() { pages } else { pages.copy() };
+    let pages = owned(pages);
     ready(&pages, &call.problem)
         .write(
             side(call.side),
@@ -32,6 +33,20 @@ pub(super) fn write(
         )
         .unwrap_or_else(|error| panic!("{error}"));
     pages
+}
+
+/// The pages, next to each other, in a buffer of their own.
+fn owned(pages: CubeTensor) -> CubeTensor {
+    let pages = into_contiguous(pages);
+    if pages.can_mut() {
+        return pages;
+    }
+    // Not `copy`: a device may lay the rows of a new tensor apart. A buffer that was just allocated has another owner until the
+    // device's thread has seen it, so that pages which grew come here now and then.
+    let (client, device, dtype) = (pages.client.clone(), pages.device.clone(), pages.dtype);
+    let elem = dtype_to_elem_type(dtype);
+    let copied = cubecl::std::tensor::into_contiguous(&client, pages.binding(), elem);
+    CubeTensor::new(client, copied.handle, *copied.metadata, device, dtype)
 }
 
 /// The keys or values of an item, next to each other.
