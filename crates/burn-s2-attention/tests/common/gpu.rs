@@ -6,19 +6,32 @@ use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor};
 
-/// The device under test. Where there is none, and `S2_REQUIRE_GPU` does not ask for one, all tests are skipped.
-pub fn device() -> Device {
+/// Whether there is one. Where there is none, `S2_REQUIRE_GPU` asks for one.
+///
+/// # Panics
+/// If it asks in vain.
+pub fn found() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     let found = *FOUND.get_or_init(|| {
         let works = || Tensor::<1>::ones([1], &Device::default()).into_scalar::<f32>() == 1.0;
         catch_unwind(works).unwrap_or(false)
     });
-    if !found {
-        let help = "no GPU found: install `mesa-vulkan-drivers` and set CUBECL_WGPU_DEFAULT_DEVICE=Cpu to run on the CPU";
-        assert!(std::env::var_os("S2_REQUIRE_GPU").is_none(), "{help}");
+    assert!(
+        found || std::env::var_os("S2_REQUIRE_GPU").is_none(),
+        "{HELP}"
+    );
+    found
+}
+
+/// The device under test. Where there is none, and `S2_REQUIRE_GPU` does not ask for one, all tests are skipped.
+#[allow(dead_code)] // Unit tests have the CPU then.
+pub fn device() -> Device {
+    if !found() {
         // Past the capture of a test's output, which nobody would see.
-        let _ = writeln!(std::io::stderr(), "skipped, {help}");
+        let _ = writeln!(std::io::stderr(), "skipped, {HELP}");
         std::process::exit(0);
     }
     Device::default()
 }
+
+const HELP: &str = "no GPU found: install `mesa-vulkan-drivers` and set CUBECL_WGPU_DEFAULT_DEVICE=Cpu to run on the CPU";
