@@ -57,6 +57,46 @@ pub(in crate::cube) fn attended(
     all
 }
 
+/// The same for products of one plane with `rows` visited rows whose tokens are in a row from `first` on, of distances that are ranges:
+/// no token is looked at.
+#[cube]
+pub(in crate::cube) fn attended_in_a_row(
+    distances: &Distances,
+    owned: &Array<i32>,
+    first: i32,
+    #[comptime] rows: usize,
+    #[comptime] queries: bool,
+    #[comptime] tile: Tile,
+) -> Array<u32> {
+    let mut all = Array::<u32>::new(1usize);
+    all[0usize] = 0u32.runtime();
+    #[unroll]
+    for row in 0..2usize {
+        let range = distances.range(owned[row], queries, tile);
+        let (from, to) = (range.before(first, rows), range.before_end(first, rows));
+        #[unroll]
+        for n in 0..2u32 {
+            let place = column(n, Products::Mma);
+            let attended = tiles_before(to, place) & (tiles_before(from, place) ^ u32::MAX);
+            all[0usize] |= attended << comptime!(n + 2 * row as u32);
+        }
+    }
+    all
+}
+
+/// A bit for each tile of 8 columns, four apart, whose column `column` comes before `end`.
+#[cube]
+fn tiles_before(end: u32, column: u32) -> u32 {
+    let tiles = (max(end, column) - column + 7u32) / 8u32;
+    // A word has no more than eight.
+    let bits = select(
+        tiles >= 8u32,
+        u32::MAX,
+        (1u32 << (min(tiles, 7u32) * 4u32)) - 1u32,
+    );
+    bits & 0x1111_1111u32
+}
+
 /// The bit of this unit's element `n` of row `row`, where it attends: pairs are counted as they lie in sums.
 #[cube]
 pub(super) fn pair_bit(

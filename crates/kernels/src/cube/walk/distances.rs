@@ -44,12 +44,29 @@ pub(in crate::cube) struct Tokens {
 
 #[cube]
 impl Tokens {
+    /// How many of `rows` tokens in a row from `first` on come before them.
+    pub(in crate::cube) fn before(&self, first: i32, #[comptime] rows: usize) -> u32 {
+        places_before(self.start, first, rows)
+    }
+
+    /// How many of those come before their end.
+    pub(in crate::cube) fn before_end(&self, first: i32, #[comptime] rows: usize) -> u32 {
+        places_before(self.end, first, rows)
+    }
+
     /// Whether `token` is among them, which may be [`NONE`](super::NONE).
     pub(in crate::cube) fn contain(&self, token: i32) -> bool {
         // No token is far beyond all ends as a number without a sign.
         let token = u32::cast_from(token);
         token >= self.start && token < self.end
     }
+}
+
+/// How many of `rows` tokens in a row from `first` on come before `token`.
+#[cube]
+fn places_before(token: u32, first: i32, #[comptime] rows: usize) -> u32 {
+    let first = u32::cast_from(first);
+    min(max(token, first) - first, comptime!(rows as u32))
 }
 
 /// The last block that may hold a token.

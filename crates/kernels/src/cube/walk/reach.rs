@@ -20,6 +20,14 @@ pub(in crate::cube) struct Reach {
     pub(in crate::cube) complete: bool,
 }
 
+#[cube]
+impl Reach {
+    /// Whether `rows` rows hold tokens in a row.
+    pub(in crate::cube) fn in_a_row(&self, #[comptime] rows: usize) -> bool {
+        self.complete && self.last_token - self.first_token == comptime!(rows as i32 - 1)
+    }
+}
+
 /// Whether blocks fill the rows of a tile, but for the last part of a block.
 fn fills(tile: Tile) -> bool {
     tile.slots() * tile.slot_rows() == tile.rows

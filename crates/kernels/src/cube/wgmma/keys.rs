@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::groups::queries_attending;
 use super::instructions::sync_units;
-use super::ring::{Ring, Turn};
+use super::ring::{Ring, Turn, are_ranges};
 use super::size::FILLERS;
 use super::tiles::Tiles;
 use crate::cube::mma::queries::key_cursor;
@@ -43,15 +43,18 @@ pub(super) fn fill<E: Float, N: Size>(
         cursor.advance(index, &own.walk, &own.span, tile, visited);
         let visit = cursor.describe(own, index, &queries, tile, visited);
         let reach = cursor.reach(own, index, visited);
-        // Tiles of several blocks share their lists of tables and of diagonals, which hold blocks that none of them attends.
-        let whole = comptime!(visited.slots() == 1 && !visited.table).runtime()
-            && reach.complete
+        // Lists of tables and of diagonals, which the blocks of a tile share, hold blocks that none of them attends.
+        let whole = comptime!(!visited.table).runtime()
+            && reach.in_a_row(visited.rows)
             && visit.distances.stride == 1;
+        let ranges = are_ranges(&visit.distances, &reach, visited);
         let first = turn.slot as usize * comptime!(visited.rows);
         ring.wait_until_free(&turn);
-        ring.describe(&turn, &visit, queries_attending(&visit, own, &reach, tile));
+        let attending = queries_attending(&visit, own, &reach, tile);
+        ring.describe(&turn, &visit, &reach, attending, visited);
         more = visit.any;
-        if more && !(whole && visit.all) && UNIT_POS < comptime!(visited.rows as u32) {
+        // Masks of ranges ask for no token, nor do copies of what is in a row.
+        if more && !(whole && (visit.all || ranges)) && UNIT_POS < comptime!(visited.rows as u32) {
             tokens[first + unit] = cursor.token(own, index, UNIT_POS, visited);
         }
         if whole {

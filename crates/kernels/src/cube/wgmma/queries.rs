@@ -80,7 +80,9 @@ pub(super) fn fill<E: Float, N: Size>(
         ring.describe(
             &turn,
             &visit,
+            &reach,
             keys_attending(&visit, &reach, &keys_of, tile),
+            visited,
         );
         more = visit.any;
         if more {

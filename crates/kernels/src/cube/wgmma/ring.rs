@@ -7,18 +7,34 @@ use super::instructions::{arrive, arrive_after_copies, new_barrier, wait_for, wr
 use super::size::{FILLERS, consumers};
 use crate::cube::mma::intrinsics::shared_address;
 use crate::cube::mma::visit::Visit;
-use crate::cube::walk::Distances;
+use crate::cube::tile::Tile;
+use crate::cube::walk::{Distances, Reach};
 
 /// Words that describe a visit: bits, its own and those of [`groups`](super::groups), the head, and of visits of which not all attends
 /// its distances.
-pub(super) const VISIT: usize = 6;
+pub(super) const VISIT: usize = 7;
 const ANY: u32 = 1;
 const CAUSAL: u32 = 2;
 const EXACT: u32 = 4;
+/// Tokens are in a row, and what a row of the cube attends is a range of them.
+const RANGES: u32 = 8;
 
 #[cube]
 fn bit(on: bool, #[comptime] bit: u32) -> u32 {
     select(on, bit, 0u32)
+}
+
+/// Whether masks of ranges are looked for. Tiles of one block have few visits with masks, and are 2 % slower with both ways.
+pub(super) fn may_be_ranges(visited: Tile) -> bool {
+    visited.slots() > 1
+}
+
+/// Whether the tokens of a visit are in a row, and what a row of the cube attends is a range of them.
+#[cube]
+pub(super) fn are_ranges(distances: &Distances, reach: &Reach, #[comptime] visited: Tile) -> bool {
+    comptime!(may_be_ranges(visited)).runtime()
+        && reach.in_a_row(visited.rows)
+        && distances.are_ranges(visited)
 }
 
 /// A place in the ring, and how often it has been reached: 0 or 1 by turns.
@@ -126,14 +142,22 @@ impl Ring {
         wait_for(self.free(turn), turn.phase ^ 1u32);
     }
 
-    /// Describes the visit of a slot, of which groups attend what the bits `attending` say.
-    pub(super) fn describe(&mut self, turn: &Turn, visit: &Visit, attending: u32) {
+    /// Describes the visit of a slot, of rows that reach as far as `reach`, of which groups attend what the bits `attending` say.
+    pub(super) fn describe(
+        &mut self,
+        turn: &Turn,
+        visit: &Visit,
+        reach: &Reach,
+        attending: u32,
+        #[comptime] visited: Tile,
+    ) {
         if UNIT_POS == 0u32 {
             let distances = visit.distances;
             let bits = attending
                 | bit(visit.any, ANY)
                 | bit(distances.causal, CAUSAL)
-                | bit(distances.exact, EXACT);
+                | bit(distances.exact, EXACT)
+                | bit(are_ranges(&distances, reach, visited), RANGES);
             self.put(turn, 0usize, i32::cast_from(bits));
             self.put(turn, 1usize, visit.head);
             if !visit.all {
@@ -141,6 +165,7 @@ impl Ring {
                 self.put(turn, 3usize, distances.max);
                 self.put(turn, 4usize, distances.stride);
                 self.put(turn, 5usize, distances.residue);
+                self.put(turn, 6usize, reach.first_token);
             }
         }
     }
@@ -182,6 +207,16 @@ impl Ring {
     /// Whether none of them attends.
     pub(super) fn nothing(&self, turn: &Turn, group: u32) -> bool {
         self.has(turn, NOTHING << group)
+    }
+
+    /// Whether the tokens of a visit are in a row, and what a row of the cube attends is a range of them.
+    pub(super) fn has_ranges(&self, turn: &Turn) -> bool {
+        self.has(turn, RANGES)
+    }
+
+    /// The first token of a visit.
+    pub(super) fn first_token(&self, turn: &Turn) -> i32 {
+        self.word(turn, 6usize)
     }
 
     /// The query head of a visit, counted in its group.

@@ -4,10 +4,10 @@ use cubecl::prelude::*;
 
 use super::instructions::set_registers;
 use super::products::let_registers_change;
-use super::ring::{Ring, Turn};
+use super::ring::{Ring, Turn, may_be_ranges};
 use super::size::registers;
 use crate::cube::mma::fragments::Pair;
-use crate::cube::mma::mask::{attended, keep_attended};
+use crate::cube::mma::mask::{attended, attended_in_a_row, keep_attended};
 use crate::cube::mma::products::Products;
 use crate::cube::tile::Tile;
 use crate::cube::walk::NONE;
@@ -105,20 +105,28 @@ pub(super) fn attending_pairs(
     let mut bits = Array::<u32>::new(1usize);
     bits[0usize] = 0u32.runtime();
     if !ring.nothing(turn, group) {
-        let of_visit = attended(
-            &ring.distances(turn),
-            index,
-            head_record,
-            tokens,
-            visited_tokens,
-            turn.slot as usize * comptime!(visited.rows),
-            comptime!(visited.rows / 8),
-            1usize,
-            queries,
-            tile,
-            Products::Mma,
-        );
-        bits[0usize] = of_visit[0usize];
+        let distances = ring.distances(turn);
+        if comptime!(may_be_ranges(visited)).runtime() && ring.has_ranges(turn) {
+            let first = ring.first_token(turn);
+            let of_ranges =
+                attended_in_a_row(&distances, tokens, first, visited.rows, queries, tile);
+            bits[0usize] = of_ranges[0usize];
+        } else {
+            let of_tokens = attended(
+                &distances,
+                index,
+                head_record,
+                tokens,
+                visited_tokens,
+                turn.slot as usize * comptime!(visited.rows),
+                comptime!(visited.rows / 8),
+                1usize,
+                queries,
+                tile,
+                Products::Mma,
+            );
+            bits[0usize] = of_tokens[0usize];
+        }
     }
     bits
 }
