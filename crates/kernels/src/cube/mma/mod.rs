@@ -13,6 +13,8 @@ pub(super) mod intrinsics;
 pub(super) mod keys;
 pub(super) mod launch;
 pub(super) mod mask;
+#[cfg(all(test, feature = "wgpu"))]
+mod mask_tests;
 mod operands;
 pub(super) mod products;
 pub(super) mod queries;
