@@ -331,6 +331,7 @@ impl Rope {
         seq: usize,
     ) -> [Tensor<3>; 2] {
         let shape = [starts.len(), seq, self.frequencies.len()];
+        let count = shape.iter().product::<usize>();
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for position in starts.iter().flat_map(|&start| start..start + seq) {
             for frequency in &self.frequencies {
@@ -339,7 +340,10 @@ impl Rope {
                 sin.push(self.amplitude * angle.sin());
             }
         }
-        [cos, sin].map(|values| Tensor::from_data(TensorData::new(values, shape), (device, dtype)))
+        // Flat at first: a device may lay the rows of a new tensor apart, and what reads a few of them would copy them all.
+        let flat = |values| TensorData::new(values, [count]);
+        [cos, sin]
+            .map(|values| Tensor::<1>::from_data(flat(values), (device, dtype)).reshape(shape))
     }
 }
 

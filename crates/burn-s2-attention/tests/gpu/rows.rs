@@ -9,6 +9,7 @@ use burn_s2_attention::module::{RopeConfig, column_major};
 use crate::common::gpu::device;
 use crate::common::models::{model, variants};
 use crate::common::panics::panic_text;
+use crate::common::products::product_error;
 use crate::common::tensors::{assert_close, distance, normal};
 
 const MANY: usize = 40;
@@ -88,6 +89,8 @@ fn few_rows_have_gradients() {
         let many = many.to_device(&device);
         // What Burn's products lose, which those of a few rows do not.
         let lost = distance(plain.feed_forward(many.clone()), expected.clone());
+        let most = (10.0 * product_error(&device)).max(EXACT);
+        assert!(lost < most, "{lost:e} of {most:e}");
         let (x, expected) = (many.narrow(1, 3, 2), expected.narrow(1, 3, 2));
         assert_close(plain.feed_forward(x.clone()), expected.clone(), EXACT);
         let x = Tensor::from_inner(x).require_grad();

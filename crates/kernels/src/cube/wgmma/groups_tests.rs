@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use s2_attention_pattern::{BlockMask, Pattern, PatternConfig, Rule};
 
 use super::groups::{ALL, NOTHING, keys_attending, keys_of_groups, queries_attending};
+use super::ring::are_ranges;
 use super::size::{ROWS, VISITED};
 use crate::cube::device_for_tests;
 use crate::cube::index::KEY_TILES;
@@ -16,8 +17,9 @@ use crate::cube::tile::Tile;
 use crate::cube::walk::{NONE, heads_at, key_reach, key_tile, query_reach, query_tile, span};
 use crate::{AttentionProblem, AttentionShape, PackedSequences, SequenceSpan};
 
-/// Words of a visit before the tokens of its rows: its bits, its head, and the distances in blocks that it covers.
-const HEAD: usize = 4;
+/// Words of a visit before the tokens of its rows: its bits, its head, the distances in blocks that it covers, whether its masks look
+/// at ranges in place of tokens, and its first token.
+const HEAD: usize = 6;
 /// Words of a visit.
 const WORDS: usize = HEAD + VISITED;
 
@@ -53,6 +55,8 @@ fn visits_of_queries(
             out[at] = queries_attending(&visit, &own, &keys, tile) as i32;
             out[at + 2] = visit.distances.min;
             out[at + 3] = visit.distances.max;
+            out[at + 4] = select(are_ranges(&visit.distances, &keys, visited), 1i32, 0i32);
+            out[at + 5] = keys.first_token;
             out[at + HEAD + UNIT_POS as usize] = cursor.token(&own, index, UNIT_POS, visited);
         } else {
             out[at] = -1i32;
@@ -114,6 +118,8 @@ fn visits_of_keys(
             out[at + 1] = first_head as i32 + visit.head;
             out[at + 2] = visit.distances.min;
             out[at + 3] = visit.distances.max;
+            out[at + 4] = select(are_ranges(&visit.distances, &reach, visited), 1i32, 0i32);
+            out[at + 5] = reach.first_token;
             out[at + HEAD + UNIT_POS as usize] =
                 cursor.rows(&span, visited).token(index, UNIT_POS, visited);
         } else {
@@ -132,6 +138,9 @@ struct Seen {
     part: usize,
     /// Visits of which a group is said to attend a part, and attends all or nothing.
     missed: usize,
+    /// Visits whose masks look at ranges, and pairs that attend.
+    ranges: usize,
+    pairs: usize,
 }
 
 /// Holds the bits of every group and visit to every pair that has a token.
@@ -180,6 +189,15 @@ fn hold(client: &Client, problem: &AttentionProblem, rows: usize, queries: bool)
             .enumerate()
         {
             assert!(number + 1 < most, "more than {most} visits");
+            if visit[4] != 0 {
+                // Masks ask for the first token alone, and copies for the row that it is in.
+                let mut in_a_row = (visit[5]..).zip(&visit[HEAD..]);
+                assert!(
+                    in_a_row.all(|(expected, token)| expected == *token),
+                    "{problem:?}: queries {queries}, {rows} rows: {visit:?}"
+                );
+                seen.ranges += 1;
+            }
             let head = if queries { of_cube[0] } else { visit[1] } as usize;
             let distances = visit[2]..=visit[3];
             let causal = pattern.head(head).is_causal();
@@ -188,7 +206,8 @@ fn hold(client: &Client, problem: &AttentionProblem, rows: usize, queries: bool)
                 let (all, nothing) = (said(ALL), said(NOTHING));
                 let mut pairs = [0, 0];
                 for &mine in own.iter().filter(|token| **token != NONE) {
-                    for &other in &visit[HEAD..] {
+                    let mut attended = Vec::new();
+                    for (place, &other) in visit[HEAD..].iter().enumerate() {
                         let [q, k] = if queries {
                             [mine, other]
                         } else {
@@ -200,7 +219,13 @@ fn hold(client: &Client, problem: &AttentionProblem, rows: usize, queries: bool)
                             && distances.contains(&(of_block(q) - of_block(k)))
                             && pattern.attends(head, of_block(q) as usize, of_block(k) as usize);
                         pairs[usize::from(attends)] += 1;
+                        attended.extend(attends.then_some(place));
                     }
+                    let is_range = attended.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+                    assert!(
+                        visit[4] == 0 || is_range,
+                        "{problem:?}: {mine} attends {attended:?} of {visit:?}"
+                    );
                 }
                 let what = || {
                     format!(
@@ -212,6 +237,7 @@ fn hold(client: &Client, problem: &AttentionProblem, rows: usize, queries: bool)
                 if pairs == [0, 0] {
                     continue;
                 }
+                seen.pairs += pairs[1];
                 seen.all += usize::from(all);
                 seen.nothing += usize::from(nothing);
                 seen.part += usize::from(!all && !nothing);
@@ -244,6 +270,12 @@ fn groups_know_what_they_attend() {
         let pattern = Pattern::local_stride(local, stride, block, 2).unwrap();
         let shape = shape(&pattern, 1152, 1152);
         let problem = AttentionProblem::new(shape, &pattern, None, None).unwrap();
+        let attending =
+            |head| (0..1152).flat_map(move |q| (0..=q).map(move |k| (head, q / block, k / block)));
+        let pairs = (0..2)
+            .flat_map(attending)
+            .filter(|(head, i, j)| pattern.attends(*head, *i, *j))
+            .count();
         for (rows, queries) in [(192, true), (128, true), (128, false), (64, false)] {
             if rows == 192 && block == 128 {
                 // Blocks of 128 are owned one at a time.
@@ -251,6 +283,8 @@ fn groups_know_what_they_attend() {
             }
             let seen = hold(&client, &problem, rows, queries);
             let context = format!("block {block}, {rows} rows, queries {queries}: {seen:?}");
+            assert_eq!(seen.pairs, pairs, "each is visited once: {context}");
+            assert_eq!(seen.ranges > 0, block < 64, "{context}");
             assert!(rows == 64 || seen.nothing > 0, "{context}");
             // Blocks of which a visit holds several attend in parts.
             if block == 64 {
@@ -277,6 +311,8 @@ fn nothing_wrong_is_said_of_groups() {
             .with_num_kv_heads(1)
             .with_dense_heads(1),
         PatternConfig::dense(32, 1),
+        PatternConfig::local_stride(5, 3, 16, 2),
+        PatternConfig::local_stride(5, 3, 10, 2),
         PatternConfig::new(Rule::Custom(mask.unwrap()), 64, 2),
     ];
     for config in patterns {
