@@ -86,6 +86,8 @@ pub(in crate::cube) fn attended_in_a_row(
 
 /// A bit for each tile of 8 columns, four apart, whose column `column` comes before `end`.
 #[cube]
+// Kernels have no `div_ceil`.
+#[allow(clippy::manual_div_ceil)]
 fn tiles_before(end: u32, column: u32) -> u32 {
     let tiles = (max(end, column) - column + 7u32) / 8u32;
     // A word has no more than eight.
