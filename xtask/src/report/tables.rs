@@ -126,8 +126,9 @@ pub(super) fn origin(rows: &[Row]) -> String {
         return String::new();
     };
     let points = points_of(rows).unwrap_or_default();
-    let matmul = points.iter().find(|row| row.provider == BURN_MATMUL);
-    let matmul = matmul.map_or(String::new(), |matmul| {
+    // The host's part of a product has no rate.
+    let is_rate = |row: &&&Row| row.provider == BURN_MATMUL && !row.pass.is_of_host();
+    let matmul = points.iter().find(is_rate).map_or(String::new(), |matmul| {
         format!(
             " Burn's own {} matrix product runs at {} TFLOP/s there.",
             matmul.dtype,

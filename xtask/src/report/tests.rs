@@ -50,6 +50,22 @@ fn peers(rows: &[Row]) -> anyhow::Result<String> {
     peers::peers(rows, List(None))
 }
 
+/// Burn's product has a rate in a run that timed it on the device, and none where only the host's part of it was timed.
+#[test]
+fn the_rate_of_burns_product_is_that_of_the_device() {
+    let says_a_rate = |passes: &[&str]| {
+        let mut rows = rows("a");
+        let product = |pass: &&str| row("a", "burn-matmul", pass, 4096, None, 1.0);
+        rows.extend(passes.iter().map(product));
+        points(&rows)
+            .unwrap()
+            .contains("matrix product runs at 0.050 TFLOP/s")
+    };
+    assert!(says_a_rate(&["forward"]));
+    assert!(says_a_rate(&["host-operation", "forward"]));
+    assert!(!says_a_rate(&["host-operation"]));
+}
+
 #[test]
 fn the_short_table_shows_both_passes_at_each_length_of_one_pattern() {
     let mut rows = rows("a");

@@ -3,8 +3,8 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 /// An i32 tensor whose buffer stays the same and is rewritten in place: what a captured step reads anew when it is replayed.
-/// Writing is queued behind what reads the old words; nothing waits. On GPUs the words may move once, when they are written before the
-/// device's thread has seen their buffer; the steps that warm a graph up come after that.
+/// Writing is queued behind what reads the old words; nothing waits. On GPUs the words still move while the device's thread has not seen
+/// their buffer: a step is captured after steps that have run.
 #[derive(Debug, Default)]
 pub(super) struct DeviceWords(Option<Tensor<1, Int>>);
 

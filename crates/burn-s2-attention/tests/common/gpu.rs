@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor};
 
-/// Whether there is one. Where there is none, `S2_REQUIRE_GPU` asks for one.
+/// Whether Burn finds a GPU.
 ///
 /// # Panics
-/// If it asks in vain.
+/// If it finds none and `S2_REQUIRE_GPU` is set.
 pub fn found() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     let found = *FOUND.get_or_init(|| {
@@ -24,7 +24,7 @@ pub fn found() -> bool {
 }
 
 /// The device under test. Where there is none, and `S2_REQUIRE_GPU` does not ask for one, all tests are skipped.
-#[allow(dead_code)] // Unit tests have the CPU then.
+#[allow(dead_code)] // Unit tests go on with the CPU where there is none.
 pub fn device() -> Device {
     if !found() {
         // Past the capture of a test's output, which nobody would see.

@@ -11,12 +11,12 @@ use crate::cube::tile::Tile;
 use crate::cube::walk::{Distances, Reach};
 
 /// Words that describe a visit: bits, its own and those of [`groups`](super::groups), the head, and of visits of which not all attends
-/// its distances.
+/// its distances and its first token.
 pub(super) const VISIT: usize = 7;
 const ANY: u32 = 1;
 const CAUSAL: u32 = 2;
 const EXACT: u32 = 4;
-/// Tokens are in a row, and what a row of the cube attends is a range of them.
+/// Masks are of ranges: see [`are_ranges`].
 const RANGES: u32 = 8;
 
 #[cube]
@@ -24,12 +24,14 @@ fn bit(on: bool, #[comptime] bit: u32) -> u32 {
     select(on, bit, 0u32)
 }
 
-/// Whether masks of ranges are looked for. Tiles of one block have few visits with masks, and are 2 % slower with both ways.
+/// Whether masks of ranges are looked for. Tiles of one block have few visits with masks, and heads of 64 lose 2 % forward by a second
+/// kind of mask in their loop.
 pub(super) fn may_be_ranges(visited: Tile) -> bool {
     visited.slots() > 1
 }
 
-/// Whether the tokens of a visit are in a row, and what a row of the cube attends is a range of them.
+/// Whether masks of a visit are made without a look at its tokens: these follow one another, and what a row of the cube attends is a
+/// range of them.
 #[cube]
 pub(super) fn are_ranges(distances: &Distances, reach: &Reach, #[comptime] visited: Tile) -> bool {
     comptime!(may_be_ranges(visited)).runtime()
@@ -209,7 +211,7 @@ impl Ring {
         self.has(turn, NOTHING << group)
     }
 
-    /// Whether the tokens of a visit are in a row, and what a row of the cube attends is a range of them.
+    /// See [`are_ranges`].
     pub(super) fn has_ranges(&self, turn: &Turn) -> bool {
         self.has(turn, RANGES)
     }
