@@ -36,6 +36,10 @@ pub mod packed;
 #[cfg(feature = "cubecl")]
 pub mod row_ops;
 
+#[cfg(all(test, feature = "flex"))]
+#[path = "../tests/common/found.rs"]
+mod found;
+
 pub use error::S2AttentionError;
 pub use functional::{
     combine, s2_attention, s2_attention_with_lse, try_combine, try_s2_attention,

@@ -10,6 +10,7 @@
 
 #[path = "common"]
 mod common {
+    pub mod found;
     pub mod gpu;
     pub mod host;
     pub mod models;

@@ -36,21 +36,6 @@ mod sequences;
 mod step;
 mod words;
 
-/// The GPU that tests of pages have, where there is one.
-#[cfg(all(
-    test,
-    feature = "flex",
-    any(
-        feature = "wgpu",
-        feature = "vulkan",
-        feature = "metal",
-        feature = "cuda",
-        feature = "rocm"
-    )
-))]
-#[path = "../../tests/common/gpu.rs"]
-mod gpu;
-
 pub use config::{CacheLayer, KvCacheConfig};
 pub use kv_cache::KvCache;
 pub use s2_attention_kernels::cache::{

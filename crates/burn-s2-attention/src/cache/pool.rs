@@ -231,6 +231,7 @@ mod tests {
 
     use super::{CacheLayer, Pool, Table, TableSizes};
     use crate::PatternConfig;
+    use crate::found::found;
 
     /// One item.
     const LAYOUT: TableLayout = TableLayout {
@@ -241,29 +242,9 @@ mod tests {
 
     /// The CPU, and the GPU where there is one.
     fn devices() -> impl Iterator<Item = Device> {
-        [Device::flex()].into_iter().chain(gpu())
-    }
-
-    #[cfg(any(
-        feature = "wgpu",
-        feature = "vulkan",
-        feature = "metal",
-        feature = "cuda",
-        feature = "rocm"
-    ))]
-    fn gpu() -> Option<Device> {
-        crate::cache::gpu::found().then(Device::default)
-    }
-
-    #[cfg(not(any(
-        feature = "wgpu",
-        feature = "vulkan",
-        feature = "metal",
-        feature = "cuda",
-        feature = "rocm"
-    )))]
-    fn gpu() -> Option<Device> {
-        None
+        [Device::flex()]
+            .into_iter()
+            .chain(found().then(Device::default))
     }
 
     fn table<const N: usize>(device: &Device, words: [i32; N], decode_tokens: usize) -> Table {

@@ -167,16 +167,15 @@ mod tests {
     use burn::tensor::{DType, Device, Int, Tensor};
 
     use super::gpu::{multiplies, norms, turns};
+    use crate::found::found;
 
     /// What results alone do not show: the kernels are used for what they are made for, and for nothing else.
     #[test]
     fn few_rows_on_a_gpu_without_gradients_are_taken() {
-        let gpu = Device::default();
-        let found = std::panic::catch_unwind(|| Tensor::<1>::ones([1], &gpu).into_scalar::<f32>());
-        if found.is_err() {
-            assert!(std::env::var_os("S2_REQUIRE_GPU").is_none(), "no GPU found");
+        if !found() {
             return;
         }
+        let gpu = Device::default();
         let multiplies = |[batch, rows, width]: [usize; 3], dtype: DType, device: &Device| {
             let x = Tensor::<3>::zeros([batch, rows, 8], (device, dtype));
             let takes = multiplies(&x, &Tensor::<2>::zeros([width, 4], device));

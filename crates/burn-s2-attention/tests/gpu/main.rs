@@ -32,6 +32,7 @@ mod run;
 mod support;
 #[path = "../common"]
 mod common {
+    pub mod found;
     pub mod gpu;
     pub mod host;
     pub mod layers;

@@ -10,7 +10,7 @@ use crate::common::gpu::device;
 use crate::common::models::{model, variants};
 use crate::common::panics::panic_text;
 use crate::common::products::product_error;
-use crate::common::tensors::{assert_close, distance, normal};
+use crate::common::tensors::{assert_close, normal};
 
 const MANY: usize = 40;
 
@@ -78,24 +78,19 @@ fn no_rows_and_rows_that_do_not_fit() {
 /// Where gradients are asked for, a few rows have them.
 #[test]
 fn few_rows_have_gradients() {
-    let (device, cpu) = (device(), Device::flex());
+    let device = device();
     for config in variants() {
-        let exact = model(config, &cpu.clone().autodiff());
-        let d_model = exact.embedding.weight.dims()[1];
-        let many = normal::<3>([1, MANY, d_model], 5, &cpu);
-        let expected = exact.valid().layers[0].feed_forward(many.clone());
-        let with = exact.fork(&device.clone().autodiff());
-        let plain = &with.valid().layers[0];
-        let many = many.to_device(&device);
-        // What Burn's products lose, which those of a few rows do not.
-        let lost = distance(plain.feed_forward(many.clone()), expected.clone());
-        let most = (10.0 * product_error(&device)).max(EXACT);
-        assert!(lost < most, "{lost:e} of {most:e}");
-        let (x, expected) = (many.narrow(1, 3, 2), expected.narrow(1, 3, 2));
-        assert_close(plain.feed_forward(x.clone()), expected.clone(), EXACT);
+        let with = model(config, &device.clone().autodiff());
+        let d_model = with.embedding.weight.dims()[1];
+        let x = normal::<3>([1, 2, d_model], 5, &device);
+        let plain = with.valid().layers[0].feed_forward(x.clone());
         let x = Tensor::from_inner(x).require_grad();
         let out = with.layers[0].feed_forward(x.clone());
-        assert_close(out.clone().inner(), expected, (3.0 * lost).max(EXACT));
+        assert_close(
+            out.clone().inner(),
+            plain,
+            2e-5 + 4.0 * product_error(&device),
+        );
         let grads = out.square().sum().backward();
         assert!(x.grad(&grads).is_some());
         let mlp = &with.layers[0].mlp;
