@@ -52,7 +52,7 @@ pub const SETS: [Set; 13] = [
     },
     Set {
         name: "head-dim",
-        about: "d 64 at 32768 tokens",
+        about: "d 64, 96, 192 and 256 at 32768 tokens",
         problems: || with_dense_twins(head_dim()),
     },
     Set {
@@ -168,11 +168,9 @@ fn blocks() -> Vec<Problem> {
 }
 
 fn head_dim() -> Vec<Problem> {
-    let narrow = Shape {
-        head_dim: 64,
-        ..GPU
-    };
-    vec![narrow.sparse(64, 8, 16)]
+    [64, 96, 192, 256]
+        .map(|head_dim| Shape { head_dim, ..GPU }.sparse(64, 8, 16))
+        .into()
 }
 
 fn gqa() -> Vec<Problem> {

@@ -251,8 +251,8 @@ pub(super) fn wgmma_rows(
             properties.identity.fingerprint
         ));
     }
-    if dims.iter().any(|dim| *dim > 128) {
-        return Err(format!("heads of {dims:?}; at most 128 are accepted"));
+    if dims.iter().any(|dim| *dim > 256) {
+        return Err(format!("heads of {dims:?}; at most 256 are accepted"));
     }
     let most = properties.hardware.max_shared_memory_size;
     let fits = |[inference, training]: &[usize; 2]| {
@@ -267,10 +267,15 @@ pub(super) fn wgmma_rows(
     // rounding loses, leave registers for two.
     let block = problem.pattern().block_size();
     let whole = 192usize.is_multiple_of(block) || block.is_multiple_of(192);
-    let mut rows = vec![[192, 128], [128, 128], [64, 64]];
+    // Wide heads have registers for one or two groups, and memory for no more.
+    let mut rows = if dims.iter().any(|dim| *dim > 128) {
+        vec![[128, 128], [128, 64], [64, 64]]
+    } else {
+        vec![[192, 128], [128, 128], [64, 64]]
+    };
     if !enough_cubes(problem, 128, processors) {
         rows.reverse();
-    } else if !enough_cubes(problem, 192, processors) {
+    } else if rows[0][0] == 192 && !enough_cubes(problem, 192, processors) {
         rows.swap(0, 1);
     }
     rows.retain(|[inference, _]| whole || *inference != 192);

@@ -34,8 +34,9 @@ const fn class(block: usize, head_dim: usize, value_dim: usize) -> Class {
     }
 }
 
-/// Blocks below, at, above and astride a tile, aligned and not; widths that differ, with whole and half slices.
-pub const CLASSES: [Class; 9] = [
+/// Blocks below, at, above and astride a tile, aligned and not; widths that differ, with whole and half slices; wide heads
+/// last.
+pub const CLASSES: [Class; 12] = [
     class(16, 16, 16),
     class(5, 48, 24),
     class(64, 64, 64),
@@ -45,6 +46,9 @@ pub const CLASSES: [Class; 9] = [
     class(128, 128, 128),
     class(16, 64, 64),
     class(32, 128, 128),
+    class(64, 256, 256),
+    class(64, 192, 128),
+    class(32, 160, 200),
 ];
 
 /// The call of that seed.

@@ -23,7 +23,11 @@ const MOST: usize = 227 * 1024;
 
 /// Dims of keys and values, block, rows that cubes own for inference and for training, and whether by tables: whole blocks,
 /// several and parts of them to a tile, padding, columns that are not full.
-const CLASSES: [([usize; 2], usize, [usize; 2], bool); 10] = [
+const CLASSES: [([usize; 2], usize, [usize; 2], bool); 14] = [
+    ([256, 256], 64, [128, 64], false),
+    ([256, 256], 64, [64, 64], true),
+    ([192, 192], 64, [128, 128], false),
+    ([192, 128], 64, [128, 128], true),
     ([128, 128], 128, [128, 128], false),
     ([128, 128], 64, [192, 128], false),
     ([128, 128], 32, [192, 128], true),

@@ -51,7 +51,9 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let (tile, visited) = comptime!((config.owned, config.visited));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (units, working) = comptime!((units(tile.rows), consumers(tile.rows)));
-    let sums = comptime!((head_dim + value_dim) / 2);
+    let sums = comptime!(
+        (if config.keys { head_dim } else { 0 } + if config.values { value_dim } else { 0 }) / 2
+    );
     let widest_product = comptime!(padded(head_dim.max(value_dim)));
     let (columns, brain) = comptime!((visited.rows / 8, config.brain));
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
@@ -76,7 +78,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let queries = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
     let gradients = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
     let mut rows = visited_stats(comptime!(config.slots * visited.rows));
-    let mut ring = ring(config.slots, VISIT, tile.rows);
+    let mut ring = ring(config.slots, 1usize, VISIT, tile.rows);
     let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
     sync_cube();
     if UNIT_POS < comptime!(FILLERS as u32) {

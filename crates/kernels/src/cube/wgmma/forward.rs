@@ -4,12 +4,12 @@ use cubecl::prelude::*;
 
 use super::instructions::{sync_group, writes_done};
 use super::keys::fill;
-use super::own::{OWN_SLOTS, fill_own, own_ring, own_tile, tile_of_round};
+use super::own::{fill_own, own_ring, own_tile, tile_of_round};
 use super::products::{
     GROUP, begin_scores, begin_scores_of, clear, declare, products_done, scale, take,
 };
 use super::ring::{Ring, Turn, VISIT, first_turn, ring};
-use super::size::{FILLERS, ROWS, holds_queries, weights_have_names};
+use super::size::{FILLERS, ROWS, holds_queries, own_slots, parts, weights_have_names};
 use super::softmax::{Raised, Softmax, softmax, unchanged};
 use super::tiles::{Tiles, tiles};
 use super::weights::{Weights, weights};
@@ -45,19 +45,21 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let (tile, visited) = comptime!((config.owned, config.visited));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let widest = comptime!(head_dim.max(value_dim));
+    let own_slots = comptime!(own_slots([head_dim, value_dim]));
+    let parts = comptime!(parts([head_dim, value_dim]));
     let sums = comptime!(value_dim / 2);
     let widest_product = comptime!(padded(value_dim));
     let (columns, value_tiles, brain) =
         comptime!((visited.rows / 8, chunks(value_dim), config.brain));
 
-    // Two slots: the queries of this tile, whose results go there, and those of the next.
-    let mut owned = tiles::<E, N>(OWN_SLOTS, tile.rows, head_dim, widest);
+    // Queries of this tile, whose results go there, and where there is memory those of the next.
+    let mut owned = tiles::<E, N>(own_slots, tile.rows, head_dim, widest);
     let keys = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
     let values = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
     let mut tokens = Shared::<[i32]>::new_slice(comptime!(config.slots * visited.rows));
-    let mut own_tokens = Shared::<[i32]>::new_slice(comptime!(OWN_SLOTS * tile.rows));
-    let mut ring = ring(config.slots, VISIT, tile.rows);
-    let mut own_ring = own_ring(tile.rows);
+    let mut own_tokens = Shared::<[i32]>::new_slice(comptime!(own_slots * tile.rows));
+    let mut ring = ring(config.slots, parts, VISIT, tile.rows);
+    let mut own_ring = own_ring(own_slots, tile.rows);
     let mut turn = first_turn();
     let mut own_turn = first_turn();
     let mut round = 0u32.runtime();
@@ -97,7 +99,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 tile,
                 visited,
             );
-            own_turn = own_turn.next(OWN_SLOTS);
+            own_turn = own_turn.next(own_slots);
             round += 1u32;
             number = tile_of_round(round);
         }
@@ -155,6 +157,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     tile,
                     visited,
                 );
+                ring.done_with_keys(&turn);
                 let mut before = turn;
                 turn = before.next(ring.slots);
                 let mut more = ring.wait_until_full(&turn);
@@ -213,11 +216,14 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         even.set(&odd);
                     }
                 }
+                ring.wait_for_values(&before);
                 even.begin::<N>(RESULTS, &values, before.slot, brain);
                 products_done(0usize);
                 ring.done(&before);
             }
             // The slot that said that no visit is left.
+            ring.done_with_keys(&turn);
+            ring.wait_for_values(&turn);
             ring.done(&turn);
             turn = turn.next(ring.slots);
 
@@ -274,7 +280,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 );
             }
             own_ring.done(&own_turn);
-            own_turn = own_turn.next(OWN_SLOTS);
+            own_turn = own_turn.next(own_slots);
             round += 1u32;
             number = tile_of_round(round);
         }
@@ -335,6 +341,7 @@ fn visit<E: Float, N: Size>(
     #[comptime] config: Config,
 ) {
     begin_visit::<E, N>(owned, slot, group, held, keys, turn, config);
+    ring.wait_for_values(before);
     pending.begin::<N>(RESULTS, values, before.slot, config.brain);
     products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
     let raised = weigh::<E>(
@@ -352,6 +359,7 @@ fn visit<E: Float, N: Size>(
         config.owned,
         config.visited,
     );
+    ring.done_with_keys(turn);
     products_done(0usize);
     ring.done(before);
     if raised.any {

@@ -59,11 +59,15 @@ pub(super) fn fill<E: Float, N: Size>(
         }
         if whole {
             keys.copy_whole(turn.slot, k, k_rows, reach.first_token, unit, FILLERS);
+            ring.fill_keys(&turn);
             values.copy_whole(turn.slot, v, v_rows, reach.first_token, unit, FILLERS);
         } else if more {
             sync_units(FILLING, FILLERS);
             keys.copy(turn.slot, k, k_rows, &*tokens, first, end, unit, FILLERS);
+            ring.fill_keys(&turn);
             values.copy(turn.slot, v, v_rows, &*tokens, first, end, unit, FILLERS);
+        } else {
+            ring.fill_keys(&turn);
         }
         ring.fill(&turn);
         turn = turn.next(ring.slots);

@@ -11,8 +11,6 @@ use crate::cube::rows::HeadRows;
 use crate::cube::tile::Tile;
 use crate::cube::walk::QueryTile;
 
-/// Tiles that a cube has: the one at hand and the next.
-pub(super) const OWN_SLOTS: usize = 2;
 /// Words that say what a tile is.
 pub(super) const OWN: usize = 6;
 
@@ -31,10 +29,10 @@ pub(super) struct OwnTile {
     pub(super) record: usize,
 }
 
-/// The ring of the tiles of cubes that own `rows` rows.
+/// The ring of the tiles of cubes that own `rows` rows, of which they have `slots`.
 #[cube]
-pub(super) fn own_ring(#[comptime] rows: usize) -> Ring {
-    ring(OWN_SLOTS, OWN, rows)
+pub(super) fn own_ring(#[comptime] slots: usize, #[comptime] rows: usize) -> Ring {
+    ring(slots, 1usize, OWN, rows)
 }
 
 /// Fills a slot with the rows of a tile of queries, and their tokens.

@@ -86,27 +86,34 @@ pub(super) struct Ring {
     size: usize,
     #[cube(comptime)]
     pub(super) slots: usize,
+    /// Parts of a slot that are filled and freed each on their own.
+    #[cube(comptime)]
+    parts: usize,
 }
 
 /// An empty ring, which units may use after the next barrier of the cube. It has as many consumers as a cube of `rows` rows.
+///
+/// A slot has one part, or two: keys, with what is said of the visit, and values.
 #[cube]
 pub(super) fn ring(
     #[comptime] slots: usize,
+    #[comptime] parts: usize,
     #[comptime] size: usize,
     #[comptime] rows: usize,
 ) -> Ring {
-    let barriers = Shared::<[u64]>::new_slice(comptime!(2 * slots));
+    let barriers = Shared::<[u64]>::new_slice(comptime!(2 * parts * slots));
     let barriers = shared_address(&barriers[0usize..1usize]);
     if UNIT_POS == 0u32 {
         #[unroll]
-        for slot in 0..slots {
+        for at in 0..comptime!(parts * slots) {
+            let (part, slot) = comptime!((at / slots, at % slots));
             new_barrier(
-                barriers + comptime!(8 * slot as u32),
+                barriers + comptime!(8 * (2 * part * slots + slot) as u32),
                 comptime!(2 * FILLERS),
             );
             // One unit of a plane says that all of it are done.
             new_barrier(
-                barriers + comptime!(8 * (slots + slot) as u32),
+                barriers + comptime!(8 * (2 * part * slots + slots + slot) as u32),
                 comptime!(consumers(rows) / 32),
             );
         }
@@ -116,17 +123,23 @@ pub(super) fn ring(
         barriers,
         size,
         slots,
+        parts,
     }
 }
 
 #[cube]
 impl Ring {
-    fn full(&self, turn: &Turn) -> u32 {
-        self.barriers + turn.slot * 8u32
+    fn full(&self, turn: &Turn, #[comptime] part: usize) -> u32 {
+        self.barriers + comptime!(16 * (part * self.slots) as u32) + turn.slot * 8u32
     }
 
-    fn free(&self, turn: &Turn) -> u32 {
-        self.full(turn) + comptime!(8 * self.slots as u32)
+    fn free(&self, turn: &Turn, #[comptime] part: usize) -> u32 {
+        self.full(turn, part) + comptime!(8 * self.slots as u32)
+    }
+
+    /// The part that is used last.
+    fn last(&self) -> comptime_type!(usize) {
+        comptime!(self.parts - 1)
     }
 
     /// Sets a word of a slot.
@@ -139,9 +152,9 @@ impl Ring {
         i32::cast_from(self.words[turn.slot as usize * self.size + word])
     }
 
-    /// Waits until nobody uses the slot any longer.
+    /// Waits until nobody uses the slot, or the keys of it, any longer.
     pub(super) fn wait_until_free(&self, turn: &Turn) {
-        wait_for(self.free(turn), turn.phase ^ 1u32);
+        wait_for(self.free(turn, 0usize), turn.phase ^ 1u32);
     }
 
     /// Describes the visit of a slot, of rows that reach as far as `reach`, of which groups attend what the bits `attending` say.
@@ -172,19 +185,44 @@ impl Ring {
         }
     }
 
+    /// Between keys and values, where these have parts of their own: says that the keys of a slot are there, as [`Self::fill`] does,
+    /// and waits until nobody uses its values any longer.
+    pub(super) fn fill_keys(&self, turn: &Turn) {
+        if comptime!(self.parts > 1) {
+            self.fill_part(turn, 0usize);
+            wait_for(self.free(turn, 1usize), turn.phase ^ 1u32);
+        }
+    }
+
     /// Says that a slot is full, as far as this unit fills it, once all of its copies are there.
     pub(super) fn fill(&self, turn: &Turn) {
-        arrive_after_copies(self.full(turn));
-        arrive(self.full(turn));
+        let part = self.last();
+        self.fill_part(turn, part);
+    }
+
+    fn fill_part(&self, turn: &Turn, #[comptime] part: usize) {
+        arrive_after_copies(self.full(turn, part));
+        arrive(self.full(turn, part));
     }
 
     fn has(&self, turn: &Turn, bit: u32) -> bool {
         self.words[turn.slot as usize * self.size] & bit != 0u32
     }
 
-    /// Waits until a slot is full.
+    /// Waits until a slot is full, or the keys of it.
     pub(super) fn wait(&self, turn: &Turn) {
-        wait_for(self.full(turn), turn.phase);
+        self.wait_for_part(turn, 0usize);
+    }
+
+    /// Waits until the values of a slot are there, where they have a part of their own.
+    pub(super) fn wait_for_values(&self, turn: &Turn) {
+        if comptime!(self.parts > 1) {
+            self.wait_for_part(turn, 1usize);
+        }
+    }
+
+    fn wait_for_part(&self, turn: &Turn, #[comptime] part: usize) {
+        wait_for(self.full(turn, part), turn.phase);
         writes_done();
     }
 
@@ -194,10 +232,22 @@ impl Ring {
         self.has(turn, ANY)
     }
 
+    /// Says that this plane no longer uses the keys of a slot nor what is said of the visit, where values have a part of their own.
+    pub(super) fn done_with_keys(&self, turn: &Turn) {
+        if comptime!(self.parts > 1) {
+            self.done_with_part(turn, 0usize);
+        }
+    }
+
     /// Says that this plane no longer uses a slot.
     pub(super) fn done(&self, turn: &Turn) {
+        let part = self.last();
+        self.done_with_part(turn, part);
+    }
+
+    fn done_with_part(&self, turn: &Turn, #[comptime] part: usize) {
         if UNIT_POS % 32u32 == 0u32 {
-            arrive(self.free(turn));
+            arrive(self.free(turn, part));
         }
     }
 

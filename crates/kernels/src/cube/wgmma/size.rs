@@ -1,6 +1,6 @@
 //! The sizes of cubes.
 
-use super::own::{OWN, OWN_SLOTS};
+use super::own::OWN;
 use super::products::GROUP;
 use super::ring::VISIT;
 use super::tiles::row_chunks;
@@ -34,7 +34,7 @@ pub(in crate::cube) const fn units(rows: usize) -> usize {
 pub(super) fn registers(rows: usize, sums: usize) -> Option<(usize, usize)> {
     match rows / ROWS {
         1 => None,
-        2 if sums > 64 => Some((40, 232)),
+        2 if sums > 96 => Some((40, 232)),
         2 => Some((72, 216)),
         _ => Some((56, 152)),
     }
@@ -51,7 +51,7 @@ pub(super) fn holds_queries(rows: usize, dim: usize, rounding: bool) -> bool {
 
 /// Whether units have registers for the weights of two visits beside the scores of one, with `dim` values a row.
 pub(super) fn weights_have_names(rows: usize, dim: usize, rounding: bool) -> bool {
-    (rows <= 2 * ROWS || dim <= 64) && !rounding
+    (rows <= 2 * ROWS || dim <= 64) && dim <= NARROW && !rounding
 }
 
 /// Bytes of a row of keys and one of values, as tiles hold them.
@@ -59,9 +59,28 @@ fn row_bytes(dims: [usize; 2]) -> usize {
     (row_chunks(dims[0]) + row_chunks(dims[1])) * LANES * 2
 }
 
-/// Bytes of a ring: words and two barriers a slot.
-const fn ring_bytes(slots: usize, words: usize) -> usize {
-    slots * (words * 4 + 16)
+/// Widest rows of which a cube has memory for two tiles of queries, and for three slots that keys and values share.
+const NARROW: usize = 128;
+
+fn is_wide(dims: [usize; 2]) -> bool {
+    dims[0].max(dims[1]) > NARROW
+}
+
+/// Tiles of queries that a cube of the forward pass has, where queries and values have `dims` elements: the one at hand, and where
+/// there is memory the next.
+pub(super) fn own_slots(dims: [usize; 2]) -> usize {
+    if is_wide(dims) { 1 } else { 2 }
+}
+
+/// Parts of a slot of its ring. Where there is memory for two slots, keys and values are waited for and freed each on their own: a slot
+/// of keys is free for the time of a visit before it is needed, and one of values for longer.
+pub(super) fn parts(dims: [usize; 2]) -> usize {
+    if is_wide(dims) { 2 } else { 1 }
+}
+
+/// Bytes of a ring: words, and two barriers a part, a slot.
+const fn ring_bytes(slots: usize, parts: usize, words: usize) -> usize {
+    slots * (words * 4 + 16 * parts)
 }
 
 /// What arrays that begin at multiples of 16 bytes may lose between them; tiles, which come first, lose nothing.
@@ -71,9 +90,12 @@ const GAPS: usize = 128;
 /// sixth of it, so they are counted to the byte.
 pub(in crate::cube) fn forward_bytes(rows: usize, shape: &AttentionShape, slots: usize) -> usize {
     let (keys, values) = (shape.head_dim, shape.value_dim);
-    let own = OWN_SLOTS * rows * (row_chunks(keys.max(values)) * LANES * 2 + 4);
-    let visited = slots * VISITED * (row_bytes([keys, values]) + 4);
-    own + visited + ring_bytes(OWN_SLOTS, OWN) + ring_bytes(slots, VISIT) + GAPS
+    let dims = [keys, values];
+    let (own_slots, parts) = (own_slots(dims), parts(dims));
+    let own = own_slots * rows * (row_chunks(keys.max(values)) * LANES * 2 + 4);
+    let visited = slots * VISITED * (row_bytes(dims) + 4);
+    let rings = ring_bytes(own_slots, 1, OWN) + ring_bytes(slots, parts, VISIT);
+    own + visited + rings + GAPS
 }
 
 /// As [`forward_bytes`], of dQ, and of dK and dV.
@@ -81,16 +103,19 @@ pub(in crate::cube) fn gradient_bytes(rows: usize, shape: &AttentionShape, slots
     let row = row_bytes([shape.head_dim, shape.value_dim]);
     // Tokens, and of visited rows two numbers more and one for 32 of them.
     let visited = slots * (VISITED * (row + 12) + VISITED / 32 * 4);
-    rows * (row + 8) + visited + ring_bytes(slots, VISIT) + GAPS
+    rows * (row + 8) + visited + ring_bytes(slots, 1, VISIT) + GAPS
 }
 
-/// Slots of the ring of the forward pass, as many as `most` bytes of shared memory hold; fewer than three are too few.
+/// Slots of the ring of the forward pass, as many as `most` bytes of shared memory hold; fewer than three are
+/// too few, or than two of wide rows.
 pub(in crate::cube) fn forward_slots(
     rows: usize,
     shape: &AttentionShape,
     most: usize,
 ) -> Option<usize> {
-    slots(SLOTS, |slots| forward_bytes(rows, shape, slots) <= most)
+    slots(shape, SLOTS, |slots| {
+        forward_bytes(rows, shape, slots) <= most
+    })
 }
 
 /// Slots of the ring of dQ, and of dK and dV.
@@ -101,9 +126,16 @@ pub(in crate::cube) fn gradient_slots(
 ) -> Option<usize> {
     // Two cubes of one group may share a processor.
     let at_most = if rows == ROWS { SHARED_SLOTS } else { SLOTS };
-    slots(at_most, |slots| gradient_bytes(rows, shape, slots) <= most)
+    slots(shape, at_most, |slots| {
+        gradient_bytes(rows, shape, slots) <= most
+    })
 }
 
-fn slots(at_most: usize, fit: impl Fn(usize) -> bool) -> Option<usize> {
-    (3..=at_most).rev().find(|slots| fit(*slots))
+fn slots(shape: &AttentionShape, at_most: usize, fit: impl Fn(usize) -> bool) -> Option<usize> {
+    let least = if is_wide([shape.head_dim, shape.value_dim]) {
+        2
+    } else {
+        3
+    };
+    (least..=at_most).rev().find(|slots| fit(*slots))
 }

@@ -12,6 +12,9 @@ use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::HeadRows;
 use crate::cube::walk::NONE;
 
+/// Chunks of a column.
+const COLUMN: usize = 8;
+
 /// Bytes of 8 rows of a column.
 pub(super) const EIGHT_ROWS: usize = 1024;
 
@@ -96,50 +99,14 @@ fn moved(
     }
 }
 
-/// A chunk of a row of `dim` elements: the last one where it is padding, of which no byte is read.
-#[cube]
-fn within(chunk: usize, #[comptime] dim: usize) -> usize {
-    let last = comptime!(dim / LANES - 1);
-    if comptime!(chunks(dim) == last + 1) {
-        chunk
-    } else {
-        min(chunk, last)
+/// Columns of `dim` elements all of which there are, and of how many chunks units move those after them, padding among them.
+fn columns(dim: usize) -> (usize, usize) {
+    let full = dim / (COLUMN * LANES);
+    match chunks(dim) - full * COLUMN {
+        0 => (full, 0),
+        // As many units as these move a row.
+        rest => (full, rest.next_power_of_two()),
     }
-}
-
-/// How many of the chunks that a unit moves are swizzled each in a way of its own: those after them are as many whole eights of
-/// rows further.
-fn ways(units: usize, width: usize, count: usize) -> usize {
-    let rows = units / width;
-    match units % width {
-        0 if 8 % rows == 0 => 8 / rows,
-        0 if rows % 8 == 0 => 1,
-        _ => count,
-    }
-}
-
-/// Bytes from the chunk of the same way to the `n`-th that a unit moves.
-fn further(n: usize, ways: usize, units: usize, width: usize) -> usize {
-    n / ways * ways * (units / width) * 128
-}
-
-/// Addresses of the first chunks that a unit moves to the tile at `to`.
-#[cube]
-fn addresses(
-    to: u32,
-    unit: usize,
-    #[comptime] ways: usize,
-    #[comptime] units: usize,
-    #[comptime] width: usize,
-    #[comptime] rows: usize,
-) -> Array<u32> {
-    let mut addresses = Array::<u32>::new(ways);
-    #[unroll]
-    for n in 0..ways {
-        let (row, chunk) = moved(unit, n, units, width);
-        addresses[n] = to + place(row, chunk, rows) as u32 * 16u32;
-    }
-    addresses
 }
 
 #[cube]
@@ -189,27 +156,57 @@ impl<E: Float, N: Size> Tiles<E, N> {
         unit: usize,
         #[comptime] units: usize,
     ) {
-        let (count, dim, width) = comptime!((self.rows, self.dim, chunks(self.dim)));
-        let moves = comptime!((count * width).div_ceil(units));
-        let ways = comptime!(ways(units, width, moves));
-        let to = addresses(self.tile_address(tile), unit, ways, units, width, count);
+        let (full, rest) = comptime!(columns(self.dim));
+        if comptime!(full > 0) {
+            self.copy_columns(
+                tile, tensor, rows, tokens, first, end, unit, units, 0usize, full, COLUMN,
+            );
+        }
+        if comptime!(rest > 0) {
+            self.copy_columns(
+                tile, tensor, rows, tokens, first, end, unit, units, full, 1usize, rest,
+            );
+        }
+    }
+
+    /// As [`Self::copy`], of `columns` columns from `column` on, by `width` units a row.
+    #[allow(clippy::too_many_arguments)]
+    fn copy_columns(
+        &self,
+        tile: u32,
+        tensor: &Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        tokens: &Shared<[i32]>,
+        first: usize,
+        end: i32,
+        unit: usize,
+        #[comptime] units: usize,
+        #[comptime] column: usize,
+        #[comptime] columns: usize,
+        #[comptime] width: usize,
+    ) {
+        let (count, last) = comptime!((self.rows, self.dim / LANES - 1));
+        let at_a_time = comptime!(units / width);
+        let (row, chunk) = (unit / width, comptime!(column * COLUMN) + unit % width);
+        let to = self.tile_address(tile) + place(row, chunk, count) as u32 * 16u32;
+        let of_row =
+            comptime!(column * COLUMN + columns * width <= last + 1).runtime() || chunk <= last;
+        let chunk = min(chunk, last);
         #[unroll]
-        for n in 0..moves {
-            let (row, chunk) = moved(unit, n, units, width);
-            if comptime!((n + 1) * units <= count * width) || row < count {
+        for n in 0..comptime!(count.div_ceil(at_a_time)) {
+            let row = row + comptime!(n * at_a_time);
+            if comptime!((n + 1) * at_a_time <= count) || row < count {
                 let token = tokens[first + row];
-                let mut there = token != NONE && token < end;
-                if comptime!(width * LANES != dim) {
-                    there = there && chunk < comptime!(dim / LANES);
-                }
+                let there = token != NONE && token < end && of_row;
                 // Where nothing is to be copied the first row stands for it, of which no byte is read.
-                let from = rows.at(max(token, rows.start)) + within(chunk, dim);
-                copy_some(
-                    &tensor[from..from + 1usize],
-                    to[comptime!(n % ways)],
-                    select(there, 16u32, 0u32),
-                    comptime!(further(n, ways, units, width)),
-                );
+                let from = rows.at(max(token, rows.start)) + chunk;
+                let bytes = select(there, 16u32, 0u32);
+                #[unroll]
+                for c in 0..columns {
+                    let from = from + comptime!(c * COLUMN);
+                    let further = comptime!((n * at_a_time + c * count) * 128);
+                    copy_some(&tensor[from..from + 1usize], to, bytes, further);
+                }
             }
         }
     }
@@ -224,35 +221,51 @@ impl<E: Float, N: Size> Tiles<E, N> {
         unit: usize,
         #[comptime] units: usize,
     ) {
-        let (count, dim, width) = comptime!((self.rows, self.dim, chunks(self.dim)));
-        let moves = comptime!((count * width).div_ceil(units));
-        let ways = comptime!(ways(units, width, moves));
-        let to = addresses(self.tile_address(tile), unit, ways, units, width, count);
-        let (row, chunk) = moved(unit, 0usize, units, width);
-        let mut from = rows.at(first) + row * rows.stride + within(chunk, dim);
+        let (full, rest) = comptime!(columns(self.dim));
+        if comptime!(full > 0) {
+            self.copy_whole_columns(tile, tensor, rows, first, unit, units, 0usize, full, COLUMN);
+        }
+        if comptime!(rest > 0) {
+            self.copy_whole_columns(tile, tensor, rows, first, unit, units, full, 1usize, rest);
+        }
+    }
+
+    /// As [`Self::copy_whole`], of `columns` columns from `column` on, by `width` units a row.
+    #[allow(clippy::too_many_arguments)]
+    fn copy_whole_columns(
+        &self,
+        tile: u32,
+        tensor: &Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        first: i32,
+        unit: usize,
+        #[comptime] units: usize,
+        #[comptime] column: usize,
+        #[comptime] columns: usize,
+        #[comptime] width: usize,
+    ) {
+        let (count, last) = comptime!((self.rows, self.dim / LANES - 1));
+        let at_a_time = comptime!(units / width);
+        let (row, chunk) = (unit / width, comptime!(column * COLUMN) + unit % width);
+        let to = self.tile_address(tile) + place(row, chunk, count) as u32 * 16u32;
+        let mut from = rows.at(first) + row * rows.stride + min(chunk, last);
         #[unroll]
-        for n in 0..moves {
-            let (row, chunk) = moved(unit, n, units, width);
-            if comptime!(units % width != 0) {
-                from = rows.at(first) + row * rows.stride + within(chunk, dim);
-            }
-            if comptime!((n + 1) * units <= count * width) || row < count {
-                let to = to[comptime!(n % ways)];
-                let further = comptime!(further(n, ways, units, width));
-                if comptime!(width * LANES == dim) {
-                    copy_all(&tensor[from..from + 1usize], to, further);
-                } else {
-                    // What follows the row may be anything, or beyond the tensor.
-                    let there = chunk < comptime!(dim / LANES);
-                    copy_some(
-                        &tensor[from..from + 1usize],
-                        to,
-                        select(there, 16u32, 0u32),
-                        further,
-                    );
+        for n in 0..comptime!(count.div_ceil(at_a_time)) {
+            if comptime!((n + 1) * at_a_time <= count) || row + comptime!(n * at_a_time) < count {
+                #[unroll]
+                for c in 0..columns {
+                    let from = from + comptime!(c * COLUMN);
+                    let further = comptime!((n * at_a_time + c * count) * 128);
+                    if comptime!(column * COLUMN + columns * width <= last + 1) {
+                        copy_all(&tensor[from..from + 1usize], to, further);
+                    } else {
+                        // What follows the row may be anything, or beyond the tensor.
+                        let bytes = select(chunk <= last, 16u32, 0u32);
+                        copy_some(&tensor[from..from + 1usize], to, bytes, further);
+                    }
                 }
             }
-            from += comptime!(units / width) * rows.stride;
+            from += at_a_time * rows.stride;
         }
     }
 
