@@ -23,7 +23,7 @@ const MOST: usize = 227 * 1024;
 
 /// Dims of keys and values, block, rows that cubes own for inference and for training, and whether by tables: whole blocks,
 /// several and parts of them to a tile, padding, columns that are not full.
-const CLASSES: [([usize; 2], usize, [usize; 2], bool); 14] = [
+const CLASSES: [([usize; 2], usize, [usize; 2], bool); 16] = [
     ([256, 256], 64, [128, 64], false),
     ([256, 256], 64, [64, 64], true),
     ([192, 192], 64, [128, 128], false),
@@ -32,6 +32,8 @@ const CLASSES: [([usize; 2], usize, [usize; 2], bool); 14] = [
     ([128, 128], 64, [192, 128], false),
     ([128, 128], 32, [192, 128], true),
     ([128, 128], 64, [64, 64], true),
+    ([128, 128], 64, [64, 64], false),
+    ([64, 64], 64, [64, 64], false),
     ([64, 64], 16, [192, 128], false),
     ([64, 64], 64, [192, 128], false),
     ([80, 40], 128, [128, 128], true),

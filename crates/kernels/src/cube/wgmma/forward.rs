@@ -8,7 +8,7 @@ use super::own::{fill_own, own_ring, own_tile, tile_of_round};
 use super::products::{
     GROUP, begin_scores, begin_scores_of, clear, declare, products_done, scale, take,
 };
-use super::ring::{Ring, Turn, VISIT, first_turn, ring};
+use super::ring::{Ring, Turn, VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, holds_queries, own_slots, parts, weights_have_names};
 use super::softmax::{Raised, Softmax, softmax, unchanged};
 use super::tiles::{Tiles, tiles};
@@ -139,11 +139,14 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             let queries = own_tokens_of(&own_tokens, tokens_at + first_row, of.end);
             let mut softmax = softmax(max(scale.abs() * log2_e, f32::new(LEAST_SCALE)));
             clear(RESULTS, comptime!(padded(value_dim)));
-            if ring.wait_until_full(&turn) {
+            let mut bits = ring.wait_for_bits(&turn);
+            if is_visit(bits) {
                 begin_visit::<E, N>(&owned, slot, group, &held, &keys, &turn, config);
                 products_done(0usize);
-                let _ = weigh::<E>(
+                let mut raised = unchanged();
+                weigh::<E>(
                     &mut even,
+                    &mut raised,
                     &mut softmax,
                     &ring,
                     &turn,
@@ -153,66 +156,132 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     &queries,
                     &tokens,
                     minus_infinity,
-                    true,
                     tile,
                     visited,
                 );
                 ring.done_with_keys(&turn);
                 let mut before = turn;
                 turn = before.next(ring.slots);
-                let mut more = ring.wait_until_full(&turn);
-                while more {
-                    // Where weights have names, a second visit follows, so that they need not move.
-                    visit::<E, N>(
-                        &even,
-                        &mut odd,
-                        &mut softmax,
-                        &before,
-                        &turn,
-                        &ring,
-                        group,
-                        index,
-                        of.record,
-                        &queries,
-                        &tokens,
-                        &owned,
-                        slot,
-                        &held,
-                        &keys,
-                        &values,
-                        minus_infinity,
-                        config,
-                    );
-                    before = turn;
-                    turn = before.next(ring.slots);
-                    more = ring.wait_until_full(&turn);
-                    if comptime!(!names) {
-                        even.set(&odd);
-                    } else if more {
-                        visit::<E, N>(
-                            &odd,
-                            &mut even,
+                bits = ring.wait_for_bits(&turn);
+                while is_visit(bits) {
+                    if comptime!(names) {
+                        // Two visits a turn, so that weights need not move. What few visits take stands behind the loop, so that
+                        // its instructions follow one another.
+                        let mut weighed = true.runtime();
+                        while weighed && is_visit(bits) {
+                            weighed = visit::<E, N>(
+                                &even,
+                                &mut odd,
+                                &mut softmax,
+                                &before,
+                                &turn,
+                                bits,
+                                &ring,
+                                group,
+                                &owned,
+                                slot,
+                                &held,
+                                &keys,
+                                &values,
+                                config,
+                            );
+                            if weighed {
+                                visited_by_group(&ring, &before, &turn);
+                                before = turn;
+                                turn = before.next(ring.slots);
+                                bits = ring.wait_for_bits(&turn);
+                                if is_visit(bits) {
+                                    weighed = visit::<E, N>(
+                                        &odd,
+                                        &mut even,
+                                        &mut softmax,
+                                        &before,
+                                        &turn,
+                                        bits,
+                                        &ring,
+                                        group,
+                                        &owned,
+                                        slot,
+                                        &held,
+                                        &keys,
+                                        &values,
+                                        config,
+                                    );
+                                    if weighed {
+                                        visited_by_group(&ring, &before, &turn);
+                                        before = turn;
+                                        turn = before.next(ring.slots);
+                                        bits = ring.wait_for_bits(&turn);
+                                    }
+                                } else {
+                                    even.set(&odd);
+                                }
+                            }
+                        }
+                        if !weighed {
+                            products_done(0usize);
+                            let mut raised = unchanged();
+                            weigh::<E>(
+                                &mut even,
+                                &mut raised,
+                                &mut softmax,
+                                &ring,
+                                &turn,
+                                group,
+                                index,
+                                of.record,
+                                &queries,
+                                &tokens,
+                                minus_infinity,
+                                tile,
+                                visited,
+                            );
+                            scale_raised(&raised, value_dim);
+                            visited_by_group(&ring, &before, &turn);
+                            before = turn;
+                            turn = before.next(ring.slots);
+                            bits = ring.wait_for_bits(&turn);
+                        }
+                    } else {
+                        let mut raised = unchanged();
+                        let weighed = visit::<E, N>(
+                            &even,
+                            &mut odd,
                             &mut softmax,
                             &before,
                             &turn,
+                            bits,
                             &ring,
                             group,
-                            index,
-                            of.record,
-                            &queries,
-                            &tokens,
                             &owned,
                             slot,
                             &held,
                             &keys,
                             &values,
-                            minus_infinity,
                             config,
                         );
+                        if !weighed {
+                            weigh::<E>(
+                                &mut odd,
+                                &mut raised,
+                                &mut softmax,
+                                &ring,
+                                &turn,
+                                group,
+                                index,
+                                of.record,
+                                &queries,
+                                &tokens,
+                                minus_infinity,
+                                tile,
+                                visited,
+                            );
+                        }
+                        visited_by_group(&ring, &before, &turn);
+                        scale_raised(&raised, value_dim);
                         before = turn;
                         turn = before.next(ring.slots);
-                        more = ring.wait_until_full(&turn);
-                    } else {
+                        bits = ring.wait_for_bits(&turn);
                         even.set(&odd);
                     }
                 }
@@ -318,6 +387,9 @@ fn holds(config: Config) -> bool {
 }
 
 /// A visit: the weights of the one `before` multiply values while those of this are computed.
+///
+/// Where all pairs of the group attend, without a look at the scores' maxima, which visits after the first seldom raise. Else, and where
+/// one must be raised first, `false`: the weights of this are not there yet, and those of the one before are still multiplied.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn visit<E: Float, N: Size>(
@@ -326,58 +398,53 @@ fn visit<E: Float, N: Size>(
     softmax: &mut Softmax,
     before: &Turn,
     turn: &Turn,
+    bits: u32,
     ring: &Ring,
     group: u32,
-    index: &[i32],
-    head_record: usize,
-    queries: &Array<i32>,
-    tokens: &Shared<[i32]>,
     owned: &Tiles<E, N>,
     slot: u32,
     held: &Array<Vector<u32, Const<4>>>,
     keys: &Tiles<E, N>,
     values: &Tiles<E, N>,
-    minus_infinity: f32,
     #[comptime] config: Config,
-) {
+) -> bool {
     begin_visit::<E, N>(owned, slot, group, held, keys, turn, config);
     ring.wait_for_values(before);
     pending.begin::<N>(RESULTS, values, before.slot, config.brain);
     products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
-    let raised = weigh::<E>(
-        of_turn,
-        softmax,
-        ring,
-        turn,
-        group,
-        index,
-        head_record,
-        queries,
-        tokens,
-        minus_infinity,
-        false,
-        config.owned,
-        config.visited,
-    );
+    let mut weighed = false;
+    if all_of(bits, group) {
+        let scores = take(SCORES, config.visited.rows);
+        weighed = softmax.try_to_weigh::<E>(&scores, of_turn, comptime!(config.visited.rows / 8));
+    }
+    weighed
+}
+
+/// Waits for products, once the weights of a visit are there: its keys are no longer needed, nor the slot of the one `before`.
+#[cube]
+fn visited_by_group(ring: &Ring, before: &Turn, turn: &Turn) {
     ring.done_with_keys(turn);
     products_done(0usize);
     ring.done(before);
+}
+
+/// Scales results by what raised maxima leave of them.
+#[cube]
+fn scale_raised(raised: &Raised, #[comptime] value_dim: usize) {
     if raised.any {
         #[unroll]
         for half in 0..2usize {
-            scale_results(half, raised.kept[half], comptime!(padded(config.value_dim)));
+            scale_results(half, raised.kept[half], comptime!(padded(value_dim)));
         }
     }
 }
 
-/// Makes the scores of a visit weights.
-///
-/// Where all pairs of the group attend, at first without a look at the scores' maxima, which visits after the `first` seldom raise.
+/// Makes the scores of any visit weights.
 #[cube]
-// What is known when the kernel is compiled stands alone.
-#[allow(clippy::too_many_arguments, clippy::collapsible_if)]
+#[allow(clippy::too_many_arguments)]
 fn weigh<E: Float>(
     weights: &mut Weights<E>,
+    raised: &mut Raised,
     softmax: &mut Softmax,
     ring: &Ring,
     turn: &Turn,
@@ -387,43 +454,31 @@ fn weigh<E: Float>(
     queries: &Array<i32>,
     tokens: &Shared<[i32]>,
     minus_infinity: f32,
-    #[comptime] first: bool,
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
-) -> Raised {
+) {
     let tiles = comptime!(visited.rows / 8);
-    let mut raised = unchanged();
-    let mut done = false;
-    if comptime!(!first) {
-        if ring.all(turn, group) {
-            let scores = take(SCORES, visited.rows);
-            done = softmax.try_to_weigh::<E>(&scores, weights, tiles);
-        }
+    if ring.nothing(turn, group) {
+        weights.clear(tiles);
+    } else {
+        let mut scores = take(SCORES, visited.rows);
+        mask(
+            &mut scores,
+            ring,
+            turn,
+            group,
+            index,
+            head_record,
+            queries,
+            tokens,
+            minus_infinity,
+            true,
+            tile,
+            visited,
+        );
+        softmax.raise(raised, &scores, minus_infinity, tiles);
+        softmax.weigh::<E>(&mut scores, weights, tiles);
     }
-    if !done {
-        if ring.nothing(turn, group) {
-            weights.clear(tiles);
-        } else {
-            let mut scores = take(SCORES, visited.rows);
-            mask(
-                &mut scores,
-                ring,
-                turn,
-                group,
-                index,
-                head_record,
-                queries,
-                tokens,
-                minus_infinity,
-                true,
-                tile,
-                visited,
-            );
-            softmax.raise(&mut raised, &scores, minus_infinity, tiles);
-            softmax.weigh::<E>(&mut scores, weights, tiles);
-        }
-    }
-    raised
 }
 
 /// A parameter of the kernel is called `scale` too.

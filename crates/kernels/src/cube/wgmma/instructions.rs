@@ -23,6 +23,18 @@ pub(super) fn arrive(address: u32) {
     );
 }
 
+/// One unit of the plane arrives at a barrier, for all of it.
+#[cube]
+pub(super) fn arrive_as_plane(address: u32) {
+    // Instructions take the address of a variable, and the value of an expression.
+    let address = address + 0u32;
+    gpu_asm!(
+        "{{ .reg .pred one; elect.sync _|one, 0xffffffff; @one mbarrier.arrive.shared::cta.b64 _, [{address}]; }}",
+        address = in(_) address,
+        options(readonly)
+    );
+}
+
 /// Arrives at a barrier once all copies that this unit has begun are done.
 #[cube]
 pub(super) fn arrive_after_copies(address: u32) {

@@ -3,7 +3,9 @@
 use cubecl::prelude::*;
 
 use super::groups::{ALL, NOTHING};
-use super::instructions::{arrive, arrive_after_copies, new_barrier, wait_for, writes_done};
+use super::instructions::{
+    arrive, arrive_after_copies, arrive_as_plane, new_barrier, wait_for, writes_done,
+};
 use super::size::{FILLERS, consumers};
 use crate::cube::mma::intrinsics::shared_address;
 use crate::cube::mma::visit::Visit;
@@ -127,6 +129,18 @@ pub(super) fn ring(
     }
 }
 
+/// Whether there is a visit that has these bits, or none is left.
+#[cube]
+pub(super) fn is_visit(bits: u32) -> bool {
+    bits & ANY != 0u32
+}
+
+/// Whether all pairs of the visit that has these bits attend that have the rows of a group.
+#[cube]
+pub(super) fn all_of(bits: u32, group: u32) -> bool {
+    bits & (ALL << group) != 0u32
+}
+
 #[cube]
 impl Ring {
     fn full(&self, turn: &Turn, #[comptime] part: usize) -> u32 {
@@ -205,8 +219,12 @@ impl Ring {
         arrive(self.full(turn, part));
     }
 
+    fn bits(&self, turn: &Turn) -> u32 {
+        self.words[turn.slot as usize * self.size]
+    }
+
     fn has(&self, turn: &Turn, bit: u32) -> bool {
-        self.words[turn.slot as usize * self.size] & bit != 0u32
+        self.bits(turn) & bit != 0u32
     }
 
     /// Waits until a slot is full, or the keys of it.
@@ -228,8 +246,13 @@ impl Ring {
 
     /// Waits until a slot is full. Whether there is a visit in it, or none is left.
     pub(super) fn wait_until_full(&self, turn: &Turn) -> bool {
+        is_visit(self.wait_for_bits(turn))
+    }
+
+    /// Waits until a slot is full. The bits of its visit, for [`is_visit`] and [`all_of`].
+    pub(super) fn wait_for_bits(&self, turn: &Turn) -> u32 {
         self.wait(turn);
-        self.has(turn, ANY)
+        self.bits(turn)
     }
 
     /// Says that this plane no longer uses the keys of a slot nor what is said of the visit, where values have a part of their own.
@@ -246,14 +269,12 @@ impl Ring {
     }
 
     fn done_with_part(&self, turn: &Turn, #[comptime] part: usize) {
-        if UNIT_POS % 32u32 == 0u32 {
-            arrive(self.free(turn, part));
-        }
+        arrive_as_plane(self.free(turn, part));
     }
 
     /// Whether all pairs of a visit attend that have the rows of a group.
     pub(super) fn all(&self, turn: &Turn, group: u32) -> bool {
-        self.has(turn, ALL << group)
+        all_of(self.bits(turn), group)
     }
 
     /// Whether none of them attends.
