@@ -92,7 +92,7 @@ const FEW: usize = 16;
 
 #[test]
 fn any_split_of_a_prompt_gives_the_one_shot_logits() {
-    for config in variants() {
+    for (variant, config) in variants().into_iter().enumerate() {
         let model = model(config, &crate::device());
         let text = texts(1).remove(0);
         let one_shot = model.forward(text.clone());
@@ -101,15 +101,19 @@ fn any_split_of_a_prompt_gives_the_one_shot_logits() {
         let exact = model.clone().fork(&cpu).forward(on_cpu);
         let exact = exact.to_device(&crate::device());
         let mut cache = cache(&model);
-        for chunks in [
+        let splits = [
             &[SEQ][..],
             &[1],
+            &[3, 50, 40, 7],
             &[16],
             &[17],
             &[60, 1],
-            &[3, 50, 40, 7],
             &[24, 8],
-        ] {
+        ];
+        // How a prompt is split has nothing to do with norms and networks.
+        let all = variant == 0 || crate::every_case();
+        let count = if all { splits.len() } else { 3 };
+        for chunks in &splits[..count] {
             let logits = chunked(&model, &mut cache, &text, chunks);
             // Each step is held to one pass by products like its own: Burn's may have fewer digits than f32, those of few rows have all.
             let (mut expected, mut start) = (vec![], 0);

@@ -46,6 +46,12 @@ mod common {
 use burn::tensor::DType;
 use common::gpu::device;
 
+/// Whether tests hold all cases that they have, and not those alone that differ most: a CPU that stands in for a GPU takes
+/// minutes for the rest.
+fn every_case() -> bool {
+    std::env::var_os("S2_ALL").is_some()
+}
+
 /// Types that every GPU computes in.
 const ALL_DTYPES: &[DType] = &[DType::F32];
 
