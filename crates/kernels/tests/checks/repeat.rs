@@ -30,17 +30,19 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
         let call = engine.call(&golden.problem(), &golden.tensors)?;
         repeats(&call, effort.repeats).map_err(|miss| format!("{stem}, {miss}"))?;
     }
-    // Enough cubes to fill a device.
+    // Enough cubes to fill a device; a CPU is full with a few.
+    let (batch, num_kv_heads) = if effort.all_kernels { (2, 8) } else { (1, 4) };
     let shape = AttentionShape {
-        batch: 2,
-        num_heads: 16,
-        num_kv_heads: 8,
+        batch,
+        num_heads: 2 * num_kv_heads,
+        num_kv_heads,
         seq_q: 500,
         seq_kv: 500,
         head_dim: 64,
         value_dim: 64,
     };
-    let pattern = PatternConfig::local_stride(2, 4, 16, 16).with_num_kv_heads(8);
+    let pattern =
+        PatternConfig::local_stride(2, 4, 16, shape.num_heads).with_num_kv_heads(num_kv_heads);
     let pattern = pattern.build().map_err(|error| error.to_string())?;
     let problem = AttentionProblem::new(shape, &pattern, None, None);
     let problem = problem.map_err(|error| error.to_string())?;
@@ -49,9 +51,10 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     repeats(&engine.call(&problem, &tensors)?, launches)
         .map_err(|miss| format!("{shape:?}, {miss}"))?;
     Ok(format!(
-        "{} launches of {} calls, and {launches} of one of 32 heads of 500 tokens, forward and backward, bit for bit",
+        "{} launches of {} calls, and {launches} of one of {} heads of 500 tokens, forward and backward, bit for bit",
         effort.repeats,
-        FILES.len()
+        FILES.len(),
+        batch * shape.num_heads
     ))
 }
 
