@@ -34,7 +34,7 @@ fn the_faster_tile_is_chosen_and_kept() {
     let Some(client) = device_for_tests() else {
         return;
     };
-    let problem = problem(&Pattern::dense(16, 2).unwrap(), 1, 512);
+    let problem = problem(&Pattern::dense(16, 2).unwrap(), 1, 256);
     let candidate = |visited_rows| Choice {
         engine: Engine::Unit,
         inference_rows: 64,

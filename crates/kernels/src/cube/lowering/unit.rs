@@ -3,7 +3,7 @@
 use cubecl::ir::ElemType;
 
 use super::devices::{Device, cuda, hip, metal};
-use super::kernels::{UNIT, launches, prepass};
+use super::kernels::{Launch, UNIT, launches, prepass};
 use super::{BF16, F16, F32, class_name, lowered};
 use crate::cube::attention::BINDINGS;
 use crate::cube::config::Config;
@@ -28,32 +28,34 @@ const CLASSES: [(usize, usize, usize); 5] = [
 /// Each class in one type, another for each compiler.
 #[test]
 fn kernels_of_units_lower_for_cuda() {
-    lower(&[cuda()], |at, turn| at % 3 == turn);
+    lower(&[cuda()], |at, turn, alone| at % 3 == turn && !alone);
 }
 
 #[test]
 fn kernels_of_units_lower_for_hip() {
     // Classes take turns: the compiler is the same, and these kernels have no use for planes.
-    lower(&hip(), |at, turn| (at + 1) % 3 == turn);
+    lower(&hip(), |at, turn, alone| (at + 1) % 3 == turn && !alone);
 }
 
 #[test]
 fn kernels_of_units_lower_for_metal() {
-    lower(&[metal()], |at, turn| (at + 2) % 3 == turn);
+    lower(&[metal()], |at, turn, alone| (at + 2) % 3 == turn && !alone);
 }
 
 #[test]
 #[ignore = "minutes: every class in the other types"]
 fn all_kernels_of_units_lower() {
-    lower(&[cuda()], |at, turn| at % 3 != turn);
-    lower(&hip(), |at, turn| (at + 1) % 3 != turn);
-    lower(&[metal()], |at, turn| (at + 2) % 3 != turn);
+    lower(&[cuda()], |at, turn, alone| at % 3 != turn || alone);
+    lower(&hip(), |at, turn, alone| (at + 1) % 3 != turn || alone);
+    lower(&[metal()], |at, turn, alone| (at + 2) % 3 != turn || alone);
 }
 
-fn lower(devices: &[Device], is_in: impl Fn(usize, usize) -> bool) {
+/// `is_in` takes the numbers of the class and of the type, and whether a kernel is of dK alone or of dV alone of a class after
+/// the first: those are parts of the kernel of both.
+fn lower(devices: &[Device], is_in: impl Fn(usize, usize, bool) -> bool) {
     for (turn, dtype) in [F32, F16, BF16].into_iter().enumerate() {
         let classes = CLASSES.into_iter().enumerate();
-        for (at, (block, head_dim, value_dim)) in classes.filter(|(at, _)| is_in(*at, turn)) {
+        for (at, (block, head_dim, value_dim)) in classes {
             // Not each with each: that takes minutes, and these hardly meet.
             let table = (at + turn) % 2 == 1;
             let device = &devices[at % devices.len()];
@@ -88,7 +90,11 @@ fn lower(devices: &[Device], is_in: impl Fn(usize, usize) -> bool) {
                     slots: 0,
                     brain: false,
                 };
-                lower_class(device, config, dtype);
+                let launches = launches(&UNIT, |_| config).into_iter().filter(|launch| {
+                    let alone = launch.config.keys != launch.config.values;
+                    is_in(at, turn, alone && at > 0)
+                });
+                lower_class(device, config, launches, dtype);
             }
         }
         for (at, (value_dim, rounding)) in [(64, false), (40, true)].into_iter().enumerate() {
@@ -101,8 +107,13 @@ fn lower(devices: &[Device], is_in: impl Fn(usize, usize) -> bool) {
     }
 }
 
-fn lower_class(device: &Device, config: Config, dtype: ElemType) {
-    for launch in launches(&UNIT, |_| config) {
+fn lower_class(
+    device: &Device,
+    config: Config,
+    launches: impl Iterator<Item = Launch>,
+    dtype: ElemType,
+) {
+    for launch in launches {
         let (size, dims) = (config.unit, [config.head_dim, config.value_dim]);
         let (rows, class) = (
             match (size.whole, size.planes) {
