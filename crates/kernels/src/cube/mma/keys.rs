@@ -129,8 +129,7 @@ impl VisitedQueries {
         let head = self.cursor.head(&self.group) as usize;
         let group = self.group;
         let rows = self.cursor.rows(&self.span, self.visited);
-        self.rows.look_up(
-            place,
+        let row = visited_row(
             &rows,
             index,
             stats,
@@ -140,6 +139,7 @@ impl VisitedQueries {
             infinity,
             self.visited,
         );
+        self.rows.set(place, &row, self.visited);
     }
 
     /// What the cursor's visit attends of the tile.
@@ -283,43 +283,62 @@ pub(in crate::cube) fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
     }
 }
 
+/// What a unit has looked up of the row that it is to set.
+#[derive(CubeType)]
+pub(in crate::cube) struct VisitedRow {
+    token: i32,
+    stats: Pair<f32>,
+}
+
+/// Looks up this unit's row of `rows`, where there is one. Row 0 of their head is `first_row` in `stats`, of `all` rows.
+///
+/// Queries that attend nothing are left out: theirs and their gradients' rows may hold anything.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(in crate::cube) fn visited_row(
+    rows: &TokenRows,
+    index: &[i32],
+    stats: &[f32],
+    first_row: usize,
+    all: usize,
+    q_zero: i32,
+    infinity: f32,
+    #[comptime] visited: Tile,
+) -> VisitedRow {
+    let mut token = NONE.runtime();
+    let mut lse = infinity;
+    let mut d = f32::new(0.0);
+    if UNIT_POS < comptime!(visited.rows as u32) {
+        token = rows.token(index, UNIT_POS, visited);
+        if token != NONE {
+            let of_row = stats_at(stats, first_row + usize::cast_from(token - q_zero), all);
+            if of_row.lse < f32::MIN {
+                token = NONE.runtime();
+            } else {
+                lse = of_row.lse * f32::new(core::f32::consts::LOG2_E);
+                d = of_row.d;
+            }
+        }
+    }
+    let mut stats = Pair::<f32>::new(lse);
+    stats.insert(1usize, d);
+    VisitedRow { token, stats }
+}
+
 #[cube]
 impl VisitedStats {
-    /// Sets those of `rows`, from `place` on. Row 0 of their head is `first_row` in `stats`, of `all` rows.
-    ///
-    /// Queries that attend nothing are left out: theirs and their gradients' rows may hold anything.
-    #[allow(clippy::too_many_arguments)]
-    pub(in crate::cube) fn look_up(
+    /// Sets this unit's row of a visit from `place` on, where there is one.
+    pub(in crate::cube) fn set(
         &mut self,
         place: usize,
-        rows: &TokenRows,
-        index: &[i32],
-        stats: &[f32],
-        first_row: usize,
-        all: usize,
-        q_zero: i32,
-        infinity: f32,
+        row: &VisitedRow,
         #[comptime] visited: Tile,
     ) {
         if UNIT_POS < comptime!(visited.rows as u32) {
-            let mut token = rows.token(index, UNIT_POS, visited);
-            let mut lse = infinity;
-            let mut d = f32::new(0.0);
-            if token != NONE {
-                let of_row = stats_at(stats, first_row + usize::cast_from(token - q_zero), all);
-                if of_row.lse < f32::MIN {
-                    token = NONE.runtime();
-                } else {
-                    lse = of_row.lse * f32::new(core::f32::consts::LOG2_E);
-                    d = of_row.d;
-                }
-            }
             let at = place + UNIT_POS as usize;
-            let mut row = Pair::<f32>::new(lse);
-            row.insert(1usize, d);
-            self.tokens[at] = token;
-            self.stats[at] = row;
-            let incomplete = plane_any(token == NONE);
+            self.tokens[at] = row.token;
+            self.stats[at] = row.stats;
+            let incomplete = plane_any(row.token == NONE);
             if UNIT_POS % 32u32 == 0u32 {
                 self.incomplete[at / PLANE] = u32::cast_from(incomplete);
             }

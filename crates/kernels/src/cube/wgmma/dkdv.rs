@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::instructions::{copies_done, sync_units};
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
 use super::queries::fill;
-use super::ring::{VISIT, first_turn, ring};
+use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, consumers, units};
 use super::tiles::tiles;
 use super::work::{WORKING, attending_pairs, first_row, own_tokens_of, share_registers};
@@ -124,12 +124,12 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         declare("dk", comptime!(padded(head_dim)));
         declare("dv", comptime!(padded(value_dim)));
         let mut turn = first_turn();
-        let mut more = ring.wait_until_full(&turn);
-        if more {
+        let mut visit = ring.wait_for_bits(&turn);
+        if is_visit(visit) {
             begin_scores::<E, N>("s", &owned, 0u32.runtime(), at, &queries, turn.slot, brain);
-            while more {
+            while is_visit(visit) {
                 let place = turn.slot as usize * comptime!(visited.rows);
-                let all = ring.all(&turn, own_group);
+                let all = all_of(visit, own_group);
                 // Looked up before there are products in all of a unit's registers.
                 let mut bits = Array::<u32>::new(1usize);
                 bits[0usize] = u32::MAX.runtime();
@@ -207,8 +207,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 }
                 let before = turn;
                 turn = before.next(ring.slots);
-                more = ring.wait_until_full(&turn);
-                if more {
+                visit = ring.wait_for_bits(&turn);
+                if is_visit(visit) {
                     // The next scores are computed while these weights are multiplied.
                     begin_scores::<E, N>(
                         "s",

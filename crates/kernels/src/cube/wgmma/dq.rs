@@ -5,12 +5,13 @@ use cubecl::prelude::*;
 use super::instructions::{copies_done, sync_units};
 use super::keys::fill;
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
-use super::ring::{VISIT, first_turn, ring};
+use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, consumers, units};
 use super::tiles::tiles;
-use super::work::{WORKING, first_row, mask, own_tokens_of, share_registers};
+use super::work::{WORKING, attending_pairs, first_row, own_tokens_of, share_registers};
 use crate::cube::config::Config;
 use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
+use crate::cube::mma::mask::keep_attended;
 use crate::cube::mma::products::Products;
 use crate::cube::mma::queries::own_tokens;
 use crate::cube::mma::stage::{LANES, chunks, padded};
@@ -128,8 +129,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         declare("t", visited.rows);
         declare("dq", comptime!(padded(head_dim)));
         let mut turn = first_turn();
-        let mut more = ring.wait_until_full(&turn);
-        if more {
+        let mut visit = ring.wait_for_bits(&turn);
+        if is_visit(visit) {
             let mut d_scores = zeros(columns);
             begin_scores::<E, N>(
                 "s",
@@ -149,7 +150,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 turn.slot,
                 brain,
             );
-            while more {
+            while is_visit(visit) {
                 products_done(1usize);
                 let products = take("s", visited.rows);
                 let mut weights = zeros(columns);
@@ -163,6 +164,25 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                     }
                     weights[n] = pair;
                 }
+                // Between weights and what waits for other products, which the assembler would else place before them.
+                let all = all_of(visit, group);
+                let mut bits = Array::<u32>::new(1usize);
+                bits[0usize] = u32::MAX.runtime();
+                if !all {
+                    let of_visit = attending_pairs(
+                        &ring,
+                        &turn,
+                        group,
+                        index,
+                        own.walk.record,
+                        &queries,
+                        &tokens,
+                        true,
+                        tile,
+                        visited,
+                    );
+                    bits[0usize] = of_visit[0usize];
+                }
                 products_done(0usize);
                 let gradients_of = take("t", visited.rows);
                 #[unroll]
@@ -171,26 +191,15 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                     pair *= weights[n];
                     d_scores[n] = pair;
                 }
-                mask(
-                    &mut d_scores,
-                    &ring,
-                    &turn,
-                    group,
-                    index,
-                    own.walk.record,
-                    &queries,
-                    &tokens,
-                    f32::new(0.0),
-                    true,
-                    tile,
-                    visited,
-                );
+                if !all {
+                    keep_attended(&mut d_scores, &bits, f32::new(0.0), columns, 1usize);
+                }
                 let rounded = rounded::<E>(&d_scores, columns);
                 begin_values::<E, N>("dq", &rounded, &keys, turn.slot, brain);
                 let before = turn;
                 turn = before.next(ring.slots);
-                more = ring.wait_until_full(&turn);
-                if more {
+                visit = ring.wait_for_bits(&turn);
+                if is_visit(visit) {
                     // The next scores are computed while these weights are multiplied.
                     begin_scores::<E, N>(
                         "s",

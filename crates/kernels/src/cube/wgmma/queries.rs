@@ -8,7 +8,7 @@ use super::keys::FILLING;
 use super::ring::{Ring, first_turn};
 use super::size::FILLERS;
 use super::tiles::Tiles;
-use crate::cube::mma::keys::{Group, VisitedStats, query_cursor};
+use crate::cube::mma::keys::{Group, VisitedStats, query_cursor, visited_row};
 use crate::cube::mma::stage::LANES;
 use crate::cube::mma::visit::Visit;
 use crate::cube::rows::head_queries;
@@ -50,9 +50,8 @@ pub(super) fn fill<E: Float, N: Size>(
             turn.slot as usize * comptime!(visited.rows),
             cursor.head(group) as usize,
         );
-        ring.wait_until_free(&turn);
-        rows.look_up(
-            first,
+        // While others work on what is in the slot.
+        let row = visited_row(
             &cursor.rows(span, visited),
             index,
             stats,
@@ -62,6 +61,8 @@ pub(super) fn fill<E: Float, N: Size>(
             infinity,
             visited,
         );
+        ring.wait_until_free(&turn);
+        rows.set(first, &row, visited);
         sync_units(FILLING, FILLERS);
         let incomplete = rows.leave_out(first, visited.rows);
         let visit = Visit {

@@ -244,11 +244,6 @@ impl Ring {
         writes_done();
     }
 
-    /// Waits until a slot is full. Whether there is a visit in it, or none is left.
-    pub(super) fn wait_until_full(&self, turn: &Turn) -> bool {
-        is_visit(self.wait_for_bits(turn))
-    }
-
     /// Waits until a slot is full. The bits of its visit, for [`is_visit`] and [`all_of`].
     pub(super) fn wait_for_bits(&self, turn: &Turn) -> u32 {
         self.wait(turn);

@@ -34,7 +34,7 @@ pub(in crate::cube) const fn units(rows: usize) -> usize {
 pub(super) fn registers(rows: usize, sums: usize) -> Option<(usize, usize)> {
     match rows / ROWS {
         1 => None,
-        2 if sums > 96 => Some((40, 232)),
+        2 if sums > 96 => Some((56, 224)),
         2 => Some((72, 216)),
         _ => Some((56, 152)),
     }
