@@ -58,33 +58,46 @@ fn all_kernels_of_groups_lower_for_cuda() {
     }
 }
 
-/// A device that has the instructions, but no shared memory for a ring of three slots.
+/// Rows that cubes may own by the shared memory of a device that has the instructions, and devices that have none for a ring.
 #[test]
 fn rings_that_do_not_fit_are_refused() {
-    let [head_dim, value_dim] = [128, 128];
-    let shape = AttentionShape {
-        batch: 1,
-        num_heads: 1,
-        num_kv_heads: 1,
-        seq_q: 64,
-        seq_kv: 64,
-        head_dim,
-        value_dim,
-    };
     let pattern = PatternConfig::dense(64, 1).build().unwrap();
-    let problem = AttentionProblem::new(shape, &pattern, None, None).unwrap();
+    let problem = |[head_dim, value_dim]: [usize; 2]| {
+        let shape = AttentionShape {
+            batch: 1,
+            num_heads: 1,
+            num_kv_heads: 1,
+            seq_q: 64,
+            seq_kv: 64,
+            head_dim,
+            value_dim,
+        };
+        AttentionProblem::new(shape, &pattern, None, None).unwrap()
+    };
     let mut properties = DeviceProperties::clone(&cuda().properties);
     "ptx_sm90".clone_into(&mut properties.identity.fingerprint);
-    let both = wgmma_rows(&properties, &problem);
-    assert_eq!(both, Ok(vec![[192, 128], [128, 128], [64, 64]]));
+    let rows = |properties: &DeviceProperties, dims| wgmma_rows(properties, &problem(dims));
+    for (dims, accepted) in [
+        ([128, 128], vec![[192, 128], [128, 128], [64, 64]]),
+        // Wide heads: of 256, cubes of gradients have memory for 64 rows.
+        ([192, 192], vec![[128, 128], [128, 64], [64, 64]]),
+        ([192, 128], vec![[128, 128], [128, 64], [64, 64]]),
+        ([256, 256], vec![[128, 64], [64, 64]]),
+    ] {
+        assert_eq!(rows(&properties, dims), Ok(accepted), "{dims:?}");
+    }
+    let why = rows(&properties, [264, 64]).unwrap_err();
+    assert!(why.contains("at most 256 are accepted"), "{why}");
     properties.hardware.max_shared_memory_size = 140 << 10;
-    assert_eq!(wgmma_rows(&properties, &problem), Ok(vec![[64, 64]]));
+    assert_eq!(rows(&properties, [128, 128]), Ok(vec![[64, 64]]));
     properties.hardware.max_shared_memory_size = 99 << 10;
-    let why = wgmma_rows(&properties, &problem).unwrap_err();
-    assert!(
-        why.contains("101376 bytes of shared memory are too few"),
-        "{why}"
-    );
+    for dims in [[128, 128], [256, 256]] {
+        let why = rows(&properties, dims).unwrap_err();
+        assert!(
+            why.contains("101376 bytes of shared memory are too few"),
+            "{why}"
+        );
+    }
 }
 
 fn lower_class((dims, block, rows, table): ([usize; 2], usize, [usize; 2], bool), dtype: ElemType) {
