@@ -73,7 +73,7 @@ pub(super) fn class_launches(
 
 /// Whether a kernel is lowered in every run. Those of dK alone and of dV alone are parts of the kernel of both: where there is
 /// one, they are lowered in every run for the first class only.
-fn is_telling(at: usize, launch: &Launch, (dims, _, _): Class, products: Products) -> bool {
+pub(super) fn is_telling(at: usize, launch: &Launch, dims: [usize; 2], products: Products) -> bool {
     let alone = launch.config.keys != launch.config.values;
     !alone || at == 0 || !sums_both(dims[0], dims[1], products)
 }
@@ -84,7 +84,7 @@ fn is_telling(at: usize, launch: &Launch, (dims, _, _): Class, products: Product
 fn kernels_of_tensor_cores_lower_for_hip() {
     // Each class for one device.
     lower_for_hip(|at, which, launch, class| {
-        (at / 2 + which) % 2 == 0 && is_telling(at, launch, class, Products::Wmma)
+        (at / 2 + which) % 2 == 0 && is_telling(at, launch, class.0, Products::Wmma)
     });
 }
 
@@ -92,7 +92,7 @@ fn kernels_of_tensor_cores_lower_for_hip() {
 #[ignore = "minutes: every class for both devices"]
 fn all_kernels_of_tensor_cores_lower_for_hip() {
     lower_for_hip(|at, which, launch, class| {
-        (at / 2 + which) % 2 != 0 || !is_telling(at, launch, class, Products::Wmma)
+        (at / 2 + which) % 2 != 0 || !is_telling(at, launch, class.0, Products::Wmma)
     });
 }
 
@@ -150,7 +150,7 @@ fn lower_for_hip(is_in: impl Fn(usize, usize, &Launch, Class) -> bool) {
 #[test]
 fn kernels_of_tensor_cores_lower_for_cuda() {
     lower_for_cuda(|at, turn, launch, class| {
-        at % 2 == turn && is_telling(at, launch, class, Products::Mma)
+        at % 2 == turn && is_telling(at, launch, class.0, Products::Mma)
     });
 }
 
@@ -158,7 +158,7 @@ fn kernels_of_tensor_cores_lower_for_cuda() {
 #[ignore = "minutes: every class in the other type"]
 fn all_kernels_of_tensor_cores_lower_for_cuda() {
     lower_for_cuda(|at, turn, launch, class| {
-        at % 2 != turn || !is_telling(at, launch, class, Products::Mma)
+        at % 2 != turn || !is_telling(at, launch, class.0, Products::Mma)
     });
     lower_with_long_addresses(|launch| launch.config.keys != launch.config.values);
 }

@@ -4,11 +4,13 @@ use cubecl::ir::{DeviceProperties, ElemType};
 use s2_attention_pattern::PatternConfig;
 
 use super::devices::cuda;
-use super::kernels::{WGMMA, launches};
+use super::kernels::{Launch, WGMMA, launches};
+use super::mma::is_telling;
 use super::{BF16, F16, class_name, lowered};
 use crate::cube::config::Config;
 use crate::cube::mma::LANES;
 use crate::cube::mma::products::Products;
+use crate::cube::mma::size::sums_both;
 use crate::cube::round::Rounding;
 use crate::cube::select::wgmma_rows;
 use crate::cube::tile::Tile;
@@ -46,7 +48,9 @@ const CLASSES: [([usize; 2], usize, [usize; 2], bool); 16] = [
 #[test]
 fn kernels_of_groups_lower_for_cuda() {
     for (at, class) in CLASSES.into_iter().enumerate() {
-        lower_class(class, [BF16, F16][at % 2]);
+        lower_class(class, [BF16, F16][at % 2], |launch| {
+            is_telling(at, launch, class.0, Products::Mma)
+        });
     }
 }
 
@@ -54,7 +58,10 @@ fn kernels_of_groups_lower_for_cuda() {
 #[ignore = "minutes: every class in the other type"]
 fn all_kernels_of_groups_lower_for_cuda() {
     for (at, class) in CLASSES.into_iter().enumerate() {
-        lower_class(class, [F16, BF16][at % 2]);
+        lower_class(class, [F16, BF16][at % 2], |_| true);
+        lower_class(class, [BF16, F16][at % 2], |launch| {
+            !is_telling(at, launch, class.0, Products::Mma)
+        });
     }
 }
 
@@ -100,7 +107,11 @@ fn rings_that_do_not_fit_are_refused() {
     }
 }
 
-fn lower_class((dims, block, rows, table): ([usize; 2], usize, [usize; 2], bool), dtype: ElemType) {
+fn lower_class(
+    (dims, block, rows, table): ([usize; 2], usize, [usize; 2], bool),
+    dtype: ElemType,
+    is_in: impl Fn(&Launch) -> bool,
+) {
     let device = cuda();
     let [head_dim, value_dim] = dims;
     let shape = AttentionShape {
@@ -142,7 +153,9 @@ fn lower_class((dims, block, rows, table): ([usize; 2], usize, [usize; 2], bool)
         .expect("a ring fits"),
         brain: dtype == BF16,
     });
-    for launch in all {
+    let both = sums_both(head_dim, value_dim, Products::Mma);
+    let launched = |launch: &Launch| both || !(launch.config.keys && launch.config.values);
+    for launch in (all.into_iter()).filter(|launch| launched(launch) && is_in(launch)) {
         let name = format!(
             "wgmma-{}-{}",
             launch.kernel,

@@ -26,8 +26,6 @@ pub(super) fn arrive(address: u32) {
 /// One unit of the plane arrives at a barrier, for all of it.
 #[cube]
 pub(super) fn arrive_as_plane(address: u32) {
-    // Instructions take the address of a variable, and the value of an expression.
-    let address = address + 0u32;
     gpu_asm!(
         "{{ .reg .pred one; elect.sync _|one, 0xffffffff; @one mbarrier.arrive.shared::cta.b64 _, [{address}]; }}",
         address = in(_) address,

@@ -22,5 +22,6 @@ mod ring;
 pub(super) mod size;
 mod softmax;
 mod tiles;
+mod visits;
 mod weights;
 mod work;
