@@ -267,7 +267,7 @@ pub(super) fn wgmma_rows(
     // rounding loses, leave registers for two.
     let block = problem.pattern().block_size();
     let whole = 192usize.is_multiple_of(block) || block.is_multiple_of(192);
-    // Wide heads have registers for one or two groups, and memory for no more.
+    // Wide heads have registers for one or two groups.
     let mut rows = if dims.iter().any(|dim| *dim > 128) {
         vec![[128, 128], [128, 64], [64, 64]]
     } else {

@@ -51,10 +51,11 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let (tile, visited) = comptime!((config.owned, config.visited));
     let (head_dim, value_dim) = comptime!((config.head_dim, config.value_dim));
     let (units, working) = comptime!((units(tile.rows), consumers(tile.rows)));
-    let sums = comptime!(
-        (if config.keys { head_dim } else { 0 } + if config.values { value_dim } else { 0 }) / 2
-    );
-    let widest_product = comptime!(padded(head_dim.max(value_dim)));
+    // Of those that are wanted.
+    let dk_dim = comptime!(if config.keys { head_dim } else { 0 });
+    let dv_dim = comptime!(if config.values { value_dim } else { 0 });
+    let sums = comptime!((dk_dim + dv_dim) / 2);
+    let widest_product = comptime!(padded(dk_dim.max(dv_dim)));
     let (columns, brain) = comptime!((visited.rows / 8, config.brain));
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
 

@@ -54,8 +54,14 @@ pub(super) fn fill<E: Float, N: Size>(
         ring.describe(&turn, &visit, &reach, attending, visited);
         more = visit.any;
         // Masks of ranges ask for no token, nor do copies of what is in a row.
-        if more && !(whole && (visit.all || ranges)) && UNIT_POS < comptime!(visited.rows as u32) {
-            tokens[first + unit] = cursor.token(own, index, UNIT_POS, visited);
+        if more && !(whole && (visit.all || ranges)) {
+            if comptime!(ring.parts > 1) {
+                // The slot's keys are free, but others may still copy its last values, by its tokens.
+                sync_units(FILLING, FILLERS);
+            }
+            if UNIT_POS < comptime!(visited.rows as u32) {
+                tokens[first + unit] = cursor.token(own, index, UNIT_POS, visited);
+            }
         }
         if whole {
             keys.copy_whole(turn.slot, k, k_rows, reach.first_token, unit, FILLERS);

@@ -90,7 +90,7 @@ pub(super) struct Ring {
     pub(super) slots: usize,
     /// Parts of a slot that are filled and freed each on their own.
     #[cube(comptime)]
-    parts: usize,
+    pub(super) parts: usize,
 }
 
 /// An empty ring, which units may use after the next barrier of the cube. It has as many consumers as a cube of `rows` rows.

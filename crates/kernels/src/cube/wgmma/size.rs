@@ -43,10 +43,10 @@ pub(super) fn registers(rows: usize, sums: usize) -> Option<(usize, usize)> {
 /// Most elements of a query that units hold.
 pub(super) const MOST_HELD: usize = 128;
 
-/// Whether units hold the queries that they own, of `dim` elements: products then read shared memory for keys alone. Three groups
-/// have no registers for wide ones, nor two that keep what rounding loses.
-pub(super) fn holds_queries(rows: usize, dim: usize, rounding: bool) -> bool {
-    dim <= 64 || (rows <= 2 * ROWS && dim <= MOST_HELD && !rounding)
+/// Whether units hold the queries that they own, of as many elements as `dims` has first: products then read shared memory for keys alone. Three groups
+/// have no registers for wide ones, nor two beside wide values or with what rounding loses.
+pub(super) fn holds_queries(rows: usize, [dim, value_dim]: [usize; 2], rounding: bool) -> bool {
+    dim <= 64 || (rows <= 2 * ROWS && dim <= MOST_HELD && value_dim <= NARROW && !rounding)
 }
 
 /// Whether units have registers for the weights of two visits beside the scores of one, with `dim` values a row.

@@ -40,7 +40,11 @@ pub(super) fn begin_visit<E: Float, N: Size>(
 
 /// Whether units hold their queries.
 pub(super) fn holds(config: Config) -> bool {
-    holds_queries(config.owned.rows, config.head_dim, config.rounding)
+    holds_queries(
+        config.owned.rows,
+        [config.head_dim, config.value_dim],
+        config.rounding,
+    )
 }
 
 /// A visit: the weights of the one `before` multiply values while those of this are computed.
