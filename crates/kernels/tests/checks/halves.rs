@@ -1,12 +1,15 @@
 //! f16 and bf16 against what a plain computation in the same type reaches.
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use rayon::prelude::*;
-use s2_attention_kernels::AttentionProblem;
+use s2_attention_kernels::{AttentionProblem, AttentionShape};
+use s2_attention_pattern::PatternConfig;
 
 use super::engine::Engine;
 use super::storage::{Layout, Storage};
 use super::support::Tensors;
-use super::support::random::{CLASSES, Case, case_of};
+use super::support::random::{CLASSES, Case, Class, STD, case_of, tensors};
 use super::worst::{Expected, Worst};
 use super::{Effort, ensure, in_types};
 
@@ -14,7 +17,34 @@ const FEW_CLASSES: usize = 2;
 /// Calls that the host computes at a time.
 const CHUNK: usize = 64;
 
-/// The golden data and random calls, and that the bars can be missed.
+/// Kinds of heads whose calls have more tiles than a device has processors, so that cubes that stay take several.
+const MANY_TILES: [Class; 4] = [
+    Class::of(64, 64, 64),
+    Class::of(64, 128, 128),
+    Class::of(64, 256, 256),
+    Class::of(32, 160, 200),
+];
+
+/// A call of 144 tiles of 192 rows, and more of fewer.
+fn many_tiles(class: Class) -> Result<(String, AttentionProblem, Tensors), String> {
+    let shape = AttentionShape {
+        batch: 1,
+        num_heads: 48,
+        num_kv_heads: 48,
+        seq_q: 400,
+        seq_kv: 400,
+        head_dim: class.head_dim,
+        value_dim: class.value_dim,
+    };
+    let pattern = PatternConfig::local_stride(2, 4, class.block, shape.num_heads);
+    let pattern = pattern.build().map_err(|error| error.to_string())?;
+    let problem = AttentionProblem::new(shape, &pattern, None, None);
+    let problem = problem.map_err(|error| error.to_string())?;
+    let tensors = tensors(&shape, STD, true, &mut StdRng::seed_from_u64(5));
+    Ok((format!("many tiles, {class:?}"), problem, tensors))
+}
+
+/// The golden data, random calls and calls of many tiles, and that the bars can be missed.
 pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
     in_types(engine, effort, &Storage::HALVES, of_type)
 }
@@ -29,6 +59,11 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     } else {
         &CLASSES[..FEW_CLASSES]
     };
+    if effort.all_kernels {
+        for class in MANY_TILES {
+            calls.push(many_tiles(class)?);
+        }
+    }
     for seed in effort.numbers(effort.random.div_ceil(4)) {
         let class = classes[seed as usize % classes.len()];
         let Case { problem, tensors } = case_of(class, 2_000_000 + seed);

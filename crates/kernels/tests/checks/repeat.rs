@@ -30,7 +30,7 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
         let call = engine.call(&golden.problem(), &golden.tensors)?;
         repeats(&call, effort.repeats).map_err(|miss| format!("{stem}, {miss}"))?;
     }
-    // Enough cubes to fill a device; a CPU is full with a few.
+    // Enough tiles for every processor of a device, or nearly; a CPU is full with a few.
     let (batch, num_kv_heads) = if effort.all_kernels { (2, 8) } else { (1, 4) };
     let shape = AttentionShape {
         batch,

@@ -26,29 +26,31 @@ pub struct Class {
     pub value_dim: usize,
 }
 
-const fn class(block: usize, head_dim: usize, value_dim: usize) -> Class {
-    Class {
-        block,
-        head_dim,
-        value_dim,
+impl Class {
+    pub const fn of(block: usize, head_dim: usize, value_dim: usize) -> Self {
+        Self {
+            block,
+            head_dim,
+            value_dim,
+        }
     }
 }
 
 /// Blocks below, at, above and astride a tile, aligned and not; widths that differ, with whole and half slices; wide heads
 /// last.
 pub const CLASSES: [Class; 12] = [
-    class(16, 16, 16),
-    class(5, 48, 24),
-    class(64, 64, 64),
-    class(1, 8, 8),
-    class(200, 80, 96),
-    class(24, 40, 16),
-    class(128, 128, 128),
-    class(16, 64, 64),
-    class(32, 128, 128),
-    class(64, 256, 256),
-    class(64, 192, 128),
-    class(32, 160, 200),
+    Class::of(16, 16, 16),
+    Class::of(5, 48, 24),
+    Class::of(64, 64, 64),
+    Class::of(1, 8, 8),
+    Class::of(200, 80, 96),
+    Class::of(24, 40, 16),
+    Class::of(128, 128, 128),
+    Class::of(16, 64, 64),
+    Class::of(32, 128, 128),
+    Class::of(64, 256, 256),
+    Class::of(64, 192, 128),
+    Class::of(32, 160, 200),
 ];
 
 /// The call of that seed.

@@ -70,14 +70,14 @@ fn all_kernels_of_groups_lower_for_cuda() {
 /// Rows that cubes may own by the shared memory of a device that has the instructions, and devices that have none for a ring.
 #[test]
 fn rings_that_do_not_fit_are_refused() {
-    let pattern = PatternConfig::dense(64, 1).build().unwrap();
-    let problem = |[head_dim, value_dim]: [usize; 2]| {
+    let problem = |[head_dim, value_dim]: [usize; 2], heads, tokens| {
+        let pattern = PatternConfig::dense(64, heads).build().unwrap();
         let shape = AttentionShape {
             batch: 1,
-            num_heads: 1,
-            num_kv_heads: 1,
-            seq_q: 64,
-            seq_kv: 64,
+            num_heads: heads,
+            num_kv_heads: heads,
+            seq_q: tokens,
+            seq_kv: tokens,
             head_dim,
             value_dim,
         };
@@ -85,7 +85,7 @@ fn rings_that_do_not_fit_are_refused() {
     };
     let mut properties = DeviceProperties::clone(&cuda().properties);
     "ptx_sm90".clone_into(&mut properties.identity.fingerprint);
-    let rows = |properties: &DeviceProperties, dims| wgmma_rows(properties, &problem(dims));
+    let rows = |properties: &DeviceProperties, dims| wgmma_rows(properties, &problem(dims, 1, 64));
     for (dims, accepted) in [
         ([128, 128], vec![[192, 128], [128, 128], [64, 64]]),
         // Wide heads: of 256, cubes of gradients have memory for 64 rows.
@@ -95,6 +95,19 @@ fn rings_that_do_not_fit_are_refused() {
     ] {
         assert_eq!(rows(&properties, dims), Ok(accepted), "{dims:?}");
     }
+    // Cubes of fewer rows first where those of more are too few for all processors.
+    properties.hardware.num_streaming_multiprocessors = Some(132);
+    for (dims, heads, accepted) in [
+        ([128, 128], 1, vec![[64, 64], [128, 128], [192, 128]]),
+        ([256, 256], 1, vec![[64, 64], [128, 64]]),
+        ([128, 128], 50, vec![[128, 128], [192, 128], [64, 64]]),
+        ([256, 256], 50, vec![[128, 64], [64, 64]]),
+        ([128, 128], 66, vec![[192, 128], [128, 128], [64, 64]]),
+    ] {
+        let found = wgmma_rows(&properties, &problem(dims, heads, 300));
+        assert_eq!(found, Ok(accepted), "{dims:?}, {heads} heads");
+    }
+    properties.hardware.num_streaming_multiprocessors = None;
     let why = rows(&properties, [264, 64]).unwrap_err();
     assert!(why.contains("at most 256 are accepted"), "{why}");
     properties.hardware.max_shared_memory_size = 140 << 10;
