@@ -268,7 +268,7 @@ pub(super) fn wgmma_rows(
     let block = problem.pattern().block_size();
     let whole = 192usize.is_multiple_of(block) || block.is_multiple_of(192);
     // Wide heads have registers for one or two groups.
-    let mut rows = if dims.iter().any(|dim| *dim > 128) {
+    let mut rows = if wgmma::size::is_wide(dims) {
         vec![[128, 128], [128, 64], [64, 64]]
     } else {
         vec![[192, 128], [128, 128], [64, 64]]

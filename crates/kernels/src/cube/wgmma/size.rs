@@ -62,7 +62,8 @@ fn row_bytes(dims: [usize; 2]) -> usize {
 /// Widest rows of which a cube has memory for two tiles of queries, and for three slots that keys and values share.
 const NARROW: usize = 128;
 
-fn is_wide(dims: [usize; 2]) -> bool {
+/// Whether queries or values are wider than that.
+pub(in crate::cube) fn is_wide(dims: [usize; 2]) -> bool {
     dims[0].max(dims[1]) > NARROW
 }
 

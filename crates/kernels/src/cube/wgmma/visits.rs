@@ -138,7 +138,6 @@ pub(super) fn weigh<E: Float>(
             queries,
             tokens,
             minus_infinity,
-            true,
             tile,
             visited,
         );

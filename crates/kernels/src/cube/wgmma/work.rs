@@ -51,8 +51,7 @@ pub(super) fn own_tokens_of(tokens: &Shared<[i32]>, first_row: usize, end: i32) 
     own
 }
 
-/// Puts `other` in the place of the pairs of a visit that do not attend. `queries` says whether the owned rows, of `tokens`, are
-/// queries.
+/// Puts `other` in the place of the pairs of a visit that do not attend, of queries with these `tokens`.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn mask(
@@ -65,7 +64,6 @@ pub(super) fn mask(
     tokens: &Array<i32>,
     visited_tokens: &Shared<[i32]>,
     other: f32,
-    #[comptime] queries: bool,
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) {
@@ -79,7 +77,7 @@ pub(super) fn mask(
             head_record,
             tokens,
             visited_tokens,
-            queries,
+            true,
             tile,
             visited,
         );
@@ -87,7 +85,8 @@ pub(super) fn mask(
     }
 }
 
-/// The bits of the pairs that attend, of a visit of which the group does not attend all.
+/// The bits of the pairs that attend, of a visit of which the group does not attend all. `queries` says whether the owned rows, of
+/// `tokens`, are queries.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn attending_pairs(
