@@ -1,18 +1,20 @@
 //! Attention on a CubeCL device.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cubecl::client::Client;
 use cubecl::ir::ElemType;
 
-use super::checks::{check_dtype, check_problem};
+use super::checks::{check_dtype, check_problem, max_buffer};
 use super::config::Config;
 use super::error::CubeError;
 use super::indexed::Indexed;
+use super::kept::{Kept, KeptPlan, budget};
 use super::select::{Choice, Engine, candidates, explain, is_on};
 use super::tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
+use super::tile::Tile;
 use super::tune::fastest;
-use super::{mma, unit};
+use super::{mma, unit, wgmma};
 use crate::AttentionProblem;
 
 /// Buffers of the passes: queries, keys, values, four that a pass reads or writes beside them, of which the index is one, and the
@@ -32,6 +34,8 @@ pub struct CubeAttention {
     pub(super) choice: Choice,
     pub(super) inference: Indexed,
     pub(super) training: Indexed,
+    /// What gradients keep between their passes, once they are asked for.
+    kept: Arc<OnceLock<Option<KeptPlan>>>,
 }
 
 impl CubeAttention {
@@ -157,6 +161,7 @@ impl CubeAttention {
             choice,
             inference,
             training,
+            kept: Arc::default(),
         })
     }
 
@@ -271,6 +276,19 @@ impl CubeAttention {
             ..self.config(&self.training)
         };
         self.launched("prepass", config, &stats)?;
+        if let (Some(target), Some(keys)) = (dq, keys)
+            && let Some(plan) = self.kept(keys)
+        {
+            mma::launch::all_gradients(self, q, k, v, &saved.d_out, &stats, target, keys, plan)?;
+            let config = Config {
+                keys: true,
+                values: keys.dv.is_some(),
+                kept_bands: plan.kept.bands,
+                ..self.config(&self.training)
+            };
+            self.launched("dkdv", config, &keys.handle)?;
+            return self.launched("dq_kept", config, &target.handle);
+        }
         if let Some(target) = dq {
             match self.choice.engine {
                 Engine::Unit => unit::launch::dq(self, q, k, v, &saved.d_out, &stats, target)?,
@@ -284,7 +302,7 @@ impl CubeAttention {
             match self.choice.engine {
                 Engine::Unit => unit::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?,
                 Engine::Mma | Engine::Wgmma => {
-                    mma::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?
+                    mma::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target, None)?
                 }
             }
             let config = Config {
@@ -295,5 +313,24 @@ impl CubeAttention {
             self.launched("dkdv", config, &target.handle)?;
         }
         Ok(())
+    }
+
+    /// What gradients of queries and these keys keep between their passes, where that pays and there is memory for it.
+    fn kept(&self, keys: &KeyGradients) -> Option<&KeptPlan> {
+        if self.choice.engine != Engine::Wgmma || keys.dk.is_none() || is_on("S2_AGAIN") {
+            return None;
+        }
+        let plan = self.kept.get_or_init(|| {
+            let shape = self.problem.shape();
+            let visited = Tile {
+                rows: wgmma::size::VISITED,
+                ..self.training.owned
+            };
+            let kept = Kept::new(&self.client, &self.problem, self.training.owned, visited)?;
+            let most = budget(shape, self.dtype.size()).min(max_buffer(self.client.properties()));
+            let parts = kept.parts(shape, most)?;
+            Some(KeptPlan { kept, parts })
+        });
+        plan.as_ref()
     }
 }

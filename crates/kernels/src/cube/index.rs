@@ -181,7 +181,7 @@ pub(super) fn push_heads(
 }
 
 /// The positions of a sequence's rows of queries and padding.
-fn query_rows(sequence: &Sequence) -> Range<usize> {
+pub(super) fn query_rows(sequence: &Sequence) -> Range<usize> {
     sequence.span.q_start..sequence.span.q_start + sequence.q_rows
 }
 
@@ -267,7 +267,7 @@ fn group_schedules(pattern: &Pattern, kv_head: usize) -> Vec<usize> {
         .collect()
 }
 
-fn clip(value: i64) -> i32 {
+pub(super) fn clip(value: i64) -> i32 {
     value.clamp(-FAR, FAR) as i32
 }
 

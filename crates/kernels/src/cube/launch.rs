@@ -75,6 +75,7 @@ impl CubeAttention {
             results: Rounding::of(self.client.name(), self.dtype),
             keys: false,
             values: false,
+            kept_bands: 0,
             parts: 1,
             instructions: false,
             products: self.choice.products,
@@ -126,14 +127,13 @@ impl CubeAttention {
         of.tiles.rows * self.problem.shape().num_heads
     }
 
-    /// The cubes of a kernel that owns keys.
-    pub(super) fn key_grid(&self) -> Result<CubeCount, CubeError> {
-        let shape = self.problem.shape();
-        self.grid(self.training.tiles.columns * shape.num_kv_heads)
+    /// The cubes of a kernel that owns the keys of `kv_heads` heads.
+    pub(super) fn key_grid(&self, kv_heads: usize) -> Result<CubeCount, CubeError> {
+        self.grid(self.training.tiles.columns * kv_heads)
     }
 
     /// A grid of at least `cubes`; what is beyond finds nothing to do.
-    fn grid(&self, cubes: usize) -> Result<CubeCount, CubeError> {
+    pub(super) fn grid(&self, cubes: usize) -> Result<CubeCount, CubeError> {
         grid(&self.client, cubes)
     }
 }

@@ -15,6 +15,7 @@ mod few_rows;
 mod first_launch;
 mod index;
 mod indexed;
+mod kept;
 mod launch;
 #[cfg(all(test, feature = "lowering"))]
 mod lowering;

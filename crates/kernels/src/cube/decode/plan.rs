@@ -261,6 +261,7 @@ pub(super) fn config(
         results: Rounding::of(device, dtype),
         keys: false,
         values: false,
+        kept_bands: 0,
         parts: 1,
         products: choice.products,
         slots: 0,

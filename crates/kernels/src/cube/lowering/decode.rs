@@ -42,6 +42,7 @@ fn config(rows: usize, block: usize, [head_dim, value_dim]: [usize; 2], table: b
         results: Rounding::Conversion,
         keys: false,
         values: false,
+        kept_bands: 0,
         parts: 1,
         instructions: false,
         products: Products::Mma,

@@ -182,11 +182,43 @@ pub(super) const WGMMA: Engine = Engine {
     dkdv: |device, config, dtype| {
         kernel!(
             wgmma::dkdv::dkdv::Dkdv, device, wgmma::size::units(config.owned.rows),
-            [T T T T B T B S S S S S S S S S S],
+            [T T T T B T B S S S S S S S S S S S S S S B B S S S S],
             mma::LANES, config, dtype
         )
     },
 };
+
+/// dK that keeps dS, with dV where one pass computes `both`, and dQ by what it keeps.
+pub(super) fn kept_launches(both: bool, config: impl Fn(&str) -> Config) -> [Launch; 2] {
+    [
+        Launch {
+            kernel: "dkdv_kept",
+            make: WGMMA.dkdv,
+            config: Config {
+                keys: true,
+                values: both,
+                kept_bands: 2,
+                ..config("dkdv")
+            },
+            written: &[5, 7],
+        },
+        Launch {
+            kernel: "dq_kept",
+            make: |device, config, dtype| {
+                kernel!(
+                    wgmma::dq_kept::dq_kept::DqKept, device, wgmma::size::units(config.owned.rows),
+                    [T B B B T B S S S S S S S S S],
+                    mma::LANES, config, dtype
+                )
+            },
+            config: Config {
+                kept_bands: 2,
+                ..config("dq_kept")
+            },
+            written: &[4],
+        },
+    ]
+}
 
 /// The pass before the gradients, which engines share.
 pub(super) fn prepass(

@@ -59,6 +59,7 @@ pub(super) fn class_launches(
             results: Rounding::Conversion,
             keys: false,
             values: false,
+            kept_bands: 0,
             parts: pass.parts,
             instructions: false,
             products,

@@ -54,8 +54,9 @@ fn lowered(
     assert!(source.contains(device.entry), "{name}: no kernel");
     // What is meant to be f32 is slow as f64 on most devices and does not exist on others.
     assert!(!source.contains("double"), "{name}: numbers of 8 bytes");
+    // Those of Hopper's GPUs run on no others.
     assert!(
-        lowered.buffers.len() <= BUFFERS,
+        lowered.buffers.len() <= BUFFERS || name.starts_with("wgmma"),
         "{name}: {} buffers",
         lowered.buffers.len()
     );

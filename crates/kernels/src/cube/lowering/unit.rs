@@ -84,6 +84,7 @@ fn lower(devices: &[Device], is_in: impl Fn(usize, usize, bool) -> bool) {
                     results: Rounding::Conversion,
                     keys: false,
                     values: false,
+                    kept_bands: 0,
                     parts: 1,
                     instructions: false,
                     products: Products::Mma,

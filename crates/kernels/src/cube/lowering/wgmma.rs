@@ -4,10 +4,11 @@ use cubecl::ir::{DeviceProperties, ElemType};
 use s2_attention_pattern::PatternConfig;
 
 use super::devices::cuda;
-use super::kernels::{Launch, WGMMA, launches};
+use super::kernels::{Launch, WGMMA, kept_launches, launches};
 use super::mma::is_telling;
 use super::{BF16, F16, class_name, lowered};
 use crate::cube::config::Config;
+use crate::cube::kept::keeps_scores;
 use crate::cube::mma::LANES;
 use crate::cube::mma::products::Products;
 use crate::cube::mma::size::sums_both;
@@ -16,7 +17,8 @@ use crate::cube::select::wgmma_rows;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::SLICES;
 use crate::cube::wgmma::size::{
-    FILLERS, VISITED, forward_bytes, forward_slots, gradient_bytes, gradient_slots,
+    FILLERS, VISITED, forward_bytes, forward_slots, gradient_bytes, gradient_slots, kept_bytes,
+    kept_slots,
 };
 use crate::{AttentionProblem, AttentionShape};
 
@@ -145,7 +147,7 @@ fn lower_class(
         block,
         table,
     };
-    let all = launches(&WGMMA, |kernel| Config {
+    let config = |kernel: &str| Config {
         owned: owned(kernel),
         visited: Tile {
             rows: VISITED,
@@ -158,19 +160,27 @@ fn lower_class(
         results: Rounding::Conversion,
         keys: false,
         values: false,
+        kept_bands: 0,
         parts: 1,
         products: Products::Mma,
         instructions: true,
         slots: match kernel {
             "forward" => forward_slots(owned(kernel).rows, &shape, MOST),
+            "dq_kept" => kept_slots(owned(kernel).rows, &shape, MOST),
             _ => gradient_slots(owned(kernel).rows, &shape, MOST),
         }
         .expect("a ring fits"),
         brain: dtype == BF16,
-    });
+    };
     let both = sums_both(head_dim, value_dim, Products::Mma);
     let launched = |launch: &Launch| both || !(launch.config.keys && launch.config.values);
-    for launch in (all.into_iter()).filter(|launch| launched(launch) && is_in(launch)) {
+    let all = launches(&WGMMA, config).into_iter();
+    let kept = kept_launches(both, config).into_iter();
+    let kept = kept.filter(|launch| keeps_scores(launch.config.owned, launch.config.visited));
+    for launch in all
+        .chain(kept)
+        .filter(|launch| launched(launch) && is_in(launch))
+    {
         let name = format!(
             "wgmma-{}-{}",
             launch.kernel,
@@ -181,6 +191,7 @@ fn lower_class(
         let kernel = lowered(&device, &name, &*kernel, launch.written);
         let counted = match launch.kernel {
             "forward" => forward_bytes(rows, &shape, launch.config.slots),
+            "dq_kept" => kept_bytes(rows, &shape, launch.config.slots),
             _ => gradient_bytes(rows, &shape, launch.config.slots),
         };
         assert!(
@@ -190,7 +201,7 @@ fn lower_class(
         );
         let dtype = if launch.config.brain { "bf16" } else { "f16" };
         for part in [
-            &format!("wgmma.mma_async.sync.aligned.m64n{VISITED}k16.f32.{dtype}.{dtype}"),
+            &format!("k16.f32.{dtype}.{dtype}"),
             "mbarrier.try_wait",
             "cp.async.mbarrier.arrive.noinc",
             "cp.async.cg",
@@ -199,7 +210,12 @@ fn lower_class(
             assert!(kernel.source.contains(part), "{name}: no {part}");
         }
         // Chunks of full columns, and of what is after them where no unit has padding, are copied unasked, each by one unit; no others.
-        let copied: usize = (dims.iter())
+        let of_scores = if launch.kernel == "dq_kept" {
+            rows * VISITED * 2 / 16 / FILLERS
+        } else {
+            0
+        };
+        let copied: usize = (dims.iter().take(if of_scores > 0 { 1 } else { 2 }))
             .map(|dim| {
                 let (full, rest) = (dim / 64 * 64, dim % 64);
                 let rest = if (rest / LANES).is_power_of_two() && rest % 16 == 0 {
@@ -212,11 +228,12 @@ fn lower_class(
             .sum();
         let copies = kernel.source.matches("], 16;").count();
         // Rows of small blocks of queries are looked up, and all of tables.
-        let whole = matches!(launch.kernel, "forward" | "dq") || launch.config.visited.slots() == 1;
+        let whole = matches!(launch.kernel, "forward" | "dq" | "dq_kept")
+            || launch.config.visited.slots() == 1;
         let whole = whole && !launch.config.visited.table;
         assert_eq!(
             copies,
-            if whole { copied } else { 0 },
+            if whole { copied + of_scores } else { 0 },
             "{name}: copies of all bytes"
         );
         // Cubes of one group have registers enough.

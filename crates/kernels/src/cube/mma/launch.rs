@@ -10,11 +10,12 @@ use crate::cube::attention::CubeAttention;
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
 use crate::cube::indexed::Indexed;
+use crate::cube::kept::{KeptPart, KeptPlan};
 use crate::cube::select::Engine;
 use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
 use crate::cube::tile::Tile;
 use crate::cube::wgmma;
-use crate::cube::wgmma::size::{forward_slots, gradient_slots};
+use crate::cube::wgmma::size::{forward_slots, gradient_slots, kept_slots};
 
 /// What a pass is compiled for: `pass` for products of one plane, a ring with `slots` for those of four.
 fn config(
@@ -190,6 +191,83 @@ pub(in crate::cube) fn dq(
     Ok(())
 }
 
+/// Launches dQ, dK and dV of all heads, where dK and dV keep dS for dQ.
+#[allow(clippy::too_many_arguments)]
+pub(in crate::cube) fn all_gradients(
+    call: &CubeAttention,
+    q: &DeviceTensor,
+    k: &DeviceTensor,
+    v: &DeviceTensor,
+    d_out: &DeviceTensor,
+    stats: &Handle,
+    target: &DeviceTensor,
+    keys: &KeyGradients,
+    plan: &KeptPlan,
+) -> Result<(), CubeError> {
+    let shape = call.problem().shape();
+    let group = shape.num_heads / shape.num_kv_heads;
+    let scores = call.client.empty(plan.bytes(group));
+    for kv_heads in &plan.parts {
+        let part = KeptPart {
+            kept: &plan.kept,
+            scores: &scores,
+            kv_heads: kv_heads.clone(),
+        };
+        dkdv(call, q, k, v, d_out, stats, keys, Some(&part))?;
+        dq_kept(call, k, stats, target, &part)?;
+    }
+    Ok(())
+}
+
+/// Launches dQ of some heads by the dS that are kept.
+fn dq_kept(
+    call: &CubeAttention,
+    k: &DeviceTensor,
+    stats: &Handle,
+    target: &DeviceTensor,
+    part: &KeptPart,
+) -> Result<(), CubeError> {
+    let shape = call.problem().shape();
+    let pass = dq_pass(
+        call.training.owned.rows,
+        shape.head_dim,
+        call.choice.products,
+    );
+    let config = Config {
+        kept_bands: part.kept.bands,
+        ..config(call, &call.training, pass, kept_slots)
+    };
+    let heads = part.heads(shape.num_heads / shape.num_kv_heads);
+    let count = call.grid(call.training.tiles.rows * heads.len())?;
+    unsafe {
+        wgmma::dq_kept::dq_kept::launch_unchecked(
+            &call.client,
+            count,
+            cube_dim(config),
+            call.address_type(&[&k.handle, &target.handle, part.scores]),
+            LANES,
+            call.arg(k, shape.k_sizes()),
+            part.scores_arg(),
+            part.kept.arg(),
+            call.stats_arg(stats),
+            call.arg(target, shape.q_sizes()),
+            call.training.arg(),
+            call.problem.scale() as f32,
+            shape.batch as u32,
+            shape.num_heads as u32,
+            shape.num_kv_heads as u32,
+            shape.seq_q as u32,
+            part.kept.tiles as u32,
+            part.kept.first(heads.start),
+            heads.start as u32,
+            heads.len() as u32,
+            config,
+            call.dtype,
+        );
+    }
+    Ok(())
+}
+
 /// Launches dK and dV: at once where a unit has registers for the sums of both.
 pub(in crate::cube) fn dkdv(
     call: &CubeAttention,
@@ -199,6 +277,7 @@ pub(in crate::cube) fn dkdv(
     d_out: &DeviceTensor,
     stats: &Handle,
     target: &KeyGradients,
+    part: Option<&KeptPart>,
 ) -> Result<(), CubeError> {
     let shape = call.problem().shape();
     let (keys, values) = (target.dk.is_some(), target.dv.is_some());
@@ -208,7 +287,7 @@ pub(in crate::cube) fn dkdv(
         vec![(keys, false), (false, values)]
     };
     for pass in passes.into_iter().filter(|(keys, values)| *keys || *values) {
-        dkdv_pass(call, q, k, v, d_out, stats, target, pass)?;
+        dkdv_pass(call, q, k, v, d_out, stats, target, part, pass)?;
     }
     Ok(())
 }
@@ -222,57 +301,98 @@ fn dkdv_pass(
     d_out: &DeviceTensor,
     stats: &Handle,
     target: &KeyGradients,
+    part: Option<&KeptPart>,
     (keys, values): (bool, bool),
 ) -> Result<(), CubeError> {
     let shape = call.problem().shape();
+    let scores = part.map_or(&target.handle, |part| part.scores);
     let handles = [
         &q.handle,
         &k.handle,
         &v.handle,
         &d_out.handle,
         &target.handle,
+        scores,
     ];
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
-    let count = call.key_grid()?;
     let (rows, wanted) = (call.training.owned.rows, (keys, values));
     let products = call.choice.products;
     let pass = key_pass(rows, shape.head_dim, shape.value_dim, wanted, products);
     let config = Config {
         keys,
         values,
+        kept_bands: part.filter(|_| keys).map_or(0, |part| part.kept.bands),
         ..config(call, &call.training, pass, gradient_slots)
     };
-    let kernel = match config.slots {
-        0 => dkdv::dkdv::launch_unchecked,
-        _ => wgmma::dkdv::dkdv::launch_unchecked,
-    };
-    unsafe {
-        kernel(
-            &call.client,
-            count,
-            cube_dim(config),
-            call.address_type(&handles),
-            LANES,
-            call.arg(q, shape.q_sizes()),
-            call.arg(k, shape.k_sizes()),
-            call.arg(v, shape.v_sizes()),
-            call.arg(d_out, shape.out_sizes()),
-            call.stats_arg(stats),
-            call.arg(&target.dk_tensor(), shape.k_sizes()),
-            call.training.arg(),
-            call.problem.scale() as f32,
-            f32::INFINITY,
-            dv_at,
-            dv_sequence,
-            dv_head,
-            dv_token,
-            shape.batch as u32,
-            shape.num_heads as u32,
-            shape.num_kv_heads as u32,
-            shape.seq_q as u32,
-            config,
-            call.dtype,
-        );
+    macro_rules! launch {
+        ($kernel:path, $count:expr $(, $kept:expr)*) => {
+            unsafe {
+                $kernel(
+                    &call.client,
+                    $count,
+                    cube_dim(config),
+                    call.address_type(&handles),
+                    LANES,
+                    call.arg(q, shape.q_sizes()),
+                    call.arg(k, shape.k_sizes()),
+                    call.arg(v, shape.v_sizes()),
+                    call.arg(d_out, shape.out_sizes()),
+                    call.stats_arg(stats),
+                    call.arg(&target.dk_tensor(), shape.k_sizes()),
+                    call.training.arg(),
+                    call.problem.scale() as f32,
+                    f32::INFINITY,
+                    dv_at,
+                    dv_sequence,
+                    dv_head,
+                    dv_token,
+                    shape.batch as u32,
+                    shape.num_heads as u32,
+                    shape.num_kv_heads as u32,
+                    shape.seq_q as u32,
+                    $($kept,)*
+                    config,
+                    call.dtype,
+                )
+            }
+        };
     }
+    if config.slots == 0 {
+        launch!(
+            dkdv::dkdv::launch_unchecked,
+            call.key_grid(shape.num_kv_heads)?
+        );
+        return Ok(());
+    }
+    let kv_heads = part.map_or(0..shape.num_kv_heads, |part| part.kv_heads.clone());
+    let count = call.key_grid(kv_heads.len())?;
+    let group = shape.num_heads / shape.num_kv_heads;
+    let unused = call.unused();
+    let (scores, starts, tiles, first) = match part.filter(|_| keys) {
+        Some(part) => (
+            part.scores_arg(),
+            part.kept.arg(),
+            part.kept.tiles,
+            part.kept.first(part.heads(group).start),
+        ),
+        None => unsafe {
+            let empty = |len| BufferArg::from_raw_parts(unused.handle.clone(), len);
+            (empty(1), empty(1), 0, 0)
+        },
+    };
+    launch!(
+        wgmma::dkdv::dkdv::launch_unchecked,
+        count,
+        q.strides[1] / LANES,
+        q.strides[2] / LANES,
+        d_out.strides[1] / LANES,
+        d_out.strides[2] / LANES,
+        scores,
+        starts,
+        tiles as u32,
+        first,
+        kv_heads.start as u32,
+        kv_heads.len() as u32
+    );
     Ok(())
 }

@@ -124,7 +124,7 @@ pub(in crate::cube) fn dkdv(
         &target.handle,
     ];
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
-    let count = call.key_grid()?;
+    let count = call.key_grid(call.problem().shape().num_kv_heads)?;
     // Tensors are checked, and rows without a token are not read.
     unsafe {
         dkdv::dkdv::launch_unchecked(

@@ -161,11 +161,21 @@ impl KeyTile {
         rows_end: i32,
         #[comptime] tile: Tile,
     ) -> i32 {
+        let here = self.position(index, row, tile);
+        let mut token = NONE.runtime();
+        if here >= kv_start && here < rows_end {
+            token = here;
+        }
+        token
+    }
+
+    /// The position of a row, which may have no token; [`NONE`] where no column of the tile has it.
+    pub(in crate::cube) fn position(&self, index: &[i32], row: u32, #[comptime] tile: Tile) -> i32 {
         let width = comptime!(tile.slot_rows() as u32);
         let slot = i32::cast_from(row / width);
         let within = i32::cast_from(row % width) + self.offset;
         let member = self.member + slot;
-        let mut token = NONE.runtime();
+        let mut position = NONE.runtime();
         if self.class >= 0
             && slot < comptime!(tile.slots() as i32)
             && member < self.end
@@ -177,12 +187,11 @@ impl KeyTile {
                 column = self.column(index, member);
                 ours = !self.taken(index, column);
             }
-            let here = column * comptime!(tile.block as i32) + within;
-            if ours && here >= kv_start && here < rows_end {
-                token = here;
+            if ours {
+                position = column * comptime!(tile.block as i32) + within;
             }
         }
-        token
+        position
     }
 
     /// Intervals of distances at which a query head of the group attends the tile.

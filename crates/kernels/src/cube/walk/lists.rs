@@ -167,10 +167,20 @@ impl BlockList {
 impl TokenRows {
     /// The token of a row, or [`NONE`].
     pub(in crate::cube) fn token(&self, index: &[i32], row: u32, #[comptime] tile: Tile) -> i32 {
+        let here = self.position(index, row, tile);
+        let mut token = NONE.runtime();
+        if here >= self.start && here < self.end {
+            token = here;
+        }
+        token
+    }
+
+    /// The position of a row, which may have no token; [`NONE`] where no block has it.
+    pub(in crate::cube) fn position(&self, index: &[i32], row: u32, #[comptime] tile: Tile) -> i32 {
         let width = comptime!(tile.slot_rows() as u32);
         let slot = i32::cast_from(row / width);
         let within = i32::cast_from(row % width) + self.offset;
-        let mut token = NONE.runtime();
+        let mut position = NONE.runtime();
         if slot < min(self.blocks.count, comptime!(tile.slots() as i32))
             && within < comptime!(tile.block as i32)
         {
@@ -179,11 +189,8 @@ impl TokenRows {
             } else {
                 self.blocks.first + slot * self.blocks.step
             };
-            let here = block * comptime!(tile.block as i32) + within;
-            if here >= self.start && here < self.end {
-                token = here;
-            }
+            position = block * comptime!(tile.block as i32) + within;
         }
-        token
+        position
     }
 }

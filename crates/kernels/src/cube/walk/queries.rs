@@ -72,13 +72,11 @@ pub(in crate::cube) struct RowWalk {
 #[cube]
 fn row_walk(
     index: &[i32],
-    heads_at: usize,
-    head: usize,
+    record: usize,
     rows: &TokenRows,
     span: &Span,
     #[comptime] tile: Tile,
 ) -> RowWalk {
-    let record = usize::cast_from(index[heads_at + head]);
     let first = max(rows.blocks.first, div(span.q_start, tile.block));
     let slots = min(rows.blocks.count, comptime!(tile.slots() as i32));
     let last = min(
@@ -209,6 +207,7 @@ impl RowWalk {
 pub(in crate::cube) struct QueryTile {
     pub(in crate::cube) head: usize,
     pub(in crate::cube) kv_head: usize,
+    pub(in crate::cube) sequence: usize,
     pub(in crate::cube) span: Span,
     pub(in crate::cube) rows: TokenRows,
     pub(in crate::cube) walk: RowWalk,
@@ -226,10 +225,12 @@ pub(in crate::cube) fn query_tile(
     let place = place(index, number / heads, QUERY_TILES);
     let span = span(index, place.sequence);
     let rows = query_rows(&span, place.number, tile);
-    let walk = row_walk(index, heads_at(index), head, &rows, &span, tile);
+    let record = usize::cast_from(index[heads_at(index) + head]);
+    let walk = row_walk(index, record, &rows, &span, tile);
     QueryTile {
         head,
         kv_head: head / (heads / kv_heads) as usize,
+        sequence: place.sequence,
         span,
         rows,
         walk,

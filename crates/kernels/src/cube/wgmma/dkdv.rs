@@ -3,8 +3,9 @@
 use cubecl::prelude::*;
 
 use super::instructions::{copies_done, sync_units};
+use super::kept::{chunks_of_visit, keep, keeping};
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
-use super::queries::fill;
+use super::queries::{HeadStrides, VisitedStrides, fill};
 use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, consumers, units};
 use super::tiles::tiles;
@@ -45,6 +46,16 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
+    q_head: usize,
+    q_token: usize,
+    d_out_head: usize,
+    d_out_token: usize,
+    kept: &mut [Vector<u32, Const<4>>],
+    starts: &[u32],
+    tiles_of_head: u32,
+    first_visit: u32,
+    first_kv_head: u32,
+    kv_heads_now: u32,
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
@@ -60,8 +71,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
 
     let cube = CUBE_POS as u32;
-    let kv_head = (cube % kv_heads) as usize;
-    let place = place(index, cube / kv_heads, KEY_TILES);
+    let kv_head = (first_kv_head + cube % kv_heads_now) as usize;
+    let place = place(index, cube / kv_heads_now, KEY_TILES);
     let span = span(index, place.sequence);
     let heads_at = heads_at(index);
     let groups_at = heads_at + heads as usize;
@@ -79,14 +90,58 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let queries = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
     let gradients = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
     let mut rows = visited_stats(comptime!(config.slots * visited.rows));
-    let mut ring = ring(config.slots, 1usize, VISIT, tile.rows);
+    let keeps = comptime!(config.kept_bands > 0 && config.keys);
+    let chunks_of_visit = comptime!(if keeps { chunks_of_visit(tile.rows) } else { 0 });
+    let mut ring = ring(
+        config.slots,
+        1usize,
+        comptime!(VISIT + chunks_of_visit),
+        tile.rows,
+    );
     let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
     sync_cube();
     if UNIT_POS < comptime!(FILLERS as u32) {
         share_registers(false, tile.rows, sums, widest_product);
+        let mut keeping = keeping(
+            &own,
+            index,
+            starts,
+            place.sequence,
+            &span,
+            tiles_of_head,
+            first_visit,
+            comptime!(if keeps { config.kept_bands } else { 0 }),
+            tile,
+        );
+        let strides = VisitedStrides {
+            q: HeadStrides {
+                head: q_head,
+                token: q_token,
+            },
+            d_out: HeadStrides {
+                head: d_out_head,
+                token: d_out_token,
+            },
+        };
         fill::<E, N>(
-            &mut ring, &own, index, &group, &span, first_head, q, &queries, d_out, &gradients,
-            stats, &mut rows, infinity, tile, visited,
+            &mut ring,
+            &own,
+            index,
+            &group,
+            &span,
+            first_head,
+            q,
+            &queries,
+            d_out,
+            &gradients,
+            stats,
+            &mut rows,
+            infinity,
+            &strides,
+            &mut keeping,
+            starts,
+            tile,
+            visited,
         );
     } else {
         share_registers(true, tile.rows, sums, widest_product);
@@ -205,6 +260,9 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 if comptime!(config.keys) {
                     let d_scores = rounded::<E>(&d_scores, columns);
                     begin_values::<E, N>("dk", &d_scores, &queries, turn.slot, brain);
+                    if keeps {
+                        keep::<E>(kept, &d_scores, &ring, &turn, unit);
+                    }
                 }
                 let before = turn;
                 turn = before.next(ring.slots);

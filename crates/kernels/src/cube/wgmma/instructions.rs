@@ -135,3 +135,18 @@ pub(super) fn copy_some<T: CubePrimitive>(
         options(explicit_mem)
     );
 }
+
+/// The transpose of a matrix of `8 x 8` elements of 2 bytes, of which each unit of a plane holds two.
+#[cube]
+pub(super) fn transposed(word: u32) -> u32 {
+    let transposed: u32;
+    // Instructions take the address of a variable, and the value of an expression.
+    let word = word | 0u32;
+    gpu_asm!(
+        "movmatrix.sync.aligned.m8n8.trans.b16 {transposed}, {word};",
+        transposed = out(_) transposed,
+        word = in(_) word,
+        options(readonly)
+    );
+    transposed
+}

@@ -9,11 +9,15 @@
 
 pub(super) mod dkdv;
 pub(super) mod dq;
+pub(super) mod dq_kept;
 pub(super) mod forward;
 mod groups;
 #[cfg(all(test, feature = "wgpu"))]
 mod groups_tests;
 mod instructions;
+mod kept;
+#[cfg(all(test, feature = "wgpu"))]
+mod kept_tests;
 mod keys;
 mod own;
 mod products;

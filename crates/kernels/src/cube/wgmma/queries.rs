@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::groups::{keys_attending, keys_of_groups};
 use super::instructions::sync_units;
+use super::kept::{Keeping, NOWHERE};
 use super::keys::FILLING;
 use super::ring::{Ring, first_turn};
 use super::size::FILLERS;
@@ -11,9 +12,37 @@ use super::tiles::Tiles;
 use crate::cube::mma::keys::{Group, VisitedStats, query_cursor, visited_row};
 use crate::cube::mma::stage::LANES;
 use crate::cube::mma::visit::Visit;
-use crate::cube::rows::head_queries;
+use crate::cube::rows::{HeadRows, head_queries};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{KeyTile, Reach, Span, key_reach};
+
+/// Strides of a tensor in vectors. Kernels read those of a tensor itself from memory, at each visit, and are told these by the launch.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct HeadStrides {
+    pub(super) head: usize,
+    pub(super) token: usize,
+}
+
+#[cube]
+impl HeadStrides {
+    /// The rows of the `head`-th head after that of `first`.
+    fn of_head(&self, first: &HeadRows, head: usize) -> HeadRows {
+        HeadRows {
+            base: first.base + head * self.head,
+            stride: self.token,
+            start: first.start,
+        }
+    }
+}
+
+/// Strides of what is visited.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct VisitedStrides {
+    pub(super) q: HeadStrides,
+    pub(super) d_out: HeadStrides,
+}
 
 /// Fills the ring with the rows of queries and gradients that a key tile visits, their tokens and stats, one slot after another.
 /// `first_head` is the first of the group.
@@ -33,6 +62,9 @@ pub(super) fn fill<E: Float, N: Size>(
     stats: &[f32],
     rows: &mut VisitedStats,
     infinity: f32,
+    strides: &VisitedStrides,
+    keeping: &mut Keeping,
+    starts: &[u32],
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) {
@@ -41,6 +73,8 @@ pub(super) fn fill<E: Float, N: Size>(
     let keys_of = keys_of_groups(own, index, tile);
     let mut cursor = query_cursor();
     let mut turn = first_turn();
+    let first_q = head_queries::<E, N>(q, span, first_head, LANES);
+    let first_d = head_queries::<E, N>(d_out, span, first_head, LANES);
     let mut more = true;
     while more {
         cursor.advance(own, index, group, span, tile, visited);
@@ -61,7 +95,23 @@ pub(super) fn fill<E: Float, N: Size>(
             infinity,
             visited,
         );
+        let mut chunk = NOWHERE.runtime();
+        if comptime!(keeping.bands > 0).runtime() && visit.any {
+            chunk = keeping.chunk(
+                starts,
+                index,
+                first_head + head,
+                group.records + head,
+                &cursor.rows(span, visited),
+                span,
+                tile,
+                visited,
+            );
+        }
         ring.wait_until_free(&turn);
+        if comptime!(keeping.bands > 0) {
+            keeping.put(ring, &turn, chunk, tile);
+        }
         rows.set(first, &row, visited);
         sync_units(FILLING, FILLERS);
         let incomplete = rows.leave_out(first, visited.rows);
@@ -87,8 +137,8 @@ pub(super) fn fill<E: Float, N: Size>(
         );
         more = visit.any;
         if more {
-            let q_rows = head_queries::<E, N>(q, span, first_head + head, LANES);
-            let d_rows = head_queries::<E, N>(d_out, span, first_head + head, LANES);
+            let q_rows = strides.q.of_head(&first_q, head);
+            let d_rows = strides.d_out.of_head(&first_d, head);
             if comptime!(visited.slots() == 1 && !visited.table) && reach.complete {
                 queries.copy_whole(turn.slot, q, &q_rows, reach.first_token, unit, FILLERS);
                 gradients.copy_whole(turn.slot, d_out, &d_rows, reach.first_token, unit, FILLERS);

@@ -166,6 +166,16 @@ impl Ring {
         i32::cast_from(self.words[turn.slot as usize * self.size + word])
     }
 
+    /// Sets word `n` of those after what is said of a visit.
+    pub(super) fn put_more(&mut self, turn: &Turn, n: usize, value: u32) {
+        self.words[turn.slot as usize * self.size + VISIT + n] = value;
+    }
+
+    /// Word `n` of those after what is said of a visit.
+    pub(super) fn more(&self, turn: &Turn, n: usize) -> u32 {
+        self.words[turn.slot as usize * self.size + VISIT + n]
+    }
+
     /// Waits until nobody uses the slot, or the keys of it, any longer.
     pub(super) fn wait_until_free(&self, turn: &Turn) {
         wait_for(self.free(turn, 0usize), turn.phase ^ 1u32);

@@ -1,5 +1,6 @@
 //! The sizes of cubes.
 
+use super::kept::chunks_of_visit;
 use super::own::OWN;
 use super::products::GROUP;
 use super::ring::VISIT;
@@ -104,7 +105,14 @@ pub(in crate::cube) fn gradient_bytes(rows: usize, shape: &AttentionShape, slots
     let row = row_bytes([shape.head_dim, shape.value_dim]);
     // Tokens, and of visited rows two numbers more and one for 32 of them.
     let visited = slots * (VISITED * (row + 12) + VISITED / 32 * 4);
-    rows * (row + 8) + visited + ring_bytes(slots, 1, VISIT) + GAPS
+    let words = VISIT + chunks_of_visit(rows);
+    rows * (row + 8) + visited + ring_bytes(slots, 1, words) + GAPS
+}
+
+/// As [`forward_bytes`], of dQ where dS is kept: keys, their tokens, and dS.
+pub(in crate::cube) fn kept_bytes(rows: usize, shape: &AttentionShape, slots: usize) -> usize {
+    let visit = VISITED * (row_chunks(shape.head_dim) * LANES * 2 + 4) + rows * VISITED * 2;
+    rows * 4 + slots * visit + ring_bytes(slots, 1, VISIT) + GAPS
 }
 
 /// Slots of the ring of the forward pass, as many as `most` bytes of shared memory hold; fewer than three are
@@ -130,6 +138,17 @@ pub(in crate::cube) fn gradient_slots(
     slots(shape, at_most, |slots| {
         gradient_bytes(rows, shape, slots) <= most
     })
+}
+
+/// Slots of the ring of dQ where dS is kept: as many as groups at least, whose results are put there.
+pub(in crate::cube) fn kept_slots(
+    rows: usize,
+    shape: &AttentionShape,
+    most: usize,
+) -> Option<usize> {
+    (3..=SLOTS)
+        .rev()
+        .find(|slots| kept_bytes(rows, shape, *slots) <= most)
 }
 
 fn slots(shape: &AttentionShape, at_most: usize, fit: impl Fn(usize) -> bool) -> Option<usize> {

@@ -1,0 +1,263 @@
+//! What the passes of the gradients keep for each other: dS, which dK and dV compute, for dQ.
+//!
+//! dQ has then one product for each pair in place of three. dS takes two bytes a pair, so that heads are taken some at a time where all
+//! of them would take more than [`budget`] says; and where one does, dQ computes dS again.
+
+use std::ops::Range;
+
+use cubecl::client::Client;
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use s2_attention_pattern::{Anchor, Band};
+
+use super::columns::reachable;
+use super::index::{clip, query_rows};
+use super::tile::Tile;
+use crate::{AttentionProblem, AttentionShape, Sequence};
+
+/// Queries, and keys, of a chunk.
+pub(super) const CHUNK: usize = 16;
+
+/// Most bands of a head whose dS are kept: units look at them one by one.
+pub(super) const MOST_BANDS: usize = 4;
+
+/// Where the dS of a call are kept, of tiles of queries that visit tiles of keys.
+///
+/// On the device these are words: for each sequence the number of tiles before its own; then for each head, tile and band the number of
+/// visits before its own, and what is to be taken from the number of a key's block among the columns of the band, so that the first
+/// visited is 0: of large blocks from that of its part.
+pub(super) struct Kept {
+    words: Handle,
+    len: usize,
+    /// Tiles of queries of all sequences.
+    pub(super) tiles: usize,
+    /// Bands that there are words for: of the head that has most.
+    pub(super) bands: usize,
+    /// Visits before those of each head, and of all.
+    before: Vec<usize>,
+    /// Bytes of a visit.
+    visit: usize,
+}
+
+impl Kept {
+    /// Of tiles `owned` that visit tiles `visited`; `None` where chunks would not be of one block, or a tile has several lists for a band.
+    pub(super) fn new(
+        client: &Client,
+        problem: &AttentionProblem,
+        owned: Tile,
+        visited: Tile,
+    ) -> Option<Self> {
+        let words = Words::new(problem, owned, visited)?;
+        Some(Self {
+            words: client.create_from_slice(u32::as_bytes(&words.words)),
+            len: words.words.len(),
+            tiles: words.tiles,
+            bands: words.bands,
+            before: words.before,
+            visit: owned.rows * visited.rows * 2,
+        })
+    }
+
+    pub(super) fn arg(&self) -> BufferArg {
+        unsafe { BufferArg::from_raw_parts(self.words.clone(), self.len) }
+    }
+
+    /// Visits before those of a head.
+    pub(super) fn first(&self, head: usize) -> u32 {
+        self.before[head] as u32
+    }
+
+    /// Bytes of the dS of some heads.
+    pub(super) fn bytes(&self, heads: &Range<usize>) -> usize {
+        (self.before[heads.end] - self.before[heads.start]) * self.visit
+    }
+
+    /// Key/value heads whose dS are kept at a time, within `budget` bytes; `None` where one takes more.
+    pub(super) fn parts(&self, shape: &AttentionShape, budget: usize) -> Option<Vec<Range<usize>>> {
+        let group = shape.num_heads / shape.num_kv_heads;
+        let bytes = |heads: &Range<usize>| self.bytes(&(heads.start * group..heads.end * group));
+        // As many parts as are needed, of as many heads each.
+        (1..=shape.num_kv_heads)
+            .map(|parts| {
+                let at_a_time = shape.num_kv_heads.div_ceil(parts);
+                (0..shape.num_kv_heads)
+                    .step_by(at_a_time)
+                    .map(|first| first..(first + at_a_time).min(shape.num_kv_heads))
+                    .collect::<Vec<_>>()
+            })
+            .find(|parts| parts.iter().all(|heads| bytes(heads) <= budget))
+    }
+}
+
+/// What is kept of a call, and when.
+pub(super) struct KeptPlan {
+    pub(super) kept: Kept,
+    /// Key/value heads at a time.
+    pub(super) parts: Vec<Range<usize>>,
+}
+
+impl KeptPlan {
+    /// Bytes that are kept at a time, where key/value heads have `group` query heads each.
+    pub(super) fn bytes(&self, group: usize) -> usize {
+        let heads = self
+            .parts
+            .iter()
+            .map(|part| part.start * group..part.end * group);
+        let bytes = heads.map(|heads| self.kept.bytes(&heads)).max();
+        bytes.unwrap_or(0).max(16)
+    }
+}
+
+/// Some key/value heads, and where their dS are kept.
+pub(super) struct KeptPart<'a> {
+    pub(super) kept: &'a Kept,
+    pub(super) scores: &'a Handle,
+    pub(super) kv_heads: Range<usize>,
+}
+
+impl KeptPart<'_> {
+    /// Their query heads, `group` each.
+    pub(super) fn heads(&self, group: usize) -> Range<usize> {
+        self.kv_heads.start * group..self.kv_heads.end * group
+    }
+
+    pub(super) fn scores_arg(&self) -> BufferArg {
+        let words = self.scores.size_in_used() as usize / 16;
+        unsafe { BufferArg::from_raw_parts(self.scores.clone(), words) }
+    }
+}
+
+/// Bytes of dS that are kept at a time: twice those of what the gradients read and write.
+pub(super) fn budget(shape: &AttentionShape, element: usize) -> usize {
+    let tokens = shape.num_heads * shape.seq_q + shape.num_kv_heads * shape.seq_kv;
+    // Queries, results, keys and values, and the gradient of each.
+    4 * shape.batch * tokens * (shape.head_dim + shape.value_dim) * element
+}
+
+/// Whether dS may be kept: each chunk is of one block, and tiles begin at multiples of their rows.
+pub(super) fn keeps_scores(owned: Tile, visited: Tile) -> bool {
+    let divide =
+        |tile: Tile| tile.rows.is_multiple_of(tile.block) || tile.block.is_multiple_of(tile.rows);
+    !owned.table && owned.block.is_multiple_of(CHUNK) && divide(owned) && divide(visited)
+}
+
+/// [`Kept`] on the host.
+struct Words {
+    words: Vec<u32>,
+    tiles: usize,
+    bands: usize,
+    before: Vec<usize>,
+}
+
+impl Words {
+    fn new(problem: &AttentionProblem, owned: Tile, visited: Tile) -> Option<Self> {
+        let divide = |tile: Tile| {
+            tile.rows.is_multiple_of(tile.block) || tile.block.is_multiple_of(tile.rows)
+        };
+        if owned.table || !owned.block.is_multiple_of(CHUNK) || !divide(owned) || !divide(visited) {
+            return None;
+        }
+        let pattern = problem.pattern();
+        let sequences = problem.sequences();
+        let mut tiles = 0;
+        let mut words: Vec<u32> = Vec::new();
+        for sequence in sequences {
+            words.push(u32::try_from(tiles).ok()?);
+            tiles += owned.tiles(query_rows(sequence));
+        }
+        let of_heads = (0..pattern.num_heads())
+            .map(|head| pattern.head(head).bands().map(reachable))
+            .collect::<Option<Vec<_>>>()?;
+        let diagonal = |band: &Band| band.anchor == Anchor::Diagonal && band.stride > 1;
+        let bands = of_heads.iter().map(Vec::len).max().unwrap_or(0);
+        if bands > MOST_BANDS || of_heads.iter().flatten().any(diagonal) {
+            return None;
+        }
+        let mut visits = 0;
+        let mut before = Vec::new();
+        for of_head in &of_heads {
+            before.push(visits);
+            for sequence in sequences {
+                for number in 0..owned.tiles(query_rows(sequence)) {
+                    let tile = TileOf::new(sequence, number, owned);
+                    for band in 0..bands {
+                        let list = of_head
+                            .get(band)
+                            .zip(tile.as_ref())
+                            .and_then(|(band, tile)| tile.list(band, visited));
+                        let (first, count) = list.unwrap_or((0, 0));
+                        words.extend([u32::try_from(visits).ok()?, first]);
+                        visits += count;
+                    }
+                }
+            }
+        }
+        before.push(visits);
+        // Chunks are counted too.
+        u32::try_from(visits * owned.rows / CHUNK * visited.rows / CHUNK).ok()?;
+        Some(Self {
+            words,
+            tiles,
+            bands,
+            before,
+        })
+    }
+}
+
+/// The blocks of a tile of queries, of a sequence that has keys.
+struct TileOf<'a> {
+    sequence: &'a Sequence,
+    first: i64,
+    last: i64,
+}
+
+impl<'a> TileOf<'a> {
+    /// Tile `number`, counted from the first of its sequence; `None` where it holds no query.
+    fn new(sequence: &'a Sequence, number: usize, owned: Tile) -> Option<Self> {
+        let span = sequence.span;
+        let q_end = span.q_start + span.q_len;
+        let position = (span.q_start / owned.rows + number) * owned.rows;
+        let first = (position / owned.block).max(span.q_start / owned.block);
+        let end = (position / owned.block + owned.slots()).min(q_end.div_ceil(owned.block));
+        let some = first < end && position < q_end && span.q_len > 0 && span.kv_len > 0;
+        some.then_some(Self {
+            sequence,
+            first: first as i64,
+            last: end as i64 - 1,
+        })
+    }
+
+    /// Of the blocks that it visits for a band, the first, as [`Kept`] says, and the number of visits: those of `RowWalk::visits`.
+    fn list(&self, band: &Band, visited: Tile) -> Option<(u32, usize)> {
+        let (span, block) = (self.sequence.span, visited.block);
+        let kv_end = span.kv_start + span.kv_len;
+        let bounds = [
+            band.min_distance,
+            band.max_distance,
+            band.column_start,
+            band.column_end,
+        ];
+        let [min, max, start, end] = bounds.map(|bound| i64::from(clip(bound)));
+        let key_first = (span.kv_start / block) as i64;
+        let key_end = kv_end.div_ceil(block) as i64;
+        let low = key_first.max(start).max(self.first - max);
+        let high = key_end.min(end).min(self.last - min + 1);
+        let low = low + (band.residue - low).rem_euclid(band.stride);
+        if low >= high {
+            return None;
+        }
+        let more = (high - 1 - low) / band.stride;
+        let number = ((low - band.residue) / band.stride) as usize;
+        let count = more as usize + 1;
+        if visited.parts() == 1 {
+            return Some((number as u32, count.div_ceil(visited.slots())));
+        }
+        // Of large blocks at the ends of the keys, parts that hold none are not visited.
+        let (low, high) = (low as usize, (low + more * band.stride) as usize);
+        let skipped = span.kv_start.saturating_sub(low * block) / visited.rows;
+        let tokens = (kv_end - high * block).min(block);
+        let cut = visited.parts() - tokens.div_ceil(visited.rows);
+        let first = number * visited.parts() + skipped;
+        Some((first as u32, count * visited.parts() - skipped - cut))
+    }
+}
