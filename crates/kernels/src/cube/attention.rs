@@ -9,8 +9,8 @@ use super::checks::{check_dtype, check_problem, max_buffer};
 use super::config::Config;
 use super::error::CubeError;
 use super::indexed::Indexed;
-use super::kept::{Kept, KeptPlan, budget};
-use super::select::{Choice, Engine, candidates, explain, is_on};
+use super::kept::{KeptPlan, budget, explain_kept, keeps};
+use super::select::{Choice, Engine, candidates, explain, is_on, say};
 use super::tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
 use super::tile::Tile;
 use super::tune::fastest;
@@ -232,6 +232,10 @@ impl CubeAttention {
 
     /// Launches the backward passes for the gradients that have a place.
     ///
+    /// Where all are asked for, of heads wider than 64 on the engine of Hopper's GPUs, dS is kept from one pass for the other: buffers of at
+    /// most twice the bytes of what is read and written. `S2_KEEP=0` in the environment computes it again instead, `S2_KEEP=1` keeps
+    /// it for narrow heads too.
+    ///
     /// # Errors
     /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where
     /// a kernel fails at its first launch.
@@ -315,21 +319,23 @@ impl CubeAttention {
         Ok(())
     }
 
-    /// What gradients of queries and these keys keep between their passes, where that pays and there is memory for it.
+    /// What gradients of queries and these keys keep between their passes, where that pays and there is memory for it: see [`keeps`].
     fn kept(&self, keys: &KeyGradients) -> Option<&KeptPlan> {
-        if self.choice.engine != Engine::Wgmma || keys.dk.is_none() || is_on("S2_AGAIN") {
+        if self.choice.engine != Engine::Wgmma || keys.dk.is_none() {
             return None;
         }
         let plan = self.kept.get_or_init(|| {
-            let shape = self.problem.shape();
+            let (shape, owned) = (self.problem.shape(), self.training.owned);
             let visited = Tile {
                 rows: wgmma::size::VISITED,
-                ..self.training.owned
+                ..owned
             };
-            let kept = Kept::new(&self.client, &self.problem, self.training.owned, visited)?;
-            let most = budget(shape, self.dtype.size()).min(max_buffer(self.client.properties()));
-            let parts = kept.parts(shape, most)?;
-            Some(KeptPlan { kept, parts })
+            let budget = budget(shape, self.dtype.size()).min(max_buffer(self.client.properties()));
+            let plan = keeps(shape)
+                .then(|| KeptPlan::new(&self.client, &self.problem, owned, visited, budget))
+                .flatten();
+            say(|| explain_kept(shape, plan.as_ref()));
+            plan
         });
         plan.as_ref()
     }

@@ -97,6 +97,20 @@ pub(super) struct KeptPlan {
 }
 
 impl KeptPlan {
+    /// Of tiles `owned` that visit tiles `visited`, within `budget` bytes; `None` where chunks would not be of one block, a head has too many
+    /// bands or one on a diagonal, or one key/value head takes more.
+    pub(super) fn new(
+        client: &Client,
+        problem: &AttentionProblem,
+        owned: Tile,
+        visited: Tile,
+        budget: usize,
+    ) -> Option<Self> {
+        let kept = Kept::new(client, problem, owned, visited)?;
+        let parts = kept.parts(problem.shape(), budget)?;
+        Some(Self { kept, parts })
+    }
+
     /// Bytes that are kept at a time, where key/value heads have `group` query heads each.
     pub(super) fn bytes(&self, group: usize) -> usize {
         let heads = self
@@ -127,6 +141,28 @@ impl KeptPart<'_> {
     }
 }
 
+/// Whether it pays to keep dS: narrow heads compute it as fast as they read it. `S2_KEEP` in the environment says otherwise.
+pub(super) fn keeps(shape: &AttentionShape) -> bool {
+    match std::env::var("S2_KEEP").as_deref() {
+        Ok("0") => false,
+        Ok("1") => true,
+        _ => shape.head_dim > 64,
+    }
+}
+
+/// What is kept, in words.
+pub(super) fn explain_kept(shape: &AttentionShape, plan: Option<&KeptPlan>) -> String {
+    match plan {
+        Some(plan) => format!(
+            "s2-attention: dS is kept for dQ, {} bytes at a time for {} of {} key/value heads",
+            plan.bytes(shape.num_heads / shape.num_kv_heads),
+            plan.parts.first().map_or(0, Range::len),
+            shape.num_kv_heads
+        ),
+        None => "s2-attention: dQ computes dS again".to_owned(),
+    }
+}
+
 /// Bytes of dS that are kept at a time: twice those of what the gradients read and write.
 pub(super) fn budget(shape: &AttentionShape, element: usize) -> usize {
     let tokens = shape.num_heads * shape.seq_q + shape.num_kv_heads * shape.seq_kv;
@@ -151,10 +187,7 @@ struct Words {
 
 impl Words {
     fn new(problem: &AttentionProblem, owned: Tile, visited: Tile) -> Option<Self> {
-        let divide = |tile: Tile| {
-            tile.rows.is_multiple_of(tile.block) || tile.block.is_multiple_of(tile.rows)
-        };
-        if owned.table || !owned.block.is_multiple_of(CHUNK) || !divide(owned) || !divide(visited) {
+        if !keeps_scores(owned, visited) {
             return None;
         }
         let pattern = problem.pattern();

@@ -17,8 +17,8 @@ use crate::cube::select::wgmma_rows;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::SLICES;
 use crate::cube::wgmma::size::{
-    FILLERS, VISITED, forward_bytes, forward_slots, gradient_bytes, gradient_slots, kept_bytes,
-    kept_slots,
+    FILLERS, TURN_FILLERS, VISITED, forward_bytes, forward_slots, gradient_bytes, gradient_slots,
+    kept_bytes, kept_slots,
 };
 use crate::{AttentionProblem, AttentionShape};
 
@@ -209,6 +209,8 @@ fn lower_class(
         ] {
             assert!(kernel.source.contains(part), "{name}: no {part}");
         }
+        let of_queries = matches!(launch.kernel, "forward" | "dq" | "dq_kept");
+        let fillers = if of_queries { FILLERS } else { TURN_FILLERS };
         // Chunks of full columns, and of what is after them where no unit has padding, are copied unasked, each by one unit; no others.
         let of_scores = if launch.kernel == "dq_kept" {
             rows * VISITED * 2 / 16 / FILLERS
@@ -219,17 +221,16 @@ fn lower_class(
             .map(|dim| {
                 let (full, rest) = (dim / 64 * 64, dim % 64);
                 let rest = if (rest / LANES).is_power_of_two() && rest % 16 == 0 {
-                    (VISITED * rest / LANES).div_ceil(FILLERS)
+                    (VISITED * rest / LANES).div_ceil(fillers)
                 } else {
                     0
                 };
-                VISITED * full / LANES / FILLERS + rest
+                VISITED * full / LANES / fillers + rest
             })
             .sum();
         let copies = kernel.source.matches("], 16;").count();
         // Rows of small blocks of queries are looked up, and all of tables.
-        let whole = matches!(launch.kernel, "forward" | "dq" | "dq_kept")
-            || launch.config.visited.slots() == 1;
+        let whole = of_queries || launch.config.visited.slots() == 1;
         let whole = whole && !launch.config.visited.table;
         assert_eq!(
             copies,

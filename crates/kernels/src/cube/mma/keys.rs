@@ -137,9 +137,10 @@ impl VisitedQueries {
             group.all_rows,
             self.span.q_zero,
             infinity,
+            UNIT_POS,
             self.visited,
         );
-        self.rows.set(place, &row, self.visited);
+        self.rows.set(place, &row, UNIT_POS, self.visited);
     }
 
     /// What the cursor's visit attends of the tile.
@@ -220,11 +221,16 @@ impl QueryCursor {
     ) -> Visit {
         let distances = self.visits.distances;
         Visit {
-            any: self.head < group.heads,
+            any: self.any(group),
             all: all_attend(&distances, queries, keys, tile),
             head: self.head(group),
             distances,
         }
+    }
+
+    /// Whether there is a visit.
+    pub(in crate::cube) fn any(&self, group: &Group) -> bool {
+        self.head < group.heads
     }
 
     /// The head of the visit, counted in the group; any of them before the first visit and at the end.
@@ -290,7 +296,7 @@ pub(in crate::cube) struct VisitedRow {
     stats: Pair<f32>,
 }
 
-/// Looks up this unit's row of `rows`, where there is one. Row 0 of their head is `first_row` in `stats`, of `all` rows.
+/// Looks up row `unit` of `rows`, where there is one. Row 0 of their head is `first_row` in `stats`, of `all` rows.
 ///
 /// Queries that attend nothing are left out: theirs and their gradients' rows may hold anything.
 #[cube]
@@ -303,13 +309,14 @@ pub(in crate::cube) fn visited_row(
     all: usize,
     q_zero: i32,
     infinity: f32,
+    unit: u32,
     #[comptime] visited: Tile,
 ) -> VisitedRow {
     let mut token = NONE.runtime();
     let mut lse = infinity;
     let mut d = f32::new(0.0);
-    if UNIT_POS < comptime!(visited.rows as u32) {
-        token = rows.token(index, UNIT_POS, visited);
+    if unit < comptime!(visited.rows as u32) {
+        token = rows.token(index, unit, visited);
         if token != NONE {
             let of_row = stats_at(stats, first_row + usize::cast_from(token - q_zero), all);
             if of_row.lse < f32::MIN {
@@ -327,19 +334,20 @@ pub(in crate::cube) fn visited_row(
 
 #[cube]
 impl VisitedStats {
-    /// Sets this unit's row of a visit from `place` on, where there is one.
+    /// Sets row `unit` of a visit from `place` on, where there is one.
     pub(in crate::cube) fn set(
         &mut self,
         place: usize,
         row: &VisitedRow,
+        unit: u32,
         #[comptime] visited: Tile,
     ) {
-        if UNIT_POS < comptime!(visited.rows as u32) {
-            let at = place + UNIT_POS as usize;
+        if unit < comptime!(visited.rows as u32) {
+            let at = place + unit as usize;
             self.tokens[at] = row.token;
             self.stats[at] = row.stats;
             let incomplete = plane_any(row.token == NONE);
-            if UNIT_POS % 32u32 == 0u32 {
+            if unit % 32u32 == 0u32 {
                 self.incomplete[at / PLANE] = u32::cast_from(incomplete);
             }
         }

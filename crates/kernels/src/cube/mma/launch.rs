@@ -268,7 +268,8 @@ fn dq_kept(
     Ok(())
 }
 
-/// Launches dK and dV: at once where a unit has registers for the sums of both.
+/// Launches dK and dV, of the heads of `part` where dS is kept: at once where a unit has registers for the sums of both.
+#[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dkdv(
     call: &CubeAttention,
     q: &DeviceTensor,

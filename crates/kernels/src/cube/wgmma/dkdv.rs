@@ -7,7 +7,7 @@ use super::kept::{chunks_of_visit, keep, keeping};
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
 use super::queries::{HeadStrides, VisitedStrides, fill};
 use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
-use super::size::{FILLERS, ROWS, consumers, units};
+use super::size::{FILLERS, ROWS, TURN_FILLERS, consumers, units};
 use super::tiles::tiles;
 use super::work::{WORKING, attending_pairs, first_row, own_tokens_of, share_registers};
 use crate::cube::config::Config;
@@ -97,6 +97,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         1usize,
         comptime!(VISIT + chunks_of_visit),
         tile.rows,
+        TURN_FILLERS,
     );
     let own_tokens = key_tokens(&own, index, span.kv_start, span.kv_rows_end, tile, units);
     sync_cube();

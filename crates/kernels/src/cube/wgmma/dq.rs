@@ -55,7 +55,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let keys = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
     let values = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
     let mut tokens = Shared::<[i32]>::new_slice(comptime!(config.slots * visited.rows));
-    let mut ring = ring(config.slots, 1usize, VISIT, tile.rows);
+    let mut ring = ring(config.slots, 1usize, VISIT, tile.rows, FILLERS);
     let own_tokens = own_tokens(&own, index, tile, units);
     sync_cube();
     if UNIT_POS < comptime!(FILLERS as u32) {

@@ -65,7 +65,7 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
     let scores =
         Shared::<[Words]>::new_aligned_slice(comptime!(config.slots * groups * OF_GROUP), 128usize);
     let mut tokens = Shared::<[i32]>::new_slice(comptime!(config.slots * visited.rows));
-    let mut ring = ring(config.slots, 1usize, VISIT, tile.rows);
+    let mut ring = ring(config.slots, 1usize, VISIT, tile.rows, FILLERS);
     let own_tokens = own_tokens(&own, index, tile, units);
     sync_cube();
     if UNIT_POS < comptime!(FILLERS as u32) {

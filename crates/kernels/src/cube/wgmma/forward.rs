@@ -58,7 +58,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let values = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
     let mut tokens = Shared::<[i32]>::new_slice(comptime!(config.slots * visited.rows));
     let mut own_tokens = Shared::<[i32]>::new_slice(comptime!(own_slots * tile.rows));
-    let mut ring = ring(config.slots, parts, VISIT, tile.rows);
+    let mut ring = ring(config.slots, parts, VISIT, tile.rows, FILLERS);
     let mut own_ring = own_ring(own_slots, tile.rows);
     let mut turn = first_turn();
     let mut own_turn = first_turn();
@@ -129,7 +129,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             if scale < 0.0f32 {
                 owned.negate(slot, group_rows as usize, in_group, GROUP, ROWS);
                 writes_done();
-                sync_group(barrier);
+                sync_group(barrier, GROUP);
             }
             let mut held = Array::<Vector<u32, Const<4>>>::new(comptime!(padded(head_dim) / 16));
             if comptime!(holds(config)) {
@@ -309,9 +309,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 }
             }
             // All of the group have read what is owned, and it is written next.
-            sync_group(barrier);
+            sync_group(barrier, GROUP);
             owned.put_sums(slot, &results, first_row, value_tiles);
-            sync_group(barrier);
+            sync_group(barrier, GROUP);
             let out_rows = head_rows::<E, N>(&*out, of.item, of.head, of.zero, LANES);
             owned.store(
                 slot,
@@ -331,9 +331,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     let rounded = Vector::<E, Const<2>>::cast_from(results[n]);
                     results[n] -= Vector::cast_from(rounded);
                 }
-                sync_group(barrier);
+                sync_group(barrier, GROUP);
                 owned.put_sums(slot, &results, first_row, value_tiles);
-                sync_group(barrier);
+                sync_group(barrier, GROUP);
                 let rows = head_rows::<E, N>(&*rounding, of.item, of.head, of.zero, LANES);
                 owned.store(
                     slot,

@@ -67,13 +67,14 @@ pub(super) fn sync_units(#[comptime] barrier: usize, #[comptime] count: usize) {
     );
 }
 
-/// As [`sync_units`], for a group of 128 and a barrier that only the device knows.
+/// As [`sync_units`], for a barrier that only the device knows.
 #[cube]
-pub(super) fn sync_group(barrier: u32) {
+pub(super) fn sync_group(barrier: u32, #[comptime] count: usize) {
     let barrier = barrier & 15u32;
     gpu_asm!(
-        "bar.sync {barrier}, 128;",
+        "bar.sync {barrier}, {count};",
         barrier = in(_) barrier,
+        count = const count,
         options(readonly)
     );
 }
@@ -140,8 +141,6 @@ pub(super) fn copy_some<T: CubePrimitive>(
 #[cube]
 pub(super) fn transposed(word: u32) -> u32 {
     let transposed: u32;
-    // Instructions take the address of a variable, and the value of an expression.
-    let word = word | 0u32;
     gpu_asm!(
         "movmatrix.sync.aligned.m8n8.trans.b16 {transposed}, {word};",
         transposed = out(_) transposed,

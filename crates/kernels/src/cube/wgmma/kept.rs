@@ -7,7 +7,7 @@
 use cubecl::prelude::*;
 
 use super::ring::{Ring, Turn};
-use super::size::{FILLERS, ROWS, VISITED};
+use super::size::{ROWS, TURN_FILLERS, VISITED};
 use crate::cube::index::{BAND_WORDS, ROW_WORDS};
 use crate::cube::kept::CHUNK;
 use crate::cube::mma::fragments::Pair;
@@ -59,11 +59,10 @@ pub(super) fn first_visit(
     starts[words_at(sequences, before, tiles, head, number, bands)]
 }
 
-/// What a unit that fills needs to say where the dS of its chunk are kept: the last of them have a chunk of every visit each, while the
-/// first look up the queries.
+/// What a unit that fills needs to say where the dS of its chunk are kept: some of them have a chunk of every visit each.
 #[derive(CubeType)]
 pub(super) struct Keeping {
-    /// The unit, counted from the first that has a chunk.
+    /// The unit, counted in its plane.
     unit: u32,
     sequences: usize,
     /// Tiles of earlier sequences.
@@ -98,7 +97,6 @@ pub(super) fn keeping(
     #[comptime] bands: usize,
     #[comptime] tile: Tile,
 ) -> Keeping {
-    // Of the last plane.
     let unit = UNIT_POS % 32u32;
     let (mut key, mut before) = (NONE.runtime(), 0u32.runtime());
     if comptime!(bands > 0).runtime() && has_chunk(tile) {
@@ -129,14 +127,11 @@ pub(super) fn keeping(
     }
 }
 
-/// The first unit that has a chunk.
-const FIRST_UNIT: usize = FILLERS - 32;
-
-/// Whether this unit has a chunk.
+/// Whether this unit has a chunk: of each set that fills by turns, units of the second plane.
 #[cube]
 fn has_chunk(#[comptime] tile: Tile) -> bool {
-    UNIT_POS >= comptime!(FIRST_UNIT as u32)
-        && UNIT_POS < comptime!((FIRST_UNIT + chunks_of_visit(tile.rows)) as u32)
+    let of_set = UNIT_POS % comptime!(TURN_FILLERS as u32);
+    of_set >= 32u32 && of_set < comptime!((32 + chunks_of_visit(tile.rows)) as u32)
 }
 
 /// Place of a band of a row record.

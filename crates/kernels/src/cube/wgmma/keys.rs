@@ -59,7 +59,7 @@ pub(super) fn fill_with_keys<E: Float, N: Size>(
     let first = turn.slot as usize * comptime!(visited.rows);
     ring.wait_until_free(turn);
     let attending = queries_attending(&visit, own, &reach, tile);
-    ring.describe(turn, &visit, &reach, attending, visited);
+    ring.describe(turn, &visit, &reach, attending, unit, visited);
     let any = visit.any;
     // Masks of ranges ask for no token, nor do copies of what is in a row.
     if any && !(whole && (visit.all || ranges)) {

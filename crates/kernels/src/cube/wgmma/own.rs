@@ -32,7 +32,7 @@ pub(super) struct OwnTile {
 /// The ring of the tiles of cubes that own `rows` rows, of which they have `slots`.
 #[cube]
 pub(super) fn own_ring(#[comptime] slots: usize, #[comptime] rows: usize) -> Ring {
-    ring(slots, 1usize, OWN, rows)
+    ring(slots, 1usize, OWN, rows, FILLERS)
 }
 
 /// Fills a slot with the rows of a tile of queries, and their tokens.

@@ -3,11 +3,10 @@
 use cubecl::prelude::*;
 
 use super::groups::{keys_attending, keys_of_groups};
-use super::instructions::sync_units;
+use super::instructions::sync_group;
 use super::kept::{Keeping, NOWHERE};
-use super::keys::FILLING;
 use super::ring::{Ring, first_turn};
-use super::size::FILLERS;
+use super::size::TURN_FILLERS;
 use super::tiles::Tiles;
 use crate::cube::mma::keys::{Group, VisitedStats, query_cursor, visited_row};
 use crate::cube::mma::stage::LANES;
@@ -15,6 +14,9 @@ use crate::cube::mma::visit::Visit;
 use crate::cube::rows::{HeadRows, head_queries};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{KeyTile, Reach, Span, key_reach};
+
+/// The barrier of the first set of units that fill the ring; that of the second follows.
+const FILLING_BY_TURNS: u32 = 3;
 
 /// Strides of a tensor in vectors. Kernels read those of a tensor itself from memory, at each visit, and are told these by the launch.
 #[derive(CubeType, Clone, Copy)]
@@ -44,7 +46,8 @@ pub(super) struct VisitedStrides {
     pub(super) d_out: HeadStrides,
 }
 
-/// Fills the ring with the rows of queries and gradients that a key tile visits, their tokens and stats, one slot after another.
+/// Fills the ring with the rows of queries and gradients that a key tile visits, their tokens and stats, one slot after another,
+/// by two sets of units in turn. The slot after the last visit says that none is left.
 /// `first_head` is the first of the group.
 #[cube]
 #[allow(clippy::too_many_arguments)]
@@ -68,14 +71,22 @@ pub(super) fn fill<E: Float, N: Size>(
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) {
-    let (end, unit) = (span.q_end, UNIT_POS as usize);
+    let end = span.q_end;
+    // Two sets of units fill slots by turns.
+    let set = plane_broadcast(UNIT_POS / comptime!(TURN_FILLERS as u32), 0u32);
+    let unit = UNIT_POS as usize % TURN_FILLERS;
     let keys = key_reach(own, index, tile);
     let keys_of = keys_of_groups(own, index, tile);
     let mut cursor = query_cursor();
     let mut turn = first_turn();
+    let mut more = true;
+    if set == 1u32 {
+        cursor.advance(own, index, group, span, tile, visited);
+        more = cursor.any(group);
+        turn = turn.next(ring.slots);
+    }
     let first_q = head_queries::<E, N>(q, span, first_head, LANES);
     let first_d = head_queries::<E, N>(d_out, span, first_head, LANES);
-    let mut more = true;
     while more {
         cursor.advance(own, index, group, span, tile, visited);
         let reach = cursor.reach(index, span, visited);
@@ -93,6 +104,7 @@ pub(super) fn fill<E: Float, N: Size>(
             group.all_rows,
             span.q_zero,
             infinity,
+            unit as u32,
             visited,
         );
         let mut chunk = NOWHERE.runtime();
@@ -112,8 +124,8 @@ pub(super) fn fill<E: Float, N: Size>(
         if comptime!(keeping.bands > 0) {
             keeping.put(ring, &turn, chunk, tile);
         }
-        rows.set(first, &row, visited);
-        sync_units(FILLING, FILLERS);
+        rows.set(first, &row, unit as u32, visited);
+        sync_group(FILLING_BY_TURNS + set, TURN_FILLERS);
         let incomplete = rows.leave_out(first, visited.rows);
         let visit = Visit {
             any: visit.any,
@@ -133,6 +145,7 @@ pub(super) fn fill<E: Float, N: Size>(
             &visit,
             &reach,
             keys_attending(&visit, &reach, &keys_of, tile),
+            unit,
             visited,
         );
         more = visit.any;
@@ -140,15 +153,43 @@ pub(super) fn fill<E: Float, N: Size>(
             let q_rows = strides.q.of_head(&first_q, head);
             let d_rows = strides.d_out.of_head(&first_d, head);
             if comptime!(visited.slots() == 1 && !visited.table) && reach.complete {
-                queries.copy_whole(turn.slot, q, &q_rows, reach.first_token, unit, FILLERS);
-                gradients.copy_whole(turn.slot, d_out, &d_rows, reach.first_token, unit, FILLERS);
+                queries.copy_whole(turn.slot, q, &q_rows, reach.first_token, unit, TURN_FILLERS);
+                gradients.copy_whole(
+                    turn.slot,
+                    d_out,
+                    &d_rows,
+                    reach.first_token,
+                    unit,
+                    TURN_FILLERS,
+                );
             } else {
                 let tokens = &rows.tokens;
-                queries.copy(turn.slot, q, &q_rows, tokens, first, end, unit, FILLERS);
-                gradients.copy(turn.slot, d_out, &d_rows, tokens, first, end, unit, FILLERS);
+                queries.copy(
+                    turn.slot,
+                    q,
+                    &q_rows,
+                    tokens,
+                    first,
+                    end,
+                    unit,
+                    TURN_FILLERS,
+                );
+                gradients.copy(
+                    turn.slot,
+                    d_out,
+                    &d_rows,
+                    tokens,
+                    first,
+                    end,
+                    unit,
+                    TURN_FILLERS,
+                );
             }
         }
         ring.fill(&turn);
-        turn = turn.next(ring.slots);
+        // The visit between is that of the other set, which says it where that is none.
+        cursor.advance(own, index, group, span, tile, visited);
+        more = more && cursor.any(group);
+        turn = turn.next(ring.slots).next(ring.slots);
     }
 }

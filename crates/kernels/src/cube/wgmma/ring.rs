@@ -6,7 +6,7 @@ use super::groups::{ALL, NOTHING};
 use super::instructions::{
     arrive, arrive_after_copies, arrive_as_plane, new_barrier, wait_for, writes_done,
 };
-use super::size::{FILLERS, consumers};
+use super::size::consumers;
 use crate::cube::mma::intrinsics::shared_address;
 use crate::cube::mma::visit::Visit;
 use crate::cube::tile::Tile;
@@ -93,7 +93,8 @@ pub(super) struct Ring {
     pub(super) parts: usize,
 }
 
-/// An empty ring, which units may use after the next barrier of the cube. It has as many consumers as a cube of `rows` rows.
+/// An empty ring, which units may use after the next barrier of the cube. `fillers` units fill each slot, and it has as many consumers as
+/// a cube of `rows` rows.
 ///
 /// A slot has one part, or two: keys, with what is said of the visit, and values.
 #[cube]
@@ -102,6 +103,7 @@ pub(super) fn ring(
     #[comptime] parts: usize,
     #[comptime] size: usize,
     #[comptime] rows: usize,
+    #[comptime] fillers: usize,
 ) -> Ring {
     let barriers = Shared::<[u64]>::new_slice(comptime!(2 * parts * slots));
     let barriers = shared_address(&barriers[0usize..1usize]);
@@ -111,7 +113,7 @@ pub(super) fn ring(
             let (part, slot) = comptime!((at / slots, at % slots));
             new_barrier(
                 barriers + comptime!(8 * (2 * part * slots + slot) as u32),
-                comptime!(2 * FILLERS),
+                comptime!(2 * fillers),
             );
             // One unit of a plane says that all of it are done.
             new_barrier(
@@ -181,16 +183,18 @@ impl Ring {
         wait_for(self.free(turn, 0usize), turn.phase ^ 1u32);
     }
 
-    /// Describes the visit of a slot, of rows that reach as far as `reach`, of which groups attend what the bits `attending` say.
+    /// Describes the visit of a slot, of rows that reach as far as `reach`, of which groups attend what the bits `attending` say: by the first
+    /// of the units that fill it.
     pub(super) fn describe(
         &mut self,
         turn: &Turn,
         visit: &Visit,
         reach: &Reach,
         attending: u32,
+        unit: usize,
         #[comptime] visited: Tile,
     ) {
-        if UNIT_POS == 0u32 {
+        if unit == 0usize {
             let distances = visit.distances;
             let bits = attending
                 | bit(visit.any, ANY)

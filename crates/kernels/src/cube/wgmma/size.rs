@@ -14,6 +14,8 @@ pub(super) const ROWS: usize = 64;
 pub(in crate::cube) const VISITED: usize = 64;
 /// Units that fill the ring, before those that work on visits.
 pub(in crate::cube) const FILLERS: usize = GROUP;
+/// Those that fill a slot with queries, by turns with as many others: while the ones wait for what they look up, the others copy.
+pub(in crate::cube) const TURN_FILLERS: usize = FILLERS / 2;
 /// Most slots of a ring. Groups work on two of them, the fastest and the slowest not on the same, and one is filled for as long as
 /// memory takes to answer: three slots are waited for.
 const SLOTS: usize = 8;
