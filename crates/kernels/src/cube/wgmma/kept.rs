@@ -203,6 +203,11 @@ impl Keeping {
                 self.bands,
             );
             let distance = div(query, visited.block) - div(max(self.key, 0i32), visited.block);
+            // Of a large block, the part that has the key.
+            let part = div(
+                max(self.key, 0i32) % comptime!(visited.block as i32),
+                visited.rows,
+            );
             let mut place = NONE.runtime();
             let mut start = 0u32.runtime();
             #[unroll]
@@ -218,7 +223,7 @@ impl Keeping {
                     & u32::cast_from(distance >= nearest)
                     & u32::cast_from(distance <= furthest);
                 let holds = is_known != 0u32;
-                let column = self.columns[band] * comptime!(visited.parts() as i32) - first;
+                let column = self.columns[band] * comptime!(visited.parts() as i32) + part - first;
                 place = select(holds, column, place);
                 start = select(holds, of_band, start);
             }
@@ -229,8 +234,8 @@ impl Keeping {
         chunk
     }
 
-    /// The chunk of the queries from position `query` on and of this unit's keys, whose block is number `place` of those that are visited
-    /// from visit `start` on.
+    /// The chunk of the queries from position `query` on and of this unit's keys, whose block, or part of one, is number `place` of those
+    /// that are visited from visit `start` on.
     fn chunk_of(
         &self,
         start: u32,
@@ -242,7 +247,7 @@ impl Keeping {
         let (block, slots) = comptime!((visited.block as u32, visited.slots() as u32));
         let (few, rows) = comptime!((CHUNK as u32, visited.rows as u32));
         let (place, within) = (u32::cast_from(place), u32::cast_from(self.key) % block);
-        let of_list = (place + within / rows) / slots;
+        let of_list = place / slots;
         let row = within % rows + place % slots * block % rows;
         let group = query % comptime!(tile.rows as u32) / comptime!(ROWS as u32);
         let of_group =

@@ -308,10 +308,18 @@ fn every_pair_has_a_chunk_that_dq_visits() {
             kv_start: 37,
             kv_len: 400,
         };
+        // Keys from the second part of a block on.
+        let late = SequenceSpan {
+            q_start: 198,
+            q_len: 135,
+            kv_start: 98,
+            kv_len: 187,
+        };
         let documents = PackedSequences::from_lengths(&[130, 1, 269, 100]).unwrap();
         let problems = [
             AttentionProblem::new(shape(&pattern, 512, 512), &pattern, None, None),
             AttentionProblem::new(shape(&pattern, 250, 400), &pattern, None, Some(vec![span])),
+            AttentionProblem::new(shape(&pattern, 140, 190), &pattern, None, Some(vec![late])),
             AttentionProblem::packed(shape(&pattern, 500, 500), &pattern, None, &documents),
         ];
         for problem in problems.map(Result::unwrap) {
