@@ -232,7 +232,7 @@ impl CubeAttention {
 
     /// Launches the backward passes for the gradients that have a place.
     ///
-    /// Where all are asked for, of heads wider than 64 on the engine of Hopper's GPUs, dS is kept from one pass for the other: buffers of at
+    /// Where dQ and dK are asked for, of heads wider than 64 on the engine of Hopper's GPUs, dS is kept from one pass for the other: buffers of at
     /// most twice the bytes of what is read and written. `S2_KEEP=0` in the environment computes it again instead, `S2_KEEP=1` keeps
     /// it for narrow heads too.
     ///

@@ -40,7 +40,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Of tiles `owned` that visit tiles `visited`; `None` where chunks would not be of one block, or a tile has several lists for a band.
+    /// Of tiles `owned` that visit tiles `visited`; `None` as [`KeptPlan::new`] says.
     pub(super) fn new(
         client: &Client,
         problem: &AttentionProblem,

@@ -12,7 +12,7 @@ use crate::cube::index::{BAND_WORDS, ROW_WORDS};
 use crate::cube::kept::CHUNK;
 use crate::cube::mma::fragments::Pair;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{KeyTile, NONE, Span, TokenRows, div};
+use crate::cube::walk::{Distances, KeyTile, NONE, Span, TokenRows, div};
 
 /// Says that a chunk is kept nowhere.
 pub(super) const NOWHERE: u32 = u32::MAX;
@@ -166,7 +166,8 @@ impl Keeping {
         }
     }
 
-    /// The chunk of this unit's keys and the queries of a visit of query head `head`, which has its record at `index[record_at]`; [`NOWHERE`] where none of these attends any of those.
+    /// The chunk of this unit's keys and the queries of a visit, at these distances, of query head `head`, which has its record at
+    /// `index[record_at]`; [`NOWHERE`] where its block holds no pair that the visit attends.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn chunk(
         &mut self,
@@ -175,6 +176,7 @@ impl Keeping {
         head: usize,
         record_at: usize,
         rows: &TokenRows,
+        distances: &Distances,
         span: &Span,
         #[comptime] tile: Tile,
         #[comptime] visited: Tile,
@@ -227,7 +229,9 @@ impl Keeping {
                 place = select(holds, column, place);
                 start = select(holds, of_band, start);
             }
-            if there && place != NONE {
+            // Blocks may be visited for each of several intervals, of which one holds their distance: it alone has their dS.
+            let of_visit = distance >= distances.min && distance <= distances.max;
+            if there && of_visit && place != NONE {
                 chunk = self.chunk_of(start, place, u32::cast_from(query), tile, visited);
             }
         }

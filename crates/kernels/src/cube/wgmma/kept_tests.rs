@@ -91,6 +91,7 @@ fn chunks_kept(
                 first_head + head,
                 group.records + head,
                 &rows,
+                &any.distances,
                 &span,
                 tile,
                 visited,
@@ -289,6 +290,10 @@ fn every_pair_has_a_chunk_that_dq_visits() {
         left: 3,
         right: Some(2),
     };
+    let ranges = |blocks: usize| Rule::Ranges {
+        strides: vec![2, 3],
+        range_blocks: vec![blocks],
+    };
     let patterns = [
         PatternConfig::local_stride(3, 2, 64, 4).with_num_kv_heads(2),
         PatternConfig::local_stride(3, 5, 16, 2),
@@ -299,6 +304,9 @@ fn every_pair_has_a_chunk_that_dq_visits() {
         PatternConfig::local_stride(1, 2, 256, 2),
         PatternConfig::dense(64, 1),
         PatternConfig::new(window, 16, 1),
+        // Tiles of several columns that visit the same blocks for two intervals.
+        PatternConfig::new(ranges(8), 16, 1),
+        PatternConfig::new(ranges(2), 64, 1),
     ];
     for config in patterns {
         let pattern = config.build().unwrap();

@@ -115,6 +115,7 @@ pub(super) fn fill<E: Float, N: Size>(
                 first_head + head,
                 group.records + head,
                 &cursor.rows(span, visited),
+                &visit.distances,
                 span,
                 tile,
                 visited,
