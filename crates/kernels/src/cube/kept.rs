@@ -75,7 +75,7 @@ impl Kept {
     /// Key/value heads whose dS are kept at a time, within `budget` bytes; `None` where one takes more.
     pub(super) fn parts(&self, shape: &AttentionShape, budget: usize) -> Option<Vec<Range<usize>>> {
         let group = shape.num_heads / shape.num_kv_heads;
-        let bytes = |heads: &Range<usize>| self.bytes(&(heads.start * group..heads.end * group));
+        let bytes = |heads: &Range<usize>| self.bytes(&query_heads(heads, group));
         // As many parts as are needed, of as many heads each.
         (1..=shape.num_kv_heads)
             .map(|parts| {
@@ -87,6 +87,11 @@ impl Kept {
             })
             .find(|parts| parts.iter().all(|heads| bytes(heads) <= budget))
     }
+}
+
+/// The query heads of some key/value heads, `group` each.
+fn query_heads(kv_heads: &Range<usize>, group: usize) -> Range<usize> {
+    kv_heads.start * group..kv_heads.end * group
 }
 
 /// What is kept of a call, and when.
@@ -113,11 +118,8 @@ impl KeptPlan {
 
     /// Bytes that are kept at a time, where key/value heads have `group` query heads each.
     pub(super) fn bytes(&self, group: usize) -> usize {
-        let heads = self
-            .parts
-            .iter()
-            .map(|part| part.start * group..part.end * group);
-        let bytes = heads.map(|heads| self.kept.bytes(&heads)).max();
+        let bytes = |part| self.kept.bytes(&query_heads(part, group));
+        let bytes = self.parts.iter().map(bytes).max();
         bytes.unwrap_or(0).max(16)
     }
 }
@@ -132,7 +134,7 @@ pub(super) struct KeptPart<'a> {
 impl KeptPart<'_> {
     /// Their query heads, `group` each.
     pub(super) fn heads(&self, group: usize) -> Range<usize> {
-        self.kv_heads.start * group..self.kv_heads.end * group
+        query_heads(&self.kv_heads, group)
     }
 
     pub(super) fn scores_arg(&self) -> BufferArg {
