@@ -9,7 +9,7 @@ use super::checks::{check_dtype, check_problem, max_buffer};
 use super::config::Config;
 use super::error::CubeError;
 use super::indexed::Indexed;
-use super::kept::{KeptPlan, budget, explain_kept, keeps};
+use super::kept::{Keep, KeptPlan, explain_kept};
 use super::select::{Choice, Engine, candidates, explain, is_on, say};
 use super::tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
 use super::tile::Tile;
@@ -34,6 +34,7 @@ pub struct CubeAttention {
     pub(super) choice: Choice,
     pub(super) inference: Indexed,
     pub(super) training: Indexed,
+    keep: Keep,
     /// What gradients keep between their passes, once they are asked for.
     kept: Arc<OnceLock<Option<KeptPlan>>>,
 }
@@ -161,6 +162,7 @@ impl CubeAttention {
             choice,
             inference,
             training,
+            keep: Keep::of_environment()?,
             kept: Arc::default(),
         })
     }
@@ -234,7 +236,7 @@ impl CubeAttention {
     ///
     /// Where dQ and dK are asked for, of heads wider than 64 on the engine of Hopper's GPUs, dS is kept from one pass for the other: buffers of at
     /// most twice the bytes of what is read and written. `S2_KEEP=0` in the environment computes it again instead, `S2_KEEP=1` keeps
-    /// it for narrow heads too.
+    /// it for narrow heads too, and `S2_KEEP=512MiB` so much at a time.
     ///
     /// # Errors
     /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where
@@ -319,7 +321,7 @@ impl CubeAttention {
         Ok(())
     }
 
-    /// What gradients of queries and these keys keep between their passes, where that pays and there is memory for it: see [`keeps`].
+    /// What gradients of queries and these keys keep between their passes, where that pays and there is memory for it: see [`Keep`].
     fn kept(&self, keys: &KeyGradients) -> Option<&KeptPlan> {
         if self.choice.engine != Engine::Wgmma || keys.dk.is_none() {
             return None;
@@ -330,10 +332,11 @@ impl CubeAttention {
                 rows: wgmma::size::VISITED,
                 ..owned
             };
-            let budget = budget(shape, self.dtype.size()).min(max_buffer(self.client.properties()));
-            let plan = keeps(shape)
-                .then(|| KeptPlan::new(&self.client, &self.problem, owned, visited, budget))
-                .flatten();
+            let most = max_buffer(self.client.properties());
+            let budget = self.keep.budget(shape, self.dtype.size());
+            let plan = budget.and_then(|budget| {
+                KeptPlan::new(&self.client, &self.problem, owned, visited, budget.min(most))
+            });
             say(|| explain_kept(shape, plan.as_ref()));
             plan
         });

@@ -172,6 +172,16 @@ pub enum CubeError {
         /// What is missing.
         why: String,
     },
+    /// A variable of the environment that says nothing.
+    #[error("{name} is {seen:?}; accepted: {accepted}")]
+    Variable {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        seen: String,
+        /// Values that say something.
+        accepted: &'static str,
+    },
     /// Tiles of another device, or of another call.
     #[error("tiles of {seen} do not run this call; accepted: {}", accepted.join(", "))]
     Tiles {

@@ -1,7 +1,7 @@
 //! What the passes of the gradients keep for each other: dS, which dK and dV compute, for dQ.
 //!
 //! dQ has then one product for each pair in place of three. dS takes two bytes a pair, so that heads are taken some at a time where all
-//! of them would take more than [`budget`] says; and where one does, dQ computes dS again.
+//! of them would take more than [`Keep::budget`] says; and where one does, dQ computes dS again.
 
 use std::ops::Range;
 
@@ -11,6 +11,7 @@ use cubecl::server::Handle;
 use s2_attention_pattern::{Anchor, Band};
 
 use super::columns::reachable;
+use super::error::CubeError;
 use super::index::{clip, query_rows};
 use super::tile::Tile;
 use crate::{AttentionProblem, AttentionShape, Sequence};
@@ -143,12 +144,57 @@ impl KeptPart<'_> {
     }
 }
 
-/// Whether it pays to keep dS: narrow heads compute it as fast as they read it. `S2_KEEP` in the environment says otherwise.
-pub(super) fn keeps(shape: &AttentionShape) -> bool {
-    match std::env::var("S2_KEEP").as_deref() {
-        Ok("0") => false,
-        Ok("1") => true,
-        _ => shape.head_dim > 64,
+/// Whether dS is kept, as `S2_KEEP` in the environment says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Where it pays: narrow heads compute it as fast as they read it.
+    Wide,
+    Never,
+    Always,
+    /// Of all heads, at most so many bytes at a time.
+    Within(usize),
+}
+
+impl Keep {
+    const VARIABLE: &str = "S2_KEEP";
+
+    /// # Errors
+    /// [`CubeError::Variable`] for what says nothing.
+    pub(super) fn of_environment() -> Result<Self, CubeError> {
+        match std::env::var_os(Self::VARIABLE) {
+            None => Ok(Self::Wide),
+            Some(value) => Self::parse(&value.to_string_lossy()),
+        }
+    }
+
+    fn parse(value: &str) -> Result<Self, CubeError> {
+        let mebibytes = |value: &str| value.strip_suffix("MiB")?.parse::<usize>().ok();
+        match value {
+            "0" => Ok(Self::Never),
+            "1" => Ok(Self::Always),
+            _ => mebibytes(value)
+                .and_then(|count| count.checked_mul(1 << 20))
+                .map(Self::Within)
+                .ok_or_else(|| CubeError::Variable {
+                    name: Self::VARIABLE,
+                    seen: value.to_owned(),
+                    accepted: "0, 1, or the most that is kept at a time, as in 512MiB",
+                }),
+        }
+    }
+
+    /// Bytes of dS that are kept at a time, where it is kept: twice those of what the gradients read and write, unless it says
+    /// otherwise.
+    pub(super) fn budget(self, shape: &AttentionShape, element: usize) -> Option<usize> {
+        let tokens = shape.num_heads * shape.seq_q + shape.num_kv_heads * shape.seq_kv;
+        // Queries, results, keys and values, and the gradient of each.
+        let operands = 2 * shape.batch * tokens * (shape.head_dim + shape.value_dim) * element;
+        match self {
+            Self::Wide => (shape.head_dim > 64).then_some(2 * operands),
+            Self::Never => None,
+            Self::Always => Some(2 * operands),
+            Self::Within(bytes) => Some(bytes),
+        }
     }
 }
 
@@ -163,13 +209,6 @@ pub(super) fn explain_kept(shape: &AttentionShape, plan: Option<&KeptPlan>) -> S
         ),
         None => "s2-attention: dQ computes dS again".to_owned(),
     }
-}
-
-/// Bytes of dS that are kept at a time: twice those of what the gradients read and write.
-pub(super) fn budget(shape: &AttentionShape, element: usize) -> usize {
-    let tokens = shape.num_heads * shape.seq_q + shape.num_kv_heads * shape.seq_kv;
-    // Queries, results, keys and values, and the gradient of each.
-    4 * shape.batch * tokens * (shape.head_dim + shape.value_dim) * element
 }
 
 /// Whether dS may be kept: each chunk is of one block, and tiles begin at multiples of their rows.
@@ -294,5 +333,47 @@ impl<'a> TileOf<'a> {
         let cut = visited.parts() - tokens.div_ceil(visited.rows);
         let first = number * visited.parts() + skipped;
         Some((first as u32, count * visited.parts() - skipped - cut))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_environment_says_is_taken_or_refused() {
+        assert_eq!(Keep::parse("0"), Ok(Keep::Never));
+        assert_eq!(Keep::parse("1"), Ok(Keep::Always));
+        assert_eq!(Keep::parse("3MiB"), Ok(Keep::Within(3 << 20)));
+        for value in ["", "2", "yes", "MiB", "-1MiB", "3 MiB", "99999999999999999999MiB"] {
+            let why = Keep::parse(value).unwrap_err().to_string();
+            let expected = format!("S2_KEEP is \"{value}\"; accepted: 0, 1, or");
+            assert!(why.starts_with(&expected), "{why}");
+        }
+    }
+
+    #[test]
+    fn budgets_follow_the_bytes_of_a_call() {
+        let shape = |head_dim| AttentionShape {
+            batch: 1,
+            num_heads: 4,
+            num_kv_heads: 2,
+            seq_q: 100,
+            seq_kv: 50,
+            head_dim,
+            value_dim: 64,
+        };
+        // Rows of all query and key/value heads.
+        let rows = 4 * 100 + 2 * 50;
+        let twice = |head_dim: usize| Some(2 * 2 * rows * (head_dim + 64) * 2);
+        for (keep, narrow, wide) in [
+            (Keep::Wide, None, twice(128)),
+            (Keep::Never, None, None),
+            (Keep::Always, twice(64), twice(128)),
+            (Keep::Within(5), Some(5), Some(5)),
+        ] {
+            assert_eq!(keep.budget(&shape(64), 2), narrow, "{keep:?}");
+            assert_eq!(keep.budget(&shape(128), 2), wide, "{keep:?}");
+        }
     }
 }

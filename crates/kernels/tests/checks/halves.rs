@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rayon::prelude::*;
 use s2_attention_kernels::{AttentionProblem, AttentionShape};
-use s2_attention_pattern::PatternConfig;
+use s2_attention_pattern::{PatternConfig, Rule};
 
 use super::engine::Engine;
 use super::storage::{Layout, Storage};
@@ -25,8 +25,11 @@ const MANY_TILES: [Class; 4] = [
     Class::of(32, 160, 200),
 ];
 
+/// One whose tiles of several blocks visit some blocks at distances of two intervals.
+const TWICE: Class = Class::of(32, 128, 128);
+
 /// A call of 144 tiles of 192 rows, and more of fewer.
-fn many_tiles(class: Class) -> Result<(String, AttentionProblem, Tensors), String> {
+fn many_tiles(class: Class, rule: Rule) -> Result<(String, AttentionProblem, Tensors), String> {
     let shape = AttentionShape {
         batch: 1,
         num_heads: 48,
@@ -36,7 +39,7 @@ fn many_tiles(class: Class) -> Result<(String, AttentionProblem, Tensors), Strin
         head_dim: class.head_dim,
         value_dim: class.value_dim,
     };
-    let pattern = PatternConfig::local_stride(2, 4, class.block, shape.num_heads);
+    let pattern = PatternConfig::new(rule, class.block, shape.num_heads);
     let pattern = pattern.build().map_err(|error| error.to_string())?;
     let problem = AttentionProblem::new(shape, &pattern, None, None);
     let problem = problem.map_err(|error| error.to_string())?;
@@ -61,8 +64,17 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     };
     if effort.all_kernels {
         for class in MANY_TILES {
-            calls.push(many_tiles(class)?);
+            let rule = Rule::LocalStride {
+                local_blocks: 2,
+                vert_stride: 4,
+            };
+            calls.push(many_tiles(class, rule)?);
         }
+        let rule = Rule::Ranges {
+            strides: vec![2, 3],
+            range_blocks: vec![8],
+        };
+        calls.push(many_tiles(TWICE, rule)?);
     }
     for seed in effort.numbers(effort.random.div_ceil(4)) {
         let class = classes[seed as usize % classes.len()];

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::visit::{Pipeline, Visit, pipeline};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{
-    NONE, QueryTile, Reach, RowWalk, Span, TokenRows, Visits, all_attend, no_visits, query_reach,
+    Distances, NONE, QueryTile, Reach, RowWalk, Span, TokenRows, Visits, all_attend, no_visits, query_reach,
     rows_reach,
 };
 
@@ -59,7 +59,7 @@ pub(in crate::cube) fn visited_keys(
         visited,
     };
     keys.cursor
-        .settle(index, &own.walk, &own.span, tile, visited);
+        .advance(index, &own.walk, &own.span, tile, visited);
     keys.look_up(own, index, 0usize);
     let first = keys.describe(own, index);
     keys.at.visit = first;
@@ -115,14 +115,14 @@ pub(in crate::cube) struct KeyCursor {
     visits: Visits,
 }
 
-/// Before the first visit: [`KeyCursor::settle`] goes there.
+/// Before the first visit: [`KeyCursor::advance`] goes there.
 #[cube]
 pub(in crate::cube) fn key_cursor() -> KeyCursor {
     KeyCursor {
         band: (-1i32).runtime(),
         phase: 0i32.runtime(),
         phases: 1i32.runtime(),
-        visit: 0i32.runtime(),
+        visit: (-1i32).runtime(),
         count: 0i32.runtime(),
         visits: no_visits(),
     }
@@ -130,7 +130,7 @@ pub(in crate::cube) fn key_cursor() -> KeyCursor {
 
 #[cube]
 impl KeyCursor {
-    /// Goes on to a band and phase with visits left, or to the end.
+    /// Goes on to the band and phase that has the visit, or to the end.
     fn settle(
         &mut self,
         index: &[i32],
@@ -148,7 +148,7 @@ impl KeyCursor {
                     self.phases = walk.phases(index, self.band, tile);
                 }
             }
-            self.visit = 0i32.runtime();
+            self.visit -= self.count;
             self.count = 0i32.runtime();
             // At the end the cursor stands at no block.
             self.visits.blocks.count = 0i32.runtime();
@@ -171,8 +171,43 @@ impl KeyCursor {
         #[comptime] tile: Tile,
         #[comptime] visited: Tile,
     ) {
-        self.visit += 1;
+        self.advance_by(1i32, index, walk, span, tile, visited);
+    }
+
+    /// Goes on by `count` visits.
+    pub(in crate::cube) fn advance_by(
+        &mut self,
+        count: i32,
+        index: &[i32],
+        walk: &RowWalk,
+        span: &Span,
+        #[comptime] tile: Tile,
+        #[comptime] visited: Tile,
+    ) {
+        self.visit += count;
         self.settle(index, walk, span, tile, visited);
+    }
+
+    /// Where unit `unit` of the plane stands.
+    pub(in crate::cube) fn of_unit(&self, unit: u32) -> KeyCursor {
+        KeyCursor {
+            band: plane_shuffle(self.band, unit),
+            phase: plane_shuffle(self.phase, unit),
+            phases: plane_shuffle(self.phases, unit),
+            visit: plane_shuffle(self.visit, unit),
+            count: plane_shuffle(self.count, unit),
+            visits: self.visits.of_unit(unit),
+        }
+    }
+
+    /// Whether there is a visit.
+    pub(in crate::cube) fn any(&self, walk: &RowWalk) -> bool {
+        self.band < walk.bands
+    }
+
+    /// The distances that the visit covers.
+    pub(in crate::cube) fn distances(&self) -> Distances {
+        self.visits.distances
     }
 
     /// What the visit attends of the tile, whose rows reach as far as `queries`.
@@ -187,7 +222,7 @@ impl KeyCursor {
         let distances = self.visits.distances;
         let keys = self.reach(own, index, visited);
         Visit {
-            any: self.band < own.walk.bands,
+            any: self.any(&own.walk),
             all: all_attend(&distances, queries, &keys, tile),
             head: 0i32.runtime(),
             distances,

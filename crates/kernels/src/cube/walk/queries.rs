@@ -37,6 +37,29 @@ pub(in crate::cube) struct Visits {
     pub(in crate::cube) distances: Distances,
 }
 
+#[cube]
+impl Visits {
+    /// Those of unit `unit` of the plane.
+    pub(in crate::cube) fn of_unit(&self, unit: u32) -> Visits {
+        let (blocks, distances) = (self.blocks, self.distances);
+        Visits {
+            blocks: BlockList {
+                first: plane_shuffle(blocks.first, unit),
+                step: plane_shuffle(blocks.step, unit),
+                count: plane_shuffle(blocks.count, unit),
+            },
+            distances: Distances {
+                min: plane_shuffle(distances.min, unit),
+                max: plane_shuffle(distances.max, unit),
+                stride: plane_shuffle(distances.stride, unit),
+                residue: plane_shuffle(distances.residue, unit),
+                causal: plane_shuffle(u32::cast_from(distances.causal), unit) != 0u32,
+                exact: plane_shuffle(u32::cast_from(distances.exact), unit) != 0u32,
+            },
+        }
+    }
+}
+
 /// No block.
 #[cube]
 pub(in crate::cube) fn no_visits() -> Visits {

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::groups::NOTHING;
 use super::instructions::{copy_all, sync_units, transposed};
 use super::kept::{ACROSS, first_visit};
-use super::keys::fill_with_keys;
+use super::keys::{fill_with_keys, key_visits};
 use super::products::{GROUP, begin_values, declare, products_done, take};
 use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, VISITED, consumers, units};
@@ -16,7 +16,7 @@ use crate::cube::mma::fragments::{Pair, rounded, scale_rows, zeros};
 use crate::cube::mma::intrinsics::shared_address;
 use crate::cube::mma::mask::keep_attended;
 use crate::cube::mma::products::Products;
-use crate::cube::mma::queries::{key_cursor, own_tokens};
+use crate::cube::mma::queries::own_tokens;
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::stats::stats_at;
@@ -88,13 +88,13 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
                 tile,
             ) - first_kept;
         }
-        let mut cursor = key_cursor();
+        let mut visits = key_visits(&own, index, &queries, tile, visited);
         let mut turn = first_turn();
         let mut more = true;
         while more {
             let filled = fill_with_keys::<E, N>(
                 &mut ring,
-                &mut cursor,
+                &mut visits,
                 &own,
                 index,
                 &queries,
@@ -106,14 +106,14 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
                 tile,
                 visited,
             );
-            more = filled.any;
+            more = is_visit(filled.bits);
             if more {
                 let from = visit as usize * comptime!(groups * OF_GROUP) + UNIT_POS as usize;
                 let to =
                     to + turn.slot * comptime!((groups * OF_GROUP * 16) as u32) + UNIT_POS * 16u32;
                 #[unroll]
                 for group in 0..groups {
-                    if filled.attending & comptime!(NOTHING << group) == 0u32 {
+                    if filled.bits & comptime!(NOTHING << group) == 0u32 {
                         #[unroll]
                         for n in 0..comptime!(OF_GROUP / FILLERS) {
                             let further = comptime!(group * OF_GROUP + n * FILLERS);

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::groups::{keys_attending, keys_of_groups};
 use super::instructions::sync_group;
 use super::kept::{Keeping, NOWHERE};
-use super::ring::{Ring, first_turn};
+use super::ring::{Ring, first_turn, visit_bits};
 use super::size::TURN_FILLERS;
 use super::tiles::Tiles;
 use crate::cube::mma::keys::{Group, VisitedStats, query_cursor, visited_row};
@@ -141,14 +141,11 @@ pub(super) fn fill<E: Float, N: Size>(
             last_token: reach.last_token,
             complete: reach.complete && !incomplete,
         };
-        ring.describe(
-            &turn,
-            &visit,
-            &reach,
-            keys_attending(&visit, &reach, &keys_of, tile),
-            unit,
-            visited,
-        );
+        if unit == 0usize {
+            let attending = keys_attending(&visit, &reach, &keys_of, tile);
+            let bits = visit_bits(&visit, &reach, attending, visited);
+            ring.describe(&turn, bits, visit.head, &visit.distances, reach.first_token);
+        }
         more = visit.any;
         if more {
             let q_rows = strides.q.of_head(&first_q, head);

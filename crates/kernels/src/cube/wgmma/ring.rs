@@ -20,9 +20,12 @@ const CAUSAL: u32 = 2;
 const EXACT: u32 = 4;
 /// Masks are of ranges: see [`are_ranges`].
 const RANGES: u32 = 8;
+/// All pairs attend.
+const COMPLETE: u32 = 16;
 
+/// `bit` where it is `on`.
 #[cube]
-fn bit(on: bool, #[comptime] bit: u32) -> u32 {
+pub(super) fn bit(on: bool, #[comptime] bit: u32) -> u32 {
     select(on, bit, 0u32)
 }
 
@@ -131,6 +134,29 @@ pub(super) fn ring(
     }
 }
 
+/// The bits of a visit of rows that reach as far as `reach`, of which groups attend what the bits `attending` say.
+#[cube]
+pub(super) fn visit_bits(
+    visit: &Visit,
+    reach: &Reach,
+    attending: u32,
+    #[comptime] visited: Tile,
+) -> u32 {
+    let distances = visit.distances;
+    attending
+        | bit(visit.any, ANY)
+        | bit(distances.causal, CAUSAL)
+        | bit(distances.exact, EXACT)
+        | bit(are_ranges(&distances, reach, visited), RANGES)
+        | bit(visit.all, COMPLETE)
+}
+
+/// Whether masks of the visit that has these bits ask for the tokens of its rows.
+#[cube]
+pub(super) fn asks_for_tokens(bits: u32) -> bool {
+    is_visit(bits) && bits & comptime!(COMPLETE | RANGES) == 0u32
+}
+
 /// Whether there is a visit that has these bits, or none is left.
 #[cube]
 pub(super) fn is_visit(bits: u32) -> bool {
@@ -183,33 +209,23 @@ impl Ring {
         wait_for(self.free(turn, 0usize), turn.phase ^ 1u32);
     }
 
-    /// Describes the visit of a slot, of rows that reach as far as `reach`, of which groups attend what the bits `attending` say: by the first
-    /// of the units that fill it.
+    /// Describes the visit of a slot, which has these bits, to those who work on it: by one unit.
     pub(super) fn describe(
         &mut self,
         turn: &Turn,
-        visit: &Visit,
-        reach: &Reach,
-        attending: u32,
-        unit: usize,
-        #[comptime] visited: Tile,
+        bits: u32,
+        head: i32,
+        distances: &Distances,
+        first_token: i32,
     ) {
-        if unit == 0usize {
-            let distances = visit.distances;
-            let bits = attending
-                | bit(visit.any, ANY)
-                | bit(distances.causal, CAUSAL)
-                | bit(distances.exact, EXACT)
-                | bit(are_ranges(&distances, reach, visited), RANGES);
-            self.put(turn, 0usize, i32::cast_from(bits));
-            self.put(turn, 1usize, visit.head);
-            if !visit.all {
-                self.put(turn, 2usize, distances.min);
-                self.put(turn, 3usize, distances.max);
-                self.put(turn, 4usize, distances.stride);
-                self.put(turn, 5usize, distances.residue);
-                self.put(turn, 6usize, reach.first_token);
-            }
+        self.put(turn, 0usize, i32::cast_from(bits));
+        self.put(turn, 1usize, head);
+        if bits & COMPLETE == 0u32 {
+            self.put(turn, 2usize, distances.min);
+            self.put(turn, 3usize, distances.max);
+            self.put(turn, 4usize, distances.stride);
+            self.put(turn, 5usize, distances.residue);
+            self.put(turn, 6usize, first_token);
         }
     }
 
