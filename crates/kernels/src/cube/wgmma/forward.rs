@@ -9,7 +9,7 @@ use super::products::{GROUP, clear, declare, products_done, take};
 use super::ring::{VISIT, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, own_slots, parts, weights_have_names};
 use super::softmax::{softmax, unchanged};
-use super::tiles::tiles;
+use super::tiles::{moves_whole, tiles};
 use super::visits::{
     RESULTS, SCORES, begin_visit, holds, scale_raised, visit, visited_by_group, weigh,
 };
@@ -321,18 +321,32 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             owned.put_sums(slot, &results, first_row, value_tiles);
             sync_group(barrier, GROUP);
             let out_rows = head_rows::<E, N>(&*out, of.item, of.head, of.zero, LANES);
-            owned.store(
-                slot,
-                out,
-                &out_rows,
-                &own_tokens,
-                tokens_at,
-                group_rows as usize,
-                in_group,
-                GROUP,
-                ROWS,
-                value_dim,
-            );
+            if comptime!(moves_whole(ROWS, value_dim, GROUP)).runtime() && of.first_token != NONE {
+                owned.store_whole(
+                    slot,
+                    out,
+                    &out_rows,
+                    of.first_token + group_rows as i32,
+                    group_rows as usize,
+                    in_group,
+                    GROUP,
+                    ROWS,
+                    value_dim,
+                );
+            } else {
+                owned.store(
+                    slot,
+                    out,
+                    &out_rows,
+                    &own_tokens,
+                    tokens_at,
+                    group_rows as usize,
+                    in_group,
+                    GROUP,
+                    ROWS,
+                    value_dim,
+                );
+            }
             if comptime!(config.rounding) {
                 #[unroll]
                 for n in 0..comptime!(2 * value_tiles) {

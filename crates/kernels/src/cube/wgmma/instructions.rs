@@ -137,6 +137,29 @@ pub(super) fn copy_some<T: CubePrimitive>(
     );
 }
 
+/// Writes four matrices of `8 x 8` elements of 2 bytes, of which each unit of a plane holds two: the rows that begin `offset` bytes after
+/// the addresses of 32 units, 16 bytes each.
+#[cube]
+pub(super) fn store_matrices(
+    address: u32,
+    a: u32,
+    b: u32,
+    c: u32,
+    d: u32,
+    #[comptime] offset: usize,
+) {
+    gpu_asm!(
+        "stmatrix.sync.aligned.m8n8.x4.shared.b16 [{to}+{offset}], {{{a}, {b}, {c}, {d}}};",
+        to = in(_) address,
+        offset = const offset,
+        a = in(_) a,
+        b = in(_) b,
+        c = in(_) c,
+        d = in(_) d,
+        options(readonly)
+    );
+}
+
 /// The transpose of a matrix of `8 x 8` elements of 2 bytes, of which each unit of a plane holds two.
 #[cube]
 pub(super) fn transposed(word: u32) -> u32 {

@@ -9,10 +9,10 @@ use super::size::FILLERS;
 use super::tiles::Tiles;
 use crate::cube::rows::HeadRows;
 use crate::cube::tile::Tile;
-use crate::cube::walk::QueryTile;
+use crate::cube::walk::{NONE, QueryTile, rows_reach};
 
 /// Words that say what a tile is.
-pub(super) const OWN: usize = 6;
+pub(super) const OWN: usize = 7;
 
 /// What the units that work on a tile of queries need to know of it.
 #[derive(CubeType, Clone, Copy)]
@@ -27,6 +27,8 @@ pub(super) struct OwnTile {
     pub(super) rows_end: i32,
     /// Place of the head's row record in the index.
     pub(super) record: usize,
+    /// The first token, where a row has each that follows; [`NONE`] where they do not.
+    pub(super) first_token: i32,
 }
 
 /// The ring of the tiles of cubes that own `rows` rows, of which they have `slots`.
@@ -59,6 +61,9 @@ pub(super) fn fill_own<E: Float, N: Size>(
         ring.put(turn, 3usize, own.span.q_end);
         ring.put(turn, 4usize, own.rows.end);
         ring.put(turn, 5usize, own.walk.record as i32);
+        let reach = rows_reach(index, &own.rows, comptime!(tile.in_order()));
+        let whole = reach.in_a_row(tile.rows);
+        ring.put(turn, 6usize, select(whole, reach.first_token, NONE));
     }
     #[unroll]
     for n in 0..comptime!(tile.rows.div_ceil(FILLERS)) {
@@ -83,6 +88,7 @@ pub(super) fn own_tile(ring: &Ring, turn: &Turn) -> OwnTile {
         end: ring.word(turn, 3usize),
         rows_end: ring.word(turn, 4usize),
         record: usize::cast_from(ring.word(turn, 5usize)),
+        first_token: ring.word(turn, 6usize),
     }
 }
 

@@ -218,16 +218,22 @@ impl Softmax {
         let sum = row_sum(self.sums[half], Products::Mma);
         // Scores that are not a number leave the maximum alone, but not the sum.
         let empty = sum == 0.0f32 || left_out;
-        let part = select(empty, f32::new(0.0), f32::new(1.0) / sum);
+        let part = f32::new(1.0) / sum;
         #[unroll]
         for n in 0..tiles {
-            // Values that others of the tile attend may be infinite, and 0 times that is not 0.
-            let mut pair = results[comptime!(2 * n + half)] * Vector::new(part);
+            results[comptime!(2 * n + half)] *= Vector::new(part);
+        }
+        if plane_any(empty) {
             #[unroll]
-            for e in 0..2usize {
-                pair.insert(e, select(empty, f32::new(0.0), pair.extract(e)));
+            for n in 0..tiles {
+                // Values that others of the tile attend may be infinite, and 0 times that is not 0.
+                let mut pair = results[comptime!(2 * n + half)];
+                #[unroll]
+                for e in 0..2usize {
+                    pair.insert(e, select(empty, f32::new(0.0), pair.extract(e)));
+                }
+                results[comptime!(2 * n + half)] = pair;
             }
-            results[comptime!(2 * n + half)] = pair;
         }
         let mut power = self.maxima[half] * self.factor;
         if self.exact {

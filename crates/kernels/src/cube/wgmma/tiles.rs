@@ -5,7 +5,7 @@
 
 use cubecl::prelude::*;
 
-use super::instructions::{copy_all, copy_some};
+use super::instructions::{copy_all, copy_some, store_matrices};
 use crate::cube::mma::fragments::Pair;
 use crate::cube::mma::intrinsics::{load_matrices, shared_address};
 use crate::cube::mma::stage::{LANES, chunks, padded};
@@ -17,6 +17,12 @@ const COLUMN: usize = 8;
 
 /// Bytes of 8 rows of a column.
 pub(super) const EIGHT_ROWS: usize = 1024;
+
+/// Whether `units` units can move `count` whole rows of `dim` elements, as many at a time.
+pub(super) fn moves_whole(count: usize, dim: usize, units: usize) -> bool {
+    let width = chunks(dim);
+    width == dim / LANES && units.is_multiple_of(width) && count.is_multiple_of(units / width)
+}
 
 /// Chunks of a row of `dim` elements, with those between its end and the next column.
 pub(super) fn row_chunks(dim: usize) -> usize {
@@ -294,7 +300,8 @@ impl<E: Float, N: Size> Tiles<E, N> {
         }
     }
 
-    /// Puts the sums of a product of `tiles` tiles of 8 columns, rounded, in two rows of a tile: `row` and the eighth after it.
+    /// Puts the sums of a product of `tiles` tiles of 8 columns, rounded, in 16 rows of a tile: those of the plane, whose units call
+    /// their first `row`, and it alone, by different numbers.
     pub(super) fn put_sums(
         &mut self,
         tile: u32,
@@ -303,16 +310,61 @@ impl<E: Float, N: Size> Tiles<E, N> {
         #[comptime] tiles: usize,
     ) {
         let count = comptime!(self.rows);
-        let first = self.first_chunk(tile);
-        let pairs = self
-            .chunks
-            .as_mut_slice()
-            .with_vector_size_mut::<Const<2>>();
+        let unit = UNIT_POS % 32u32;
+        // This unit has the address of one of the 16 rows, and of one of two columns of tiles.
+        let row = plane_broadcast(row as u32, 0u32) + unit % 16u32;
+        let of_row = self.tile_address(tile) + row * 128u32;
+        let swizzled = (unit / 16u32) ^ (row % 8u32);
         #[unroll]
-        for n in 0..comptime!(2 * tiles) {
-            let row = row + comptime!(n % 2 * 8);
-            let at = first + place(row, comptime!(n / 2), count);
-            pairs[at * 4usize + UNIT_POS as usize % 4usize] = Vector::cast_from(sums[n]);
+        for two in 0..comptime!(tiles.div_ceil(2)) {
+            let first = comptime!(2 * two);
+            let to = of_row + (swizzled ^ comptime!((first % COLUMN) as u32)) * 16u32;
+            let mut words = Array::<u32>::new(4usize);
+            #[unroll]
+            for r in 0..4usize {
+                let n = comptime!(2 * first + r);
+                words[r] = if comptime!(n < 2 * tiles) {
+                    u32::reinterpret(Vector::<E, Const<2>>::cast_from(sums[n]))
+                } else {
+                    // Between the end of the rows and the next 16 elements.
+                    0u32.runtime()
+                };
+            }
+            store_matrices(
+                to,
+                words[0usize],
+                words[1usize],
+                words[2usize],
+                words[3usize],
+                comptime!(first / COLUMN * count * 128),
+            );
+        }
+    }
+
+    /// As [`Self::store`], of rows of tokens that follow each other from `first_token` on, all of which there are.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn store_whole(
+        &self,
+        tile: u32,
+        tensor: &mut Tensor<Vector<E, N>>,
+        rows: &HeadRows,
+        first_token: i32,
+        first: usize,
+        unit: usize,
+        #[comptime] units: usize,
+        #[comptime] count: usize,
+        #[comptime] dim: usize,
+    ) {
+        let (tile_rows, width) = comptime!((self.rows, chunks(dim)));
+        let at_a_time = comptime!(units / width);
+        let at = self.first_chunk(tile);
+        let (row, chunk) = (unit / width, unit % width);
+        let mut to = rows.at(first_token) + row * rows.stride + chunk;
+        #[unroll]
+        for n in 0..comptime!(count / at_a_time) {
+            let row = first + row + comptime!(n * at_a_time);
+            tensor[to] = self.chunks[at + place(row, chunk, tile_rows)];
+            to += at_a_time * rows.stride;
         }
     }
 
