@@ -14,6 +14,7 @@ use super::columns::reachable;
 use super::error::CubeError;
 use super::index::{clip, query_rows};
 use super::tile::Tile;
+use super::wgmma::size::VISITED;
 use crate::{AttentionProblem, AttentionShape, Sequence};
 
 /// Queries, and keys, of a chunk.
@@ -88,6 +89,20 @@ impl Kept {
             })
             .find(|parts| parts.iter().all(|heads| bytes(heads) <= budget))
     }
+
+    /// Whether dK and dV of some key/value heads take `processors` processors about as long as their heaviest tile may take one, which all
+    /// queries of a group attend: else most would wait for that, in each part.
+    fn keeps_busy(
+        &self,
+        shape: &AttentionShape,
+        kv_heads: &Range<usize>,
+        processors: usize,
+    ) -> bool {
+        let group = shape.num_heads / shape.num_kv_heads;
+        let heads = query_heads(kv_heads, group);
+        let heaviest = group * shape.seq_q.div_ceil(VISITED);
+        10 * (self.before[heads.end] - self.before[heads.start]) >= 9 * processors * heaviest
+    }
 }
 
 /// The query heads of some key/value heads, `group` each.
@@ -104,17 +119,22 @@ pub(super) struct KeptPlan {
 
 impl KeptPlan {
     /// Of tiles `owned` that visit tiles `visited`, within `budget` bytes; `None` where chunks would not be of one block, a head has too many
-    /// bands or one on a diagonal, or one key/value head takes more.
+    /// bands or one on a diagonal, one key/value head takes more, or, unless `any_parts` will do, as
+    /// many as fit keep few processors busy.
     pub(super) fn new(
         client: &Client,
         problem: &AttentionProblem,
         owned: Tile,
         visited: Tile,
         budget: usize,
+        any_parts: bool,
     ) -> Option<Self> {
         let kept = Kept::new(client, problem, owned, visited)?;
         let parts = kept.parts(problem.shape(), budget)?;
-        Some(Self { kept, parts })
+        let processors = client.properties().hardware.num_streaming_multiprocessors;
+        let busy = |part| kept.keeps_busy(problem.shape(), part, processors.unwrap_or(0) as usize);
+        let pays = any_parts || parts.len() == 1 || parts.iter().all(busy);
+        pays.then_some(Self { kept, parts })
     }
 
     /// Bytes that are kept at a time, where key/value heads have `group` query heads each.
@@ -345,7 +365,15 @@ mod tests {
         assert_eq!(Keep::parse("0"), Ok(Keep::Never));
         assert_eq!(Keep::parse("1"), Ok(Keep::Always));
         assert_eq!(Keep::parse("3MiB"), Ok(Keep::Within(3 << 20)));
-        for value in ["", "2", "yes", "MiB", "-1MiB", "3 MiB", "99999999999999999999MiB"] {
+        for value in [
+            "",
+            "2",
+            "yes",
+            "MiB",
+            "-1MiB",
+            "3 MiB",
+            "99999999999999999999MiB",
+        ] {
             let why = Keep::parse(value).unwrap_err().to_string();
             let expected = format!("S2_KEEP is \"{value}\"; accepted: 0, 1, or");
             assert!(why.starts_with(&expected), "{why}");

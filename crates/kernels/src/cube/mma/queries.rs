@@ -5,8 +5,8 @@ use cubecl::prelude::*;
 use super::visit::{Pipeline, Visit, pipeline};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{
-    Distances, NONE, QueryTile, Reach, RowWalk, Span, TokenRows, Visits, all_attend, no_visits, query_reach,
-    rows_reach,
+    Distances, NONE, QueryTile, Reach, RowWalk, Span, TokenRows, Visits, all_attend, no_visits,
+    query_reach, rows_reach,
 };
 
 /// The tokens of the rows that have a place in the results, queries and padding.

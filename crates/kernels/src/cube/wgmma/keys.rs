@@ -140,7 +140,13 @@ pub(super) fn fill_with_keys<E: Float, N: Size>(
     ring.wait_until_free(turn);
     if UNIT_POS == visits.unit {
         let distances = visits.cursor.distances();
-        ring.describe(turn, visits.bits, 0i32.runtime(), &distances, visits.first_token);
+        ring.describe(
+            turn,
+            visits.bits,
+            0i32.runtime(),
+            &distances,
+            visits.first_token,
+        );
     }
     // Copies of what is in a row ask for no token.
     if asks_for_tokens(filled.bits) || (any && !whole) {
@@ -157,7 +163,16 @@ pub(super) fn fill_with_keys<E: Float, N: Size>(
         keys.copy_whole(turn.slot, k, k_rows, filled.first_token, unit, FILLERS);
     } else if any {
         sync_units(FILLING, FILLERS);
-        keys.copy(turn.slot, k, k_rows, &*tokens, filled.first, end, unit, FILLERS);
+        keys.copy(
+            turn.slot,
+            k,
+            k_rows,
+            &*tokens,
+            filled.first,
+            end,
+            unit,
+            FILLERS,
+        );
     }
     if any {
         visits.go_on(own, index, queries, tile, visited);
@@ -195,7 +210,16 @@ pub(super) fn fill<E: Float, N: Size>(
     if filled.is_whole(visited) {
         values.copy_whole(turn.slot, v, v_rows, filled.first_token, unit, FILLERS);
     } else if any {
-        values.copy(turn.slot, v, v_rows, &*tokens, filled.first, end, unit, FILLERS);
+        values.copy(
+            turn.slot,
+            v,
+            v_rows,
+            &*tokens,
+            filled.first,
+            end,
+            unit,
+            FILLERS,
+        );
     }
     ring.fill(turn);
     any
