@@ -69,9 +69,14 @@ impl Kept {
         self.before[head] as u32
     }
 
+    /// Visits of some heads.
+    fn visits(&self, heads: &Range<usize>) -> usize {
+        self.before[heads.end] - self.before[heads.start]
+    }
+
     /// Bytes of the dS of some heads.
     pub(super) fn bytes(&self, heads: &Range<usize>) -> usize {
-        (self.before[heads.end] - self.before[heads.start]) * self.visit
+        self.visits(heads) * self.visit
     }
 
     /// Key/value heads whose dS are kept at a time, within `budget` bytes; `None` where one takes more.
@@ -89,20 +94,16 @@ impl Kept {
             })
             .find(|parts| parts.iter().all(|heads| bytes(heads) <= budget))
     }
+}
 
-    /// Whether dK and dV of some key/value heads take `processors` processors about as long as their heaviest tile may take one, which all
-    /// queries of a group attend: else most would wait for that, in each part.
-    fn keeps_busy(
-        &self,
-        shape: &AttentionShape,
-        kv_heads: &Range<usize>,
-        processors: usize,
-    ) -> bool {
-        let group = shape.num_heads / shape.num_kv_heads;
-        let heads = query_heads(kv_heads, group);
-        let heaviest = group * shape.seq_q.div_ceil(VISITED);
-        10 * (self.before[heads.end] - self.before[heads.start]) >= 9 * processors * heaviest
-    }
+/// Whether dK and dV of some heads, with so many `visits`, take `processors` processors about as long as their heaviest tile may take one,
+/// which all queries of a group attend: else most would wait for that, in each part.
+fn keep_busy(problem: &AttentionProblem, visits: usize, processors: usize) -> bool {
+    let shape = problem.shape();
+    let lengths = problem.sequences().iter().map(|of| of.span.q_len);
+    let heaviest =
+        shape.num_heads / shape.num_kv_heads * lengths.max().unwrap_or(0).div_ceil(VISITED);
+    10 * visits >= 9 * processors * heaviest
 }
 
 /// The query heads of some key/value heads, `group` each.
@@ -131,9 +132,12 @@ impl KeptPlan {
     ) -> Option<Self> {
         let kept = Kept::new(client, problem, owned, visited)?;
         let parts = kept.parts(problem.shape(), budget)?;
-        let processors = client.properties().hardware.num_streaming_multiprocessors;
-        let busy = |part| kept.keeps_busy(problem.shape(), part, processors.unwrap_or(0) as usize);
-        let pays = any_parts || parts.len() == 1 || parts.iter().all(busy);
+        let hardware = &client.properties().hardware;
+        let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
+        let group = problem.shape().num_heads / problem.shape().num_kv_heads;
+        // The last part may be of fewer heads.
+        let first = kept.visits(&query_heads(&parts[0], group));
+        let pays = any_parts || parts.len() == 1 || keep_busy(problem, first, processors);
         pays.then_some(Self { kept, parts })
     }
 
@@ -188,7 +192,11 @@ impl Keep {
     }
 
     fn parse(value: &str) -> Result<Self, CubeError> {
-        let mebibytes = |value: &str| value.strip_suffix("MiB")?.parse::<usize>().ok();
+        let mebibytes = |value: &str| {
+            let digits = value.strip_suffix("MiB")?;
+            let all = digits.bytes().all(|byte| byte.is_ascii_digit());
+            digits.parse::<usize>().ok().filter(|_| all)
+        };
         match value {
             "0" => Ok(Self::Never),
             "1" => Ok(Self::Always),
@@ -358,6 +366,8 @@ impl<'a> TileOf<'a> {
 
 #[cfg(test)]
 mod tests {
+    use s2_attention_pattern::PatternConfig;
+
     use super::*;
 
     #[test]
@@ -371,12 +381,46 @@ mod tests {
             "yes",
             "MiB",
             "-1MiB",
+            "+1MiB",
             "3 MiB",
             "99999999999999999999MiB",
         ] {
             let why = Keep::parse(value).unwrap_err().to_string();
             let expected = format!("S2_KEEP is \"{value}\"; accepted: 0, 1, or");
             assert!(why.starts_with(&expected), "{why}");
+        }
+    }
+
+    /// Those that were timed on a device of 132 processors: one dense head at a time pays, four of 16 sparse ones do not.
+    #[test]
+    fn parts_that_leave_processors_idle_do_not_pay() {
+        let tile = |rows, block| Tile {
+            rows,
+            block,
+            table: false,
+        };
+        for (config, heads, pays) in [
+            (PatternConfig::dense(64, 16), 1, true),
+            (PatternConfig::local_stride(16, 16, 64, 16), 4, false),
+            (PatternConfig::local_stride(16, 16, 64, 16), 16, true),
+        ] {
+            let pattern = config.build().unwrap();
+            let shape = AttentionShape {
+                batch: 1,
+                num_heads: 16,
+                num_kv_heads: 16,
+                seq_q: 32768,
+                seq_kv: 32768,
+                head_dim: 128,
+                value_dim: 128,
+            };
+            let problem = AttentionProblem::new(shape, &pattern, None, None).unwrap();
+            let words = Words::new(&problem, tile(128, 64), tile(64, 64)).unwrap();
+            assert_eq!(
+                keep_busy(&problem, words.before[heads], 132),
+                pays,
+                "{config:?}, {heads} heads"
+            );
         }
     }
 

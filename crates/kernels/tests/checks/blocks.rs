@@ -19,7 +19,7 @@ const SHAPE: AttentionShape = AttentionShape {
     value_dim: 16,
 };
 
-/// Both, in every type.
+/// Both, blocks of many parts where all kernels are compiled, in every type.
 pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
     in_types(engine, effort, &Storage::ALL, of_type)
 }
@@ -61,7 +61,32 @@ fn large_blocks(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Result<u
                 .map_err(|miss| format!("blocks of {block}, {pair:?}: {miss}"))?;
         }
     }
+    if effort.all_kernels {
+        many_parts(engine, worst)?;
+    }
     Ok(blocks.len())
+}
+
+/// Blocks of many tiles, of which the first queries attend few: as many visits in a row attend nothing as no ring has slots. Of heads wide
+/// enough that gradients keep what they share.
+fn many_parts(engine: &Engine, worst: &mut Worst) -> Result<(), String> {
+    let shape = AttentionShape {
+        batch: 1,
+        num_heads: 2,
+        num_kv_heads: 1,
+        seq_q: 1100,
+        seq_kv: 1100,
+        head_dim: 96,
+        value_dim: 96,
+    };
+    for block in [512, 1024] {
+        let config = PatternConfig::dense(block, 2).with_num_kv_heads(1);
+        let (problem, tensors) = call(shape, &config, None, None, 1.5)?;
+        worst
+            .run(engine, &problem, &tensors)
+            .map_err(|miss| format!("many parts of blocks of {block}: {miss}"))?;
+    }
+    Ok(())
 }
 
 /// Sinks beside strides, and strides that share some columns.

@@ -150,13 +150,8 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
         declare("dq", comptime!(padded(head_dim)));
         let mut turn = first_turn();
         let mut visit = ring.wait_for_bits(&turn);
-        // The visit whose product is computed while dS of the next are read.
-        let mut before = turn;
-        let mut multiplies = false.runtime();
         while is_visit(visit) {
-            if ring.nothing(&turn, group) {
-                ring.done(&turn);
-            } else {
+            if !ring.nothing(&turn, group) {
                 let at = (turn.slot as usize * groups + group as usize) * OF_GROUP;
                 let mut d_scores = kept_scores::<E>(&scores, at, unit % GROUP);
                 if !all_of(visit, group) {
@@ -184,18 +179,13 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
                         d_scores[n] = of_visit[n];
                     }
                 }
-                products_done(0usize);
-                if multiplies {
-                    ring.done(&before);
-                }
                 begin_values::<E, N>("dq", &d_scores, &keys, turn.slot, brain);
-                before = turn;
-                multiplies = true;
+                products_done(0usize);
             }
+            ring.done(&turn);
             turn = turn.next(ring.slots);
             visit = ring.wait_for_bits(&turn);
         }
-        products_done(0usize);
 
         let mut sums = take("dq", comptime!(padded(head_dim)));
         scale_rows(

@@ -300,7 +300,7 @@ impl<E: Float, N: Size> Tiles<E, N> {
         }
     }
 
-    /// Puts the sums of a product of `tiles` tiles of 8 columns, rounded, in 16 rows of a tile: those of the plane, whose units call
+    /// Puts the sums of a product of `tiles` tiles of 8 columns, an even number, rounded, in 16 rows of a tile: those of the plane, whose units call
     /// their first `row`, and it alone, by different numbers.
     pub(super) fn put_sums(
         &mut self,
@@ -316,19 +316,14 @@ impl<E: Float, N: Size> Tiles<E, N> {
         let of_row = self.tile_address(tile) + row * 128u32;
         let swizzled = (unit / 16u32) ^ (row % 8u32);
         #[unroll]
-        for two in 0..comptime!(tiles.div_ceil(2)) {
+        for two in 0..comptime!(tiles / 2) {
             let first = comptime!(2 * two);
             let to = of_row + (swizzled ^ comptime!((first % COLUMN) as u32)) * 16u32;
             let mut words = Array::<u32>::new(4usize);
             #[unroll]
             for r in 0..4usize {
-                let n = comptime!(2 * first + r);
-                words[r] = if comptime!(n < 2 * tiles) {
-                    u32::reinterpret(Vector::<E, Const<2>>::cast_from(sums[n]))
-                } else {
-                    // Between the end of the rows and the next 16 elements.
-                    0u32.runtime()
-                };
+                let rounded = Vector::<E, Const<2>>::cast_from(sums[comptime!(2 * first + r)]);
+                words[r] = u32::reinterpret(rounded);
             }
             store_matrices(
                 to,
