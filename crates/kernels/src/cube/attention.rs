@@ -236,8 +236,7 @@ impl CubeAttention {
     ///
     /// Where dQ and dK are asked for, of heads wider than 64 on the engine of Hopper's GPUs, dS is kept from one pass for the other: buffers of at
     /// most twice the bytes of what is read and written. `S2_KEEP=0` in the environment computes it again instead, `S2_KEEP=1` keeps
-    /// it for narrow heads too, and `S2_KEEP=512MiB` at most so much at a time, in
-    /// however many parts that takes.
+    /// it for narrow heads too, and `S2_KEEP=512MiB` at most so much at a time, in however many parts of whole key/value heads that takes.
     ///
     /// # Errors
     /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where

@@ -130,38 +130,6 @@ pub(in crate::cube) fn key_cursor() -> KeyCursor {
 
 #[cube]
 impl KeyCursor {
-    /// Goes on to the band and phase that has the visit, or to the end.
-    fn settle(
-        &mut self,
-        index: &[i32],
-        walk: &RowWalk,
-        span: &Span,
-        #[comptime] tile: Tile,
-        #[comptime] visited: Tile,
-    ) {
-        while self.band < walk.bands && self.visit >= self.count {
-            self.phase += 1;
-            if self.phase >= self.phases {
-                self.band += 1;
-                self.phase = 0i32.runtime();
-                if self.band < walk.bands {
-                    self.phases = walk.phases(index, self.band, tile);
-                }
-            }
-            self.visit -= self.count;
-            self.count = 0i32.runtime();
-            // At the end the cursor stands at no block.
-            self.visits.blocks.count = 0i32.runtime();
-            if self.band < walk.bands {
-                self.visits = walk.visits(index, self.band, self.phase, span, tile);
-                self.count = self
-                    .visits
-                    .blocks
-                    .visits(span.kv_start, span.kv_end, visited);
-            }
-        }
-    }
-
     /// Goes on by one visit.
     pub(in crate::cube) fn advance(
         &mut self,
@@ -185,7 +153,28 @@ impl KeyCursor {
         #[comptime] visited: Tile,
     ) {
         self.visit += count;
-        self.settle(index, walk, span, tile, visited);
+        // To the band and phase that has it, or to the end.
+        while self.band < walk.bands && self.visit >= self.count {
+            self.phase += 1;
+            if self.phase >= self.phases {
+                self.band += 1;
+                self.phase = 0i32.runtime();
+                if self.band < walk.bands {
+                    self.phases = walk.phases(index, self.band, tile);
+                }
+            }
+            self.visit -= self.count;
+            self.count = 0i32.runtime();
+            // At the end the cursor stands at no block.
+            self.visits.blocks.count = 0i32.runtime();
+            if self.band < walk.bands {
+                self.visits = walk.visits(index, self.band, self.phase, span, tile);
+                self.count = self
+                    .visits
+                    .blocks
+                    .visits(span.kv_start, span.kv_end, visited);
+            }
+        }
     }
 
     /// Where unit `unit` of the plane stands.

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::instructions::{copies_done, sync_units};
-use super::keys::{fill, key_visits};
+use super::keys::fill;
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
 use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, consumers, units};
@@ -18,7 +18,7 @@ use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::mma::weight::weight;
 use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::stats::stats_at;
-use crate::cube::walk::{NONE, query_reach, query_tile};
+use crate::cube::walk::{NONE, query_tile};
 
 /// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -62,30 +62,21 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         share_registers(false, tile.rows, sums, widest_product);
         let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
         let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
-        let queries = query_reach(&own, tile);
-        let mut visits = key_visits(&own, index, &queries, tile, visited);
-        let mut turn = first_turn();
-        let mut more = true;
-        while more {
-            more = fill::<E, N>(
-                &mut ring,
-                &mut visits,
-                &own,
-                index,
-                &queries,
-                k,
-                &k_rows,
-                &keys,
-                v,
-                &v_rows,
-                &values,
-                &mut tokens,
-                &turn,
-                tile,
-                visited,
-            );
-            turn = turn.next(ring.slots);
-        }
+        let _ = fill::<E, N>(
+            &mut ring,
+            &own,
+            index,
+            k,
+            &k_rows,
+            &keys,
+            v,
+            &v_rows,
+            &values,
+            &mut tokens,
+            first_turn(),
+            tile,
+            visited,
+        );
     } else {
         share_registers(true, tile.rows, sums, widest_product);
         let unit = (UNIT_POS - comptime!(FILLERS as u32)) as usize;

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::instructions::{sync_group, writes_done};
-use super::keys::{fill, key_visits};
+use super::keys::fill;
 use super::own::{fill_own, own_ring, own_tile, tile_of_round};
 use super::products::{GROUP, clear, declare, products_done, take};
 use super::ring::{VISIT, first_turn, is_visit, ring};
@@ -19,7 +19,7 @@ use crate::cube::config::Config;
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::{head_keys, head_queries, head_rows};
 use crate::cube::softmax::LEAST_SCALE;
-use crate::cube::walk::{NONE, query_reach, query_tile};
+use crate::cube::walk::{NONE, query_tile};
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`: of `tiles_of_all` tiles, which the cubes
 /// of a grid of any size take by turns.
@@ -84,29 +84,21 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             );
             let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
             let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
-            let queries = query_reach(&own, tile);
-            let mut visits = key_visits(&own, index, &queries, tile, visited);
-            let mut more = true;
-            while more {
-                more = fill::<E, N>(
-                    &mut ring,
-                    &mut visits,
-                    &own,
-                    index,
-                    &queries,
-                    k,
-                    &k_rows,
-                    &keys,
-                    v,
-                    &v_rows,
-                    &values,
-                    &mut tokens,
-                    &turn,
-                    tile,
-                    visited,
-                );
-                turn = turn.next(ring.slots);
-            }
+            turn = fill::<E, N>(
+                &mut ring,
+                &own,
+                index,
+                k,
+                &k_rows,
+                &keys,
+                v,
+                &v_rows,
+                &values,
+                &mut tokens,
+                turn,
+                tile,
+                visited,
+            );
             own_turn = own_turn.next(own_slots);
             round += 1u32;
             number = tile_of_round(round);

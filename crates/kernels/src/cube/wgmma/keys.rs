@@ -10,7 +10,7 @@ use super::tiles::Tiles;
 use crate::cube::mma::queries::{KeyCursor, key_cursor};
 use crate::cube::rows::HeadRows;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{QueryTile, Reach};
+use crate::cube::walk::{QueryTile, Reach, query_reach};
 
 /// The barrier of the units that fill the ring.
 pub(super) const FILLING: usize = 1;
@@ -107,6 +107,7 @@ pub(super) struct Filled {
 
 #[cube]
 impl Filled {
+    /// [`WHOLE`], of which kernels of tables, which never set it, need no code.
     fn is_whole(&self, #[comptime] visited: Tile) -> bool {
         comptime!(!visited.table).runtime() && self.bits & WHOLE != 0u32
     }
@@ -180,16 +181,14 @@ pub(super) fn fill_with_keys<E: Float, N: Size>(
     filled
 }
 
-/// Fills the slot of `turn` with the keys and values of a visit of a query tile, and goes on to the next. After the last visit,
-/// `false`: the slot says that none is left.
+/// Fills the ring with the rows of keys and values that a query tile visits, and their tokens, one slot after another from that
+/// of `turn` on. The slot after the last visit says that none is left; the turn after it comes back.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn fill<E: Float, N: Size>(
     ring: &mut Ring,
-    visits: &mut KeyVisits,
     own: &QueryTile,
     index: &[i32],
-    queries: &Reach,
     k: &Tensor<Vector<E, N>>,
     k_rows: &HeadRows,
     keys: &Tiles<E, N>,
@@ -197,30 +196,48 @@ pub(super) fn fill<E: Float, N: Size>(
     v_rows: &HeadRows,
     values: &Tiles<E, N>,
     tokens: &mut Shared<[i32]>,
-    turn: &Turn,
+    turn: Turn,
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
-) -> bool {
+) -> Turn {
     let (end, unit) = (own.span.kv_end, UNIT_POS as usize);
-    let filled = fill_with_keys::<E, N>(
-        ring, visits, own, index, queries, k, k_rows, keys, tokens, turn, tile, visited,
-    );
-    let any = is_visit(filled.bits);
-    ring.fill_keys(turn);
-    if filled.is_whole(visited) {
-        values.copy_whole(turn.slot, v, v_rows, filled.first_token, unit, FILLERS);
-    } else if any {
-        values.copy(
-            turn.slot,
-            v,
-            v_rows,
-            &*tokens,
-            filled.first,
-            end,
-            unit,
-            FILLERS,
+    let queries = query_reach(own, tile);
+    let mut visits = key_visits(own, index, &queries, tile, visited);
+    let mut turn = turn;
+    let mut more = true;
+    while more {
+        let filled = fill_with_keys::<E, N>(
+            ring,
+            &mut visits,
+            own,
+            index,
+            &queries,
+            k,
+            k_rows,
+            keys,
+            tokens,
+            &turn,
+            tile,
+            visited,
         );
+        more = is_visit(filled.bits);
+        ring.fill_keys(&turn);
+        if filled.is_whole(visited) {
+            values.copy_whole(turn.slot, v, v_rows, filled.first_token, unit, FILLERS);
+        } else if more {
+            values.copy(
+                turn.slot,
+                v,
+                v_rows,
+                &*tokens,
+                filled.first,
+                end,
+                unit,
+                FILLERS,
+            );
+        }
+        ring.fill(&turn);
+        turn = turn.next(ring.slots);
     }
-    ring.fill(turn);
-    any
+    turn
 }
