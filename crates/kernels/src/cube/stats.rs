@@ -8,6 +8,7 @@ use super::rows::{head_rows, load};
 ///
 /// A row that attends nothing has an lse of `-inf`, as padding has.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct Stats {
     pub(super) lse: f32,
     pub(super) d: f32,

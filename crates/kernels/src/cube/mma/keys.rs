@@ -6,7 +6,7 @@ use super::fragments::Pair;
 use super::products::{Products, first_column};
 use super::size::PLANE;
 use super::visit::{Pipeline, Visit, pipeline};
-use crate::cube::stats::stats_at;
+use crate::cube::stats::{Stats, stats_at};
 use crate::cube::tile::Tile;
 use crate::cube::walk::{
     KeyTile, NONE, Reach, Span, TokenRows, Visits, all_attend, key_reach, no_visits, rows_reach,
@@ -270,30 +270,65 @@ impl QueryCursor {
     }
 }
 
-/// What the visited queries have of their rows.
+/// The tokens of visited queries.
 #[derive(CubeType)]
-pub(in crate::cube) struct VisitedStats {
+pub(in crate::cube) struct VisitedTokens {
     pub(in crate::cube) tokens: Shared<[i32]>,
-    /// The lse to base 2 and `D`; an lse of `inf` for rows without a token, whose weights are 0.
-    stats: Shared<[Pair<f32>]>,
     /// Of each plane of rows, whether one has no token.
     incomplete: Shared<[u32]>,
 }
 
 #[cube]
-pub(in crate::cube) fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
-    VisitedStats {
+pub(in crate::cube) fn visited_tokens(#[comptime] rows: usize) -> VisitedTokens {
+    VisitedTokens {
         tokens: Shared::<[i32]>::new_slice(rows),
-        stats: Shared::<[Pair<f32>]>::new_slice(rows),
         incomplete: Shared::<[u32]>::new_slice(comptime!(rows / PLANE)),
     }
 }
 
-/// What a unit has looked up of the row that it is to set.
+#[cube]
+impl VisitedTokens {
+    /// Sets that of row `at`: by all units of a plane, of rows that follow one another.
+    pub(in crate::cube) fn set(&mut self, at: usize, token: i32) {
+        self.tokens[at] = token;
+        let incomplete = plane_any(token == NONE);
+        if UNIT_POS % 32u32 == 0u32 {
+            self.incomplete[at / PLANE] = u32::cast_from(incomplete);
+        }
+    }
+
+    /// Whether one of the rows from `place` on has no token: a row of zeros, and a key may be infinite.
+    pub(in crate::cube) fn leave_out(&self, place: usize, #[comptime] rows: usize) -> bool {
+        let mut any = 0u32.runtime();
+        #[unroll]
+        for n in 0..comptime!(rows / PLANE) {
+            any |= self.incomplete[place / PLANE + n];
+        }
+        any != 0u32
+    }
+}
+
+/// What the visited queries have of their rows.
+#[derive(CubeType)]
+pub(in crate::cube) struct VisitedStats {
+    pub(in crate::cube) of: VisitedTokens,
+    /// The lse to base 2 and `D`.
+    stats: Shared<[Pair<f32>]>,
+}
+
+#[cube]
+pub(in crate::cube) fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
+    VisitedStats {
+        of: visited_tokens(rows),
+        stats: Shared::<[Pair<f32>]>::new_slice(rows),
+    }
+}
+
+/// What a unit has looked up of the row that it is to set; an lse of `inf` where there is no token, so that weights are 0.
 #[derive(CubeType)]
 pub(in crate::cube) struct VisitedRow {
-    token: i32,
-    stats: Pair<f32>,
+    pub(in crate::cube) token: i32,
+    pub(in crate::cube) stats: Stats,
 }
 
 /// Looks up row `unit` of `rows`, where there is one. Row 0 of their head is `first_row` in `stats`, of `all` rows.
@@ -322,14 +357,15 @@ pub(in crate::cube) fn visited_row(
             if of_row.lse < f32::MIN {
                 token = NONE.runtime();
             } else {
-                lse = of_row.lse * f32::new(core::f32::consts::LOG2_E);
+                lse = of_row.lse;
                 d = of_row.d;
             }
         }
     }
-    let mut stats = Pair::<f32>::new(lse);
-    stats.insert(1usize, d);
-    VisitedRow { token, stats }
+    VisitedRow {
+        token,
+        stats: Stats { lse, d },
+    }
 }
 
 #[cube]
@@ -344,12 +380,10 @@ impl VisitedStats {
     ) {
         if unit < comptime!(visited.rows as u32) {
             let at = place + unit as usize;
-            self.tokens[at] = row.token;
-            self.stats[at] = row.stats;
-            let incomplete = plane_any(row.token == NONE);
-            if unit % 32u32 == 0u32 {
-                self.incomplete[at / PLANE] = u32::cast_from(incomplete);
-            }
+            self.of.set(at, row.token);
+            let mut stats = Pair::<f32>::new(row.stats.lse * f32::new(core::f32::consts::LOG2_E));
+            stats.insert(1usize, row.stats.d);
+            self.stats[at] = stats;
         }
     }
 
@@ -364,15 +398,5 @@ impl VisitedStats {
     ) -> Pair<f32> {
         let column = comptime!(products.column_of(n, e, tiles));
         self.stats[place + first_column(products) + column]
-    }
-
-    /// Whether one of the rows from `place` on has no token: a row of zeros, and a key may be infinite.
-    pub(in crate::cube) fn leave_out(&self, place: usize, #[comptime] rows: usize) -> bool {
-        let mut any = 0u32.runtime();
-        #[unroll]
-        for n in 0..comptime!(rows / PLANE) {
-            any |= self.incomplete[place / PLANE + n];
-        }
-        any != 0u32
     }
 }

@@ -3,17 +3,18 @@
 use cubecl::prelude::*;
 
 use super::instructions::{copies_done, sync_units};
-use super::kept::{chunks_of_visit, keep, keeping};
+use super::kept::{chunks_of_visit, keep, keeping, kept_chunks};
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
 use super::queries::{HeadStrides, VisitedStrides, fill};
 use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, TURN_FILLERS, consumers, units};
+use super::stats::visited_rows;
 use super::tiles::tiles;
 use super::work::{WORKING, attending_pairs, first_row, own_tokens_of, share_registers};
 use crate::cube::config::Config;
 use crate::cube::index::KEY_TILES;
 use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
-use crate::cube::mma::keys::{Group, key_tokens, visited_stats};
+use crate::cube::mma::keys::{Group, key_tokens};
 use crate::cube::mma::mask::keep_attended;
 use crate::cube::mma::products::Products;
 use crate::cube::mma::stage::{LANES, chunks, padded};
@@ -89,7 +90,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let mut values = tiles::<E, N>(1usize, tile.rows, value_dim, value_dim);
     let queries = tiles::<E, N>(config.slots, visited.rows, head_dim, head_dim);
     let gradients = tiles::<E, N>(config.slots, visited.rows, value_dim, value_dim);
-    let mut rows = visited_stats(comptime!(config.slots * visited.rows));
+    let mut rows = visited_rows(config.slots, visited.rows);
     let keeps = comptime!(config.kept_bands > 0 && config.keys);
     let chunks_of_visit = comptime!(if keeps { chunks_of_visit(tile.rows) } else { 0 });
     let mut ring = ring(
@@ -183,9 +184,9 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         let mut turn = first_turn();
         let mut visit = ring.wait_for_bits(&turn);
         if is_visit(visit) {
-            begin_scores::<E, N>("s", &owned, 0u32.runtime(), at, &queries, turn.slot, brain);
+            let none = 0u32.runtime();
+            begin_scores::<E, N>("s", &owned, none, at, &queries, turn.slot, brain);
             while is_visit(visit) {
-                let place = turn.slot as usize * comptime!(visited.rows);
                 let all = all_of(visit, own_group);
                 // Looked up before there are products in all of a unit's registers.
                 let mut bits = Array::<u32>::new(1usize);
@@ -199,7 +200,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                         index,
                         record,
                         &keys,
-                        &rows.tokens,
+                        &rows.of.tokens,
                         false,
                         tile,
                         visited,
@@ -207,28 +208,21 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     bits[0usize] = of_visit[0usize];
                 }
                 if comptime!(config.keys) {
-                    begin_scores::<E, N>(
-                        "t",
-                        &values,
-                        0u32.runtime(),
-                        at,
-                        &gradients,
-                        turn.slot,
-                        brain,
-                    );
-                    products_done(1usize);
-                } else {
-                    products_done(0usize);
+                    begin_scores::<E, N>("t", &values, none, at, &gradients, turn.slot, brain);
                 }
+                // Both are there when there are products.
+                let lse = rows.lse(turn.slot);
+                let next = turn.next(ring.slots);
+                let next_visit = ring.wait_for_bits(&next);
+                products_done(comptime!(if config.keys { 1usize } else { 0usize }));
                 let mut weights = take("s", visited.rows);
                 #[unroll]
                 for n in 0..comptime!(2 * columns) {
                     let mut pair = weights[n];
                     #[unroll]
                     for e in 0..2usize {
-                        let of_row = rows.of_pair(place, n, e, columns, Products::Mma);
-                        let power = fma(pair.extract(e), factor, -of_row.extract(0usize));
-                        pair.insert(e, weight(power, true));
+                        let lse = lse[comptime!(n / 2)].extract(e);
+                        pair.insert(e, weight(fma(pair.extract(e), factor, -lse), true));
                     }
                     weights[n] = pair;
                 }
@@ -237,51 +231,37 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 }
                 let mut d_scores = zeros(columns);
                 if comptime!(config.keys) {
+                    let d = rows.d(turn.slot);
                     products_done(0usize);
                     let gradients_of = take("t", visited.rows);
                     #[unroll]
                     for n in 0..comptime!(2 * columns) {
-                        let mut pair = gradients_of[n];
-                        #[unroll]
-                        for e in 0..2usize {
-                            let of_row = rows.of_pair(place, n, e, columns, Products::Mma);
-                            let d_score = pair.extract(e) - of_row.extract(1usize);
-                            pair.insert(e, weights[n].extract(e) * d_score);
-                        }
-                        d_scores[n] = pair;
+                        d_scores[n] = (gradients_of[n] - d[comptime!(n / 2)]) * weights[n];
                     }
                     if !all {
                         keep_attended(&mut d_scores, &bits, f32::new(0.0), columns, 1usize);
                     }
                 }
+                let rounded_d_scores = rounded::<E>(&d_scores, columns);
+                let chunks = kept_chunks(&ring, &turn, unit, keeps);
                 if comptime!(config.values) {
                     let weights = rounded::<E>(&weights, columns);
                     begin_values::<E, N>("dv", &weights, &gradients, turn.slot, brain);
                 }
                 if comptime!(config.keys) {
-                    let d_scores = rounded::<E>(&d_scores, columns);
-                    begin_values::<E, N>("dk", &d_scores, &queries, turn.slot, brain);
-                    if keeps {
-                        keep::<E>(kept, &d_scores, &ring, &turn, unit);
-                    }
+                    begin_values::<E, N>("dk", &rounded_d_scores, &queries, turn.slot, brain);
                 }
-                let before = turn;
-                turn = before.next(ring.slots);
-                visit = ring.wait_for_bits(&turn);
-                if is_visit(visit) {
+                if keeps {
+                    keep::<E>(kept, &rounded_d_scores, &chunks, unit);
+                }
+                if is_visit(next_visit) {
                     // The next scores are computed while these weights are multiplied.
-                    begin_scores::<E, N>(
-                        "s",
-                        &owned,
-                        0u32.runtime(),
-                        at,
-                        &queries,
-                        turn.slot,
-                        brain,
-                    );
+                    begin_scores::<E, N>("s", &owned, none, at, &queries, next.slot, brain);
                     products_done(1usize);
-                    ring.done(&before);
+                    ring.done(&turn);
                 }
+                turn = next;
+                visit = next_visit;
             }
             products_done(0usize);
         }

@@ -11,7 +11,7 @@ use super::size::{FILLERS, ROWS, own_slots, parts, weights_have_names};
 use super::softmax::{softmax, unchanged};
 use super::tiles::{moves_whole, tiles};
 use super::visits::{
-    RESULTS, SCORES, begin_visit, holds, scale_raised, visit, visited_by_group, weigh,
+    RESULTS, SCORES, begin_visit, bits_after, holds, scale_raised, visit, visited_by_group, weigh,
 };
 use super::weights::weights;
 use super::work::{WORKING, first_row, own_tokens_of, share_registers};
@@ -168,8 +168,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         // Two visits a turn, so that weights need not move. What few visits take stands behind the loop, so that
                         // its instructions follow one another.
                         let mut weighed = true.runtime();
+                        let mut next_bits = 0u32.runtime();
                         while weighed && is_visit(bits) {
-                            weighed = visit::<E, N>(
+                            let (is_weighed, next) = visit::<E, N>(
                                 &even,
                                 &mut odd,
                                 &mut softmax,
@@ -185,13 +186,15 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                                 &values,
                                 config,
                             );
+                            weighed = is_weighed;
+                            next_bits = next;
                             if weighed {
                                 visited_by_group(&ring, &before, &turn);
                                 before = turn;
                                 turn = before.next(ring.slots);
-                                bits = ring.wait_for_bits(&turn);
+                                bits = bits_after(&ring, &turn, next_bits, config);
                                 if is_visit(bits) {
-                                    weighed = visit::<E, N>(
+                                    let (is_weighed, next) = visit::<E, N>(
                                         &odd,
                                         &mut even,
                                         &mut softmax,
@@ -207,11 +210,13 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                                         &values,
                                         config,
                                     );
+                                    weighed = is_weighed;
+                                    next_bits = next;
                                     if weighed {
                                         visited_by_group(&ring, &before, &turn);
                                         before = turn;
                                         turn = before.next(ring.slots);
-                                        bits = ring.wait_for_bits(&turn);
+                                        bits = bits_after(&ring, &turn, next_bits, config);
                                     }
                                 } else {
                                     even.set(&odd);
@@ -240,11 +245,11 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                             visited_by_group(&ring, &before, &turn);
                             before = turn;
                             turn = before.next(ring.slots);
-                            bits = ring.wait_for_bits(&turn);
+                            bits = bits_after(&ring, &turn, next_bits, config);
                         }
                     } else {
                         let mut raised = unchanged();
-                        let weighed = visit::<E, N>(
+                        let (weighed, next_bits) = visit::<E, N>(
                             &even,
                             &mut odd,
                             &mut softmax,
@@ -281,7 +286,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                         scale_raised(&raised, value_dim);
                         before = turn;
                         turn = before.next(ring.slots);
-                        bits = ring.wait_for_bits(&turn);
+                        bits = bits_after(&ring, &turn, next_bits, config);
                         even.set(&odd);
                     }
                 }

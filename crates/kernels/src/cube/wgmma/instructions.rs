@@ -2,6 +2,8 @@
 
 use cubecl::prelude::*;
 
+use crate::cube::mma::fragments::Pair;
+
 /// Makes a barrier of shared memory that `count` arrivals complete.
 #[cube]
 pub(super) fn new_barrier(address: u32, #[comptime] count: usize) {
@@ -171,4 +173,18 @@ pub(super) fn transposed(word: u32) -> u32 {
         options(readonly)
     );
     transposed
+}
+
+/// Two numbers of shared memory, the first `offset` bytes after a multiple of 8.
+#[cube]
+pub(super) fn load_pair(address: u32, #[comptime] offset: usize) -> Pair<f32> {
+    let pair: Pair<f32>;
+    gpu_asm!(
+        "ld.shared.v2.f32 {pair}, [{from}+{offset}];",
+        pair = out(_) pair,
+        from = in(_) address,
+        offset = const offset,
+        options(readonly)
+    );
+    pair
 }

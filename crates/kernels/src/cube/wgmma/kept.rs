@@ -268,18 +268,35 @@ impl Keeping {
     }
 }
 
+/// Where the dS of this unit's plane are kept, of a visit, of each 16 queries: nowhere unless it `keeps` them.
+#[cube]
+pub(super) fn kept_chunks(
+    ring: &Ring,
+    turn: &Turn,
+    unit: usize,
+    #[comptime] keeps: bool,
+) -> Array<u32> {
+    let mut chunks = Array::<u32>::new(comptime!(if keeps { ACROSS } else { 0 }));
+    if comptime!(keeps) {
+        #[unroll]
+        for step in 0..ACROSS {
+            chunks[step] = ring.more(turn, unit / 32usize * ACROSS + step);
+        }
+    }
+    chunks
+}
+
 /// Keeps the dS of this unit: those of a visit, rounded, as left operands of products, where there is a place for them.
 #[cube]
 pub(super) fn keep<E: Float>(
     kept: &mut [Vector<u32, Const<4>>],
     d_scores: &Array<Pair<E>>,
-    ring: &Ring,
-    turn: &Turn,
+    chunks: &Array<u32>,
     unit: usize,
 ) {
     #[unroll]
     for step in 0..ACROSS {
-        let chunk = ring.more(turn, unit / 32usize * ACROSS + step);
+        let chunk = chunks[step];
         if chunk != NOWHERE {
             let mut words = Vector::<u32, Const<4>>::empty();
             #[unroll]

@@ -25,6 +25,7 @@ mod queries;
 mod ring;
 pub(super) mod size;
 mod softmax;
+mod stats;
 mod tiles;
 mod visits;
 mod weights;

@@ -7,8 +7,9 @@ use super::instructions::sync_group;
 use super::kept::{Keeping, NOWHERE};
 use super::ring::{Ring, first_turn, visit_bits};
 use super::size::TURN_FILLERS;
+use super::stats::VisitedRows;
 use super::tiles::Tiles;
-use crate::cube::mma::keys::{Group, VisitedStats, query_cursor, visited_row};
+use crate::cube::mma::keys::{Group, query_cursor, visited_row};
 use crate::cube::mma::stage::LANES;
 use crate::cube::mma::visit::Visit;
 use crate::cube::rows::{HeadRows, head_queries};
@@ -63,7 +64,7 @@ pub(super) fn fill<E: Float, N: Size>(
     d_out: &Tensor<Vector<E, N>>,
     gradients: &Tiles<E, N>,
     stats: &[f32],
-    rows: &mut VisitedStats,
+    rows: &mut VisitedRows,
     infinity: f32,
     strides: &VisitedStrides,
     keeping: &mut Keeping,
@@ -125,9 +126,9 @@ pub(super) fn fill<E: Float, N: Size>(
         if comptime!(keeping.bands > 0) {
             keeping.put(ring, &turn, chunk, tile);
         }
-        rows.set(first, &row, unit as u32, visited);
+        rows.set(turn.slot, &row, unit as u32, visited);
         sync_group(FILLING_BY_TURNS + set, TURN_FILLERS);
-        let incomplete = rows.leave_out(first, visited.rows);
+        let incomplete = rows.of.leave_out(first, visited.rows);
         let visit = Visit {
             any: visit.any,
             all: visit.all && !incomplete,
@@ -161,7 +162,7 @@ pub(super) fn fill<E: Float, N: Size>(
                     TURN_FILLERS,
                 );
             } else {
-                let tokens = &rows.tokens;
+                let tokens = &rows.of.tokens;
                 queries.copy(
                     turn.slot,
                     q,

@@ -47,10 +47,33 @@ pub(super) fn holds(config: Config) -> bool {
     )
 }
 
+/// Whether groups ask for the next visit while they wait for products. Three have too few slots: they would wait for the next before they
+/// need it.
+fn asks_early(config: Config) -> bool {
+    config.owned.rows <= 2 * ROWS
+}
+
+/// The bits of the visit of `turn`, of which the visit before said `next_bits`.
+#[cube]
+pub(super) fn bits_after(
+    ring: &Ring,
+    turn: &Turn,
+    next_bits: u32,
+    #[comptime] config: Config,
+) -> u32 {
+    let mut bits = next_bits;
+    if comptime!(!asks_early(config)) {
+        bits = ring.wait_for_bits(turn);
+    }
+    bits
+}
+
 /// A visit: the weights of the one `before` multiply values while those of this are computed.
 ///
 /// Where all pairs of the group attend, without a look at the scores' maxima, which visits after the first seldom raise. Else, and where
 /// one must be raised first, `false`: the weights of this are not there yet, and those of the one before are still multiplied.
+///
+/// With it the bits of the next visit, where [`asks_early`].
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn visit<E: Float, N: Size>(
@@ -68,17 +91,21 @@ pub(super) fn visit<E: Float, N: Size>(
     keys: &Tiles<E, N>,
     values: &Tiles<E, N>,
     #[comptime] config: Config,
-) -> bool {
+) -> (bool, u32) {
     begin_visit::<E, N>(owned, slot, group, held, keys, turn, config);
     ring.wait_for_values(before);
     pending.begin::<N>(RESULTS, values, before.slot, config.brain);
+    let mut next_bits = 0u32.runtime();
+    if comptime!(asks_early(config)) {
+        next_bits = ring.wait_for_bits(&turn.next(ring.slots));
+    }
     products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
     let mut weighed = false;
     if all_of(bits, group) {
         let scores = take(SCORES, config.visited.rows);
         weighed = softmax.try_to_weigh::<E>(&scores, of_turn, comptime!(config.visited.rows / 8));
     }
-    weighed
+    (weighed, next_bits)
 }
 
 /// Waits for products, once the weights of a visit are there: its keys are no longer needed, nor the slot of the one `before`.
