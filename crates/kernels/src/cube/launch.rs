@@ -15,48 +15,42 @@ use super::stats;
 use super::tensors::{DeviceTensor, SavedOutputs};
 use super::tile::Tile;
 
-/// Units of a cube of the pass before the gradients.
-pub(super) const PREPASS_UNITS: usize = 128;
-/// Elements of its vectors.
-pub(super) const PREPASS_LANES: usize = 4;
-
 impl CubeAttention {
     /// lse and D of each query.
     pub(super) fn prepass(&self, saved: &SavedOutputs) -> Result<Handle, CubeError> {
         let shape = *self.problem.shape();
         let rows = self.rows();
-        let stats = self.client.empty(2 * rows * size_of::<f32>());
+        let filled = self.client.empty(2 * rows * size_of::<f32>());
         let unused = self.unused();
         let rounding = saved.forward.rounding.as_ref().unwrap_or(&unused);
-        let count = self.grid(rows.div_ceil(PREPASS_UNITS))?;
+        let count = self.grid(stats::cubes(rows, shape.value_dim))?;
         // Tensors are checked, and rows without a token are not read.
         unsafe {
             stats::prepass::launch_unchecked(
                 &self.client,
                 count,
-                CubeDim::new_1d(PREPASS_UNITS as u32),
+                CubeDim::new_1d(stats::UNITS as u32),
                 self.address_type(&[
                     &saved.forward.out.handle,
                     &rounding.handle,
                     &saved.d_out.handle,
                 ]),
-                PREPASS_LANES,
+                stats::LANES,
                 self.arg(&saved.forward.out, shape.out_sizes()),
                 self.arg(rounding, shape.out_sizes()),
                 self.arg(&saved.d_out, shape.out_sizes()),
                 self.floats(&saved.forward.lse),
                 self.floats(&saved.d_lse),
-                self.stats_arg(&stats),
+                self.stats_arg(&filled),
                 rows as u32,
                 shape.num_heads as u32,
                 shape.seq_q as u32,
                 shape.value_dim,
-                PREPASS_LANES,
                 saved.forward.rounding.is_some(),
                 self.dtype,
             )
         };
-        Ok(stats)
+        Ok(filled)
     }
 
     /// What kernels of the pass of `of` have in common.

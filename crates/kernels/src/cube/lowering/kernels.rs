@@ -8,7 +8,6 @@ use crate::cube::config::Config;
 use crate::cube::decode::combine;
 use crate::cube::decode::sizes::SizesCompilationArg;
 use crate::cube::decode::table::SectionsCompilationArg;
-use crate::cube::launch::{PREPASS_LANES, PREPASS_UNITS};
 use crate::cube::mma::size::units;
 use crate::cube::round::Rounding;
 use crate::cube::{cache, few_rows, mma, stats, unit, wgmma};
@@ -228,9 +227,9 @@ pub(super) fn prepass(
     dtype: ElemType,
 ) -> Box<dyn CubeKernel> {
     kernel!(
-        stats::prepass::Prepass, device, PREPASS_UNITS,
+        stats::prepass::Prepass, device, stats::UNITS,
         [T T T B B B S S S],
-        PREPASS_LANES, value_dim, PREPASS_LANES, rounding, dtype
+        stats::LANES, value_dim, rounding, dtype
     )
 }
 

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::products::{begin_scores, begin_scores_of, products_done, scale, take};
 use super::ring::{Ring, Turn, all_of};
-use super::size::{ROWS, holds_queries};
+use super::size::{ROWS, holds_queries, is_wide};
 use super::softmax::{Raised, Softmax};
 use super::tiles::Tiles;
 use super::weights::Weights;
@@ -47,10 +47,10 @@ pub(super) fn holds(config: Config) -> bool {
     )
 }
 
-/// Whether groups ask for the next visit while they wait for products. Three have too few slots: they would wait for the next before they
-/// need it.
+/// Whether groups ask for the next visit while they wait for products. Three groups, and wide heads, have too few slots: they would wait
+/// for the next before they need it.
 fn asks_early(config: Config) -> bool {
-    config.owned.rows <= 2 * ROWS
+    config.owned.rows <= 2 * ROWS && !is_wide([config.head_dim, config.value_dim])
 }
 
 /// The bits of the visit of `turn`, of which the visit before said `next_bits`.
