@@ -11,7 +11,8 @@ use super::size::{FILLERS, ROWS, own_slots, parts, weights_have_names};
 use super::softmax::{softmax, unchanged};
 use super::tiles::{moves_whole, tiles};
 use super::visits::{
-    RESULTS, SCORES, begin_visit, bits_after, holds, scale_raised, visit, visited_by_group, weigh,
+    RESULTS, SCORES, begin_visit, bits_after, early_bits, holds, scale_raised, visit,
+    visited_by_group, weigh,
 };
 use super::weights::weights;
 use super::work::{WORKING, first_row, own_tokens_of, share_registers};
@@ -142,6 +143,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             let mut bits = ring.wait_for_bits(&turn);
             if is_visit(bits) {
                 begin_visit::<E, N>(&owned, slot, group, &held, &keys, &turn, config);
+                let next_bits = early_bits(&ring, &turn, config);
                 products_done(0usize);
                 let mut raised = unchanged();
                 weigh::<E>(
@@ -162,7 +164,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 ring.done_with_keys(&turn);
                 let mut before = turn;
                 turn = before.next(ring.slots);
-                bits = ring.wait_for_bits(&turn);
+                bits = bits_after(&ring, &turn, next_bits, config);
                 while is_visit(bits) {
                     if comptime!(names) {
                         // Two visits a turn, so that weights need not move. What few visits take stands behind the loop, so that

@@ -53,7 +53,17 @@ fn asks_early(config: Config) -> bool {
     config.owned.rows <= 2 * ROWS && !is_wide([config.head_dim, config.value_dim])
 }
 
-/// The bits of the visit of `turn`, of which the visit before said `next_bits`.
+/// The bits of the visit after that of `turn`, where [`asks_early`].
+#[cube]
+pub(super) fn early_bits(ring: &Ring, turn: &Turn, #[comptime] config: Config) -> u32 {
+    let mut bits = 0u32.runtime();
+    if comptime!(asks_early(config)) {
+        bits = ring.wait_for_bits(&turn.next(ring.slots));
+    }
+    bits
+}
+
+/// The bits of the visit of `turn`, of which [`early_bits`] said `next_bits`.
 #[cube]
 pub(super) fn bits_after(
     ring: &Ring,
@@ -95,10 +105,7 @@ pub(super) fn visit<E: Float, N: Size>(
     begin_visit::<E, N>(owned, slot, group, held, keys, turn, config);
     ring.wait_for_values(before);
     pending.begin::<N>(RESULTS, values, before.slot, config.brain);
-    let mut next_bits = 0u32.runtime();
-    if comptime!(asks_early(config)) {
-        next_bits = ring.wait_for_bits(&turn.next(ring.slots));
-    }
+    let next_bits = early_bits(ring, turn, config);
     products_done(comptime!(if config.rounding { 2usize } else { 1usize }));
     let mut weighed = false;
     if all_of(bits, group) {
