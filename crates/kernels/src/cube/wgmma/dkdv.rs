@@ -207,13 +207,13 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     );
                     bits[0usize] = of_visit[0usize];
                 }
-                if comptime!(config.keys) {
-                    begin_scores::<E, N>("t", &values, none, at, &gradients, turn.slot, brain);
-                }
-                // Both are there when there are products.
+                // Before the next products are begun, which takes until these are there.
                 let lse = rows.lse(turn.slot);
                 let next = turn.next(ring.slots);
                 let next_visit = ring.wait_for_bits(&next);
+                if comptime!(config.keys) {
+                    begin_scores::<E, N>("t", &values, none, at, &gradients, turn.slot, brain);
+                }
                 products_done(comptime!(if config.keys { 1usize } else { 0usize }));
                 let mut weights = take("s", visited.rows);
                 #[unroll]
