@@ -151,6 +151,9 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 brain,
             );
             while is_visit(visit) {
+                // The products take until the next visit is there.
+                let next = turn.next(ring.slots);
+                let next_visit = ring.wait_for_bits(&next);
                 products_done(1usize);
                 let products = take("s", visited.rows);
                 let mut weights = zeros(columns);
@@ -196,10 +199,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                 }
                 let rounded = rounded::<E>(&d_scores, columns);
                 begin_values::<E, N>("dq", &rounded, &keys, turn.slot, brain);
-                let before = turn;
-                turn = before.next(ring.slots);
-                visit = ring.wait_for_bits(&turn);
-                if is_visit(visit) {
+                if is_visit(next_visit) {
                     // The next scores are computed while these weights are multiplied.
                     begin_scores::<E, N>(
                         "s",
@@ -207,21 +207,23 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                         0u32.runtime(),
                         group_rows,
                         &keys,
-                        turn.slot,
+                        next.slot,
                         brain,
                     );
                     products_done(1usize);
-                    ring.done(&before);
+                    ring.done(&turn);
                     begin_scores::<E, N>(
                         "t",
                         &gradients,
                         0u32.runtime(),
                         group_rows,
                         &values,
-                        turn.slot,
+                        next.slot,
                         brain,
                     );
                 }
+                turn = next;
+                visit = next_visit;
             }
             products_done(0usize);
         }

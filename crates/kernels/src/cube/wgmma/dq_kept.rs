@@ -7,7 +7,7 @@ use super::instructions::{copy_all, sync_units, transposed};
 use super::kept::{ACROSS, first_visit};
 use super::keys::{fill_with_keys, key_visits};
 use super::products::{GROUP, begin_values, declare, products_done, take};
-use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
+use super::ring::{VISIT, all_of, first_turn, is_visit, nothing_of, ring};
 use super::size::{FILLERS, ROWS, VISITED, consumers, units};
 use super::tiles::tiles;
 use super::work::{WORKING, attending_pairs, first_row, own_tokens_of, share_registers};
@@ -151,7 +151,11 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
         let mut turn = first_turn();
         let mut visit = ring.wait_for_bits(&turn);
         while is_visit(visit) {
-            if !ring.nothing(&turn, group) {
+            let next = turn.next(ring.slots);
+            let mut next_visit = 0u32.runtime();
+            if nothing_of(visit, group) {
+                next_visit = ring.wait_for_bits(&next);
+            } else {
                 let at = (turn.slot as usize * groups + group as usize) * OF_GROUP;
                 let mut d_scores = kept_scores::<E>(&scores, at, unit % GROUP);
                 if !all_of(visit, group) {
@@ -180,11 +184,13 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
                     }
                 }
                 begin_values::<E, N>("dq", &d_scores, &keys, turn.slot, brain);
+                // The product takes until the next visit is there.
+                next_visit = ring.wait_for_bits(&next);
                 products_done(0usize);
             }
             ring.done(&turn);
-            turn = turn.next(ring.slots);
-            visit = ring.wait_for_bits(&turn);
+            turn = next;
+            visit = next_visit;
         }
 
         let mut sums = take("dq", comptime!(padded(head_dim)));

@@ -169,6 +169,12 @@ pub(super) fn all_of(bits: u32, group: u32) -> bool {
     bits & (ALL << group) != 0u32
 }
 
+/// Whether none of them attends.
+#[cube]
+pub(super) fn nothing_of(bits: u32, group: u32) -> bool {
+    bits & (NOTHING << group) != 0u32
+}
+
 #[cube]
 impl Ring {
     fn full(&self, turn: &Turn, #[comptime] part: usize) -> u32 {
@@ -304,7 +310,7 @@ impl Ring {
 
     /// Whether none of them attends.
     pub(super) fn nothing(&self, turn: &Turn, group: u32) -> bool {
-        self.has(turn, NOTHING << group)
+        nothing_of(self.bits(turn), group)
     }
 
     /// See [`are_ranges`].
