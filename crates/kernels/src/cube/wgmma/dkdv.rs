@@ -196,6 +196,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                     let of_visit = attending_pairs(
                         &ring,
                         &turn,
+                        visit,
                         own_group,
                         index,
                         record,

@@ -175,6 +175,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
                     let of_visit = attending_pairs(
                         &ring,
                         &turn,
+                        visit,
                         group,
                         index,
                         own.walk.record,

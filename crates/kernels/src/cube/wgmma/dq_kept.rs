@@ -162,6 +162,7 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
                     let bits = attending_pairs(
                         &ring,
                         &turn,
+                        visit,
                         group,
                         index,
                         own.walk.record,

@@ -169,6 +169,12 @@ pub(super) fn all_of(bits: u32, group: u32) -> bool {
     bits & (ALL << group) != 0u32
 }
 
+/// See [`are_ranges`].
+#[cube]
+pub(super) fn has_ranges(bits: u32) -> bool {
+    bits & RANGES != 0u32
+}
+
 /// Whether none of them attends.
 #[cube]
 pub(super) fn nothing_of(bits: u32, group: u32) -> bool {
@@ -259,10 +265,6 @@ impl Ring {
         self.words[turn.slot as usize * self.size]
     }
 
-    fn has(&self, turn: &Turn, bit: u32) -> bool {
-        self.bits(turn) & bit != 0u32
-    }
-
     /// Waits until a slot is full, or the keys of it.
     pub(super) fn wait(&self, turn: &Turn) {
         self.wait_for_part(turn, 0usize);
@@ -303,21 +305,6 @@ impl Ring {
         arrive_as_plane(self.free(turn, part));
     }
 
-    /// Whether all pairs of a visit attend that have the rows of a group.
-    pub(super) fn all(&self, turn: &Turn, group: u32) -> bool {
-        all_of(self.bits(turn), group)
-    }
-
-    /// Whether none of them attends.
-    pub(super) fn nothing(&self, turn: &Turn, group: u32) -> bool {
-        nothing_of(self.bits(turn), group)
-    }
-
-    /// See [`are_ranges`].
-    pub(super) fn has_ranges(&self, turn: &Turn) -> bool {
-        self.has(turn, RANGES)
-    }
-
     /// The first token of a visit.
     pub(super) fn first_token(&self, turn: &Turn) -> i32 {
         self.word(turn, 6usize)
@@ -328,15 +315,15 @@ impl Ring {
         self.word(turn, 1usize)
     }
 
-    /// The distances that a visit covers.
-    pub(super) fn distances(&self, turn: &Turn) -> Distances {
+    /// The distances that a visit covers which has these bits.
+    pub(super) fn distances(&self, turn: &Turn, bits: u32) -> Distances {
         Distances {
             min: self.word(turn, 2usize),
             max: self.word(turn, 3usize),
             stride: self.word(turn, 4usize),
             residue: self.word(turn, 5usize),
-            causal: self.has(turn, CAUSAL),
-            exact: self.has(turn, EXACT),
+            causal: bits & CAUSAL != 0u32,
+            exact: bits & EXACT != 0u32,
         }
     }
 }

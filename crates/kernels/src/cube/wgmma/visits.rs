@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::products::{begin_scores, begin_scores_of, products_done, scale, take};
-use super::ring::{Ring, Turn, all_of};
+use super::ring::{Ring, Turn, all_of, nothing_of};
 use super::size::{ROWS, holds_queries, is_wide};
 use super::softmax::{Raised, Softmax};
 use super::tiles::Tiles;
@@ -139,7 +139,7 @@ pub(super) fn scale_raised(raised: &Raised, #[comptime] value_dim: usize) {
     }
 }
 
-/// Makes the scores of any visit weights.
+/// Makes the scores of any visit weights: of one that has these `bits`.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn weigh<E: Float>(
@@ -148,6 +148,7 @@ pub(super) fn weigh<E: Float>(
     softmax: &mut Softmax,
     ring: &Ring,
     turn: &Turn,
+    bits: u32,
     group: u32,
     index: &[i32],
     head_record: usize,
@@ -158,7 +159,7 @@ pub(super) fn weigh<E: Float>(
     #[comptime] visited: Tile,
 ) {
     let tiles = comptime!(visited.rows / 8);
-    if ring.nothing(turn, group) {
+    if nothing_of(bits, group) {
         weights.clear(tiles);
     } else {
         let mut scores = take(SCORES, visited.rows);
@@ -166,6 +167,7 @@ pub(super) fn weigh<E: Float>(
             &mut scores,
             ring,
             turn,
+            bits,
             group,
             index,
             head_record,

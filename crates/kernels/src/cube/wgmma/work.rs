@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::instructions::set_registers;
 use super::products::let_registers_change;
-use super::ring::{Ring, Turn, may_be_ranges};
+use super::ring::{Ring, Turn, all_of, has_ranges, may_be_ranges, nothing_of};
 use super::size::registers;
 use crate::cube::mma::fragments::Pair;
 use crate::cube::mma::mask::{attended, attended_in_a_row, keep_attended};
@@ -58,6 +58,7 @@ pub(super) fn mask(
     sums: &mut Array<Pair<f32>>,
     ring: &Ring,
     turn: &Turn,
+    bits: u32,
     group: u32,
     index: &[i32],
     head_record: usize,
@@ -67,11 +68,12 @@ pub(super) fn mask(
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) {
-    if !ring.all(turn, group) {
+    if !all_of(bits, group) {
         let tiles = comptime!(visited.rows / 8);
-        let bits = attending_pairs(
+        let of_pairs = attending_pairs(
             ring,
             turn,
+            bits,
             group,
             index,
             head_record,
@@ -81,17 +83,18 @@ pub(super) fn mask(
             tile,
             visited,
         );
-        keep_attended(sums, &bits, other, tiles, 1usize);
+        keep_attended(sums, &of_pairs, other, tiles, 1usize);
     }
 }
 
-/// The bits of the pairs that attend, of a visit of which the group does not attend all. `queries` says whether the owned rows, of
+/// The bits of the pairs that attend, of a visit that has these `bits` and of which the group does not attend all. `queries` says whether the owned rows, of
 /// `tokens`, are queries.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn attending_pairs(
     ring: &Ring,
     turn: &Turn,
+    bits: u32,
     group: u32,
     index: &[i32],
     head_record: usize,
@@ -101,15 +104,15 @@ pub(super) fn attending_pairs(
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) -> Array<u32> {
-    let mut bits = Array::<u32>::new(1usize);
-    bits[0usize] = 0u32.runtime();
-    if !ring.nothing(turn, group) {
-        let distances = ring.distances(turn);
-        if comptime!(may_be_ranges(visited)).runtime() && ring.has_ranges(turn) {
+    let mut of_pairs = Array::<u32>::new(1usize);
+    of_pairs[0usize] = 0u32.runtime();
+    if !nothing_of(bits, group) {
+        let distances = ring.distances(turn, bits);
+        if comptime!(may_be_ranges(visited)).runtime() && has_ranges(bits) {
             let first = ring.first_token(turn);
             let of_ranges =
                 attended_in_a_row(&distances, tokens, first, visited.rows, queries, tile);
-            bits[0usize] = of_ranges[0usize];
+            of_pairs[0usize] = of_ranges[0usize];
         } else {
             let of_tokens = attended(
                 &distances,
@@ -124,8 +127,8 @@ pub(super) fn attending_pairs(
                 tile,
                 Products::Mma,
             );
-            bits[0usize] = of_tokens[0usize];
+            of_pairs[0usize] = of_tokens[0usize];
         }
     }
-    bits
+    of_pairs
 }
