@@ -26,7 +26,8 @@ pub(super) fn stats_at(stats: &[f32], row: usize, rows: usize) -> Stats {
 pub(super) const UNITS: usize = 128;
 /// Elements of its vectors.
 pub(super) const LANES: usize = 4;
-/// Most units that share a row: so many read 64 bytes of it that follow one another, and more would have fewer loads on their way each.
+/// Most units that share a row: so many read 64 bytes of it, or 128 in f32, that follow one another, and more would have fewer loads on
+/// their way each.
 const SHARERS: usize = 8;
 
 /// Units that share a row of `value_dim` elements: a power of two.

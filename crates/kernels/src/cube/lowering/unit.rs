@@ -9,6 +9,7 @@ use crate::cube::attention::BINDINGS;
 use crate::cube::config::Config;
 use crate::cube::mma::products::Products;
 use crate::cube::round::Rounding;
+use crate::cube::stats;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::{CubeSize, SLICES, WHOLE};
 
@@ -98,12 +99,15 @@ fn lower(devices: &[Device], is_in: impl Fn(usize, usize, bool) -> bool) {
                 lower_class(device, config, launches, dtype);
             }
         }
-        for (at, (value_dim, rounding)) in [(64, false), (40, true)].into_iter().enumerate() {
+        // Rows that as many units share as ever do, that fewer do, and that some units have one vector more of.
+        let classes = [(64, false), (8, true), (40, true)];
+        for (at, (value_dim, rounding)) in classes.into_iter().enumerate() {
             let device = &devices[at % devices.len()];
             let name = format!("prepass-{dtype:?}-{value_dim}-{rounding}");
             let kernel = prepass(device, value_dim, rounding, dtype);
             let kernel = lowered(device, &name, &*kernel, &[5]);
-            assert_eq!(kernel.shared_memory_size, 0, "{name}");
+            assert_eq!(kernel.shared_memory_size, stats::UNITS * 4, "{name}");
+            assert!(kernel.source.contains(device.barrier), "{name}: no barrier");
         }
     }
 }

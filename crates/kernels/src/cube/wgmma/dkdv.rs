@@ -184,8 +184,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         let mut turn = first_turn();
         let mut visit = ring.wait_for_bits(&turn);
         if is_visit(visit) {
-            let none = 0u32.runtime();
-            begin_scores::<E, N>("s", &owned, none, at, &queries, turn.slot, brain);
+            let only = 0u32.runtime();
+            begin_scores::<E, N>("s", &owned, only, at, &queries, turn.slot, brain);
             while is_visit(visit) {
                 let all = all_of(visit, own_group);
                 // Looked up before there are products in all of a unit's registers.
@@ -213,7 +213,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 let next = turn.next(ring.slots);
                 let next_visit = ring.wait_for_bits(&next);
                 if comptime!(config.keys) {
-                    begin_scores::<E, N>("t", &values, none, at, &gradients, turn.slot, brain);
+                    begin_scores::<E, N>("t", &values, only, at, &gradients, turn.slot, brain);
                 }
                 products_done(comptime!(if config.keys { 1usize } else { 0usize }));
                 let mut weights = take("s", visited.rows);
@@ -257,7 +257,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 }
                 if is_visit(next_visit) {
                     // The next scores are computed while these weights are multiplied.
-                    begin_scores::<E, N>("s", &owned, none, at, &queries, next.slot, brain);
+                    begin_scores::<E, N>("s", &owned, only, at, &queries, next.slot, brain);
                     products_done(1usize);
                     ring.done(&turn);
                 }

@@ -152,9 +152,8 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
         let mut visit = ring.wait_for_bits(&turn);
         while is_visit(visit) {
             let next = turn.next(ring.slots);
-            let mut next_visit = 0u32.runtime();
-            if nothing_of(visit, group) {
-                next_visit = ring.wait_for_bits(&next);
+            let next_visit = if nothing_of(visit, group) {
+                ring.wait_for_bits(&next)
             } else {
                 let at = (turn.slot as usize * groups + group as usize) * OF_GROUP;
                 let mut d_scores = kept_scores::<E>(&scores, at, unit % GROUP);
@@ -186,9 +185,10 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
                 }
                 begin_values::<E, N>("dq", &d_scores, &keys, turn.slot, brain);
                 // The product takes until the next visit is there.
-                next_visit = ring.wait_for_bits(&next);
+                let next_visit = ring.wait_for_bits(&next);
                 products_done(0usize);
-            }
+                next_visit
+            };
             ring.done(&turn);
             turn = next;
             visit = next_visit;

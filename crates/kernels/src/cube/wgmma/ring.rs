@@ -169,13 +169,13 @@ pub(super) fn all_of(bits: u32, group: u32) -> bool {
     bits & (ALL << group) != 0u32
 }
 
-/// See [`are_ranges`].
+/// Whether masks of the visit that has these bits are of ranges: see [`are_ranges`].
 #[cube]
 pub(super) fn has_ranges(bits: u32) -> bool {
     bits & RANGES != 0u32
 }
 
-/// Whether none of them attends.
+/// Whether no pair of the visit that has these bits attends that has the rows of a group.
 #[cube]
 pub(super) fn nothing_of(bits: u32, group: u32) -> bool {
     bits & (NOTHING << group) != 0u32
@@ -282,7 +282,7 @@ impl Ring {
         writes_done();
     }
 
-    /// Waits until a slot is full. The bits of its visit, for [`is_visit`] and [`all_of`].
+    /// Waits until a slot is full. The bits of its visit, for [`is_visit`] and what is asked of bits beside it.
     pub(super) fn wait_for_bits(&self, turn: &Turn) -> u32 {
         self.wait(turn);
         self.bits(turn)

@@ -47,8 +47,8 @@ pub(super) fn holds(config: Config) -> bool {
     )
 }
 
-/// Whether groups ask for the next visit while they wait for products. Three groups, and wide heads, have too few slots: they would wait
-/// for the next before they need it.
+/// Whether groups ask for the next visit while they wait for products. Three groups, and wide heads, lose by it where slots are few, since
+/// they wait for the next before they need it; heads of 64 gain nothing.
 fn asks_early(config: Config) -> bool {
     config.owned.rows <= 2 * ROWS && !is_wide([config.head_dim, config.value_dim])
 }
