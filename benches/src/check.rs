@@ -29,7 +29,7 @@ mod checks;
 use checks::engine::Engine;
 use checks::storage::Storage;
 use checks::support::golden;
-use checks::{CHECKS, Check, Effort};
+use checks::{CHECKS, Check, Effort, Share};
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +44,10 @@ pub struct CheckArgs {
     /// as there are random calls, `packed` and `decode` half as many, `halves` and `poison` a quarter.
     #[arg(long, default_value_t = 0)]
     pub first: u64,
+    /// What this program takes of the calls of `halves` and `packed`, as in `2/8`, the second of eight shares: for as many programs
+    /// side by side, each of which compiles its kernels one after another.
+    #[arg(long, default_value = "1/1", value_parser = share)]
+    pub share: Share,
     /// Launches of each call that must give the same bits.
     #[arg(long, default_value_t = 1000)]
     pub repeats: usize,
@@ -127,6 +131,19 @@ pub struct Row {
     pub features: Vec<String>,
 }
 
+/// A share by its number, counted from 1, and how many there are.
+fn share(text: &str) -> Result<Share, String> {
+    let parts = text.split_once('/');
+    let numbers = parts.map(|(number, of)| (number.parse::<usize>(), of.parse::<usize>()));
+    match numbers {
+        Some((Ok(number), Ok(of))) if 0 < number && number <= of => Ok(Share {
+            number: number - 1,
+            of,
+        }),
+        _ => Err("`2/8` is accepted, the second of eight".to_owned()),
+    }
+}
+
 /// Runs the checks; each row is on disk before the next check begins.
 ///
 /// # Errors
@@ -143,6 +160,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Vec<Row>> {
         golden: golden_data(&args.golden)?,
         random: args.random,
         first: args.first,
+        share: args.share,
         runs: args.random.div_ceil(2),
         repeats: args.repeats,
         all_kernels: !args.few_kernels,

@@ -34,6 +34,7 @@ pub mod subsets;
 pub mod tiles;
 pub mod worst;
 
+use std::fmt;
 use std::ops::Range;
 
 use engine::Engine;
@@ -51,12 +52,42 @@ pub struct Effort {
     pub runs: u64,
     /// The number of the first random call and of the first run.
     pub first: u64,
+    /// What this program takes of the calls of `halves` and `packed`.
+    pub share: Share,
     /// Launches of a call that must give the same bits.
     pub repeats: usize,
     /// Compile as many kernels as the checks have uses for, or a few of each kind: a CPU takes a second for each.
     pub all_kernels: bool,
     /// Types of tensors.
     pub types: Vec<Storage>,
+}
+
+/// One of several shares of a list, for as many programs side by side: each compiles its kernels one after another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which one, counted from 0.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl Share {
+    /// The only one.
+    pub const WHOLE: Self = Self { number: 0, of: 1 };
+
+    /// Whether it has the call at this place of the list.
+    fn has(&self, at: usize) -> bool {
+        at % self.of == self.number
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.of {
+            1 => Ok(()),
+            of => write!(f, " (share {}/{of})", self.number + 1),
+        }
+    }
 }
 
 /// Files of few kernels between them: GQA, an lse with a gradient, a ragged end, a table with empty rows, widths that differ.

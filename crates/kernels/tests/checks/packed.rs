@@ -30,8 +30,9 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     let calls = random_calls(engine, effort, &mut worst)?;
     blocks_begin_anew(engine, &mut worst)?;
     Ok(format!(
-        "{files} files as documents between documents of NaN, {calls} random calls with NaN in every second sequence, \
-         {worst}"
+        "{files} files as documents between documents of NaN, {calls} random calls with NaN in every second sequence{}, \
+         {worst}",
+        effort.share
     ))
 }
 
@@ -43,8 +44,10 @@ fn random_calls(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Result<u
         (false, Storage::F32) => &CLASSES[..FEW_CLASSES],
         (false, _) => &CLASSES[..FEW_CLASSES_OF_HALVES],
     };
-    let calls = effort.random.div_ceil(2);
-    for seed in effort.numbers(calls) {
+    let seeds = effort.numbers(effort.random.div_ceil(2)).enumerate();
+    let mut calls = 0;
+    for (_, seed) in seeds.filter(|(at, _)| effort.share.has(*at)) {
+        calls += 1;
         let class = classes[seed as usize % classes.len()];
         let case = if seed % 3 == 0 {
             padded_case
@@ -86,11 +89,16 @@ fn hold_alone(
 
 /// The items of golden files as documents, with documents of NaN before, between and behind them.
 fn golden_documents(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Result<usize, String> {
-    let mut files = 0;
-    for golden in effort.golden_in(engine.storage) {
-        let Some((problem, tensors)) = packed(golden) else {
-            continue;
-        };
+    let files = effort.golden_in(engine.storage);
+    let files: Vec<_> = files
+        .filter_map(|golden| Some((golden, packed(golden)?)))
+        .collect();
+    ensure(files.len() >= 4, || {
+        format!("only {} files are packed", files.len())
+    })?;
+    let shared = files.into_iter().enumerate();
+    let mut held_files = 0;
+    for (_, (golden, (problem, tensors))) in shared.filter(|(at, _)| effort.share.has(*at)) {
         let held = engine.run(&problem, &tensors).and_then(|results| {
             for (item, number) in documents_of(golden).enumerate() {
                 let part = results_of(&problem, &problem.sequences()[number], &results);
@@ -114,10 +122,9 @@ fn golden_documents(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Resu
             Ok(())
         });
         held.map_err(|miss| format!("{}, packed: {miss}", golden.name))?;
-        files += 1;
+        held_files += 1;
     }
-    ensure(files >= 4, || format!("only {files} files are packed"))?;
-    Ok(files)
+    Ok(held_files)
 }
 
 /// Tokens of the documents of NaN.

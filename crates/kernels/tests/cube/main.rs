@@ -8,7 +8,7 @@ use std::path::Path;
 use checks::engine::Engine;
 use checks::storage::Storage;
 use checks::support::golden;
-use checks::{CHECKS, Effort};
+use checks::{CHECKS, Effort, Share};
 use cubecl::client::Client;
 
 /// The device under test, or `None` where there is none and none is asked for.
@@ -43,6 +43,7 @@ fn hold(name: &str) {
         random: if all { 60 } else { 30 },
         runs: if all { 20 } else { 10 },
         first: 0,
+        share: Share::WHOLE,
         repeats: if all { 20 } else { 5 },
         all_kernels: false,
         types: Storage::ALL.to_vec(),
