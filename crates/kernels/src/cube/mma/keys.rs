@@ -324,7 +324,7 @@ pub(in crate::cube) fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
     }
 }
 
-/// What a unit has looked up of the row that it is to set; an lse of `inf` where there is no token, so that weights are 0.
+/// What a unit has looked up of the row that it is to set: an lse to base e, `inf` where there is no token, so that weights are 0.
 #[derive(CubeType)]
 pub(in crate::cube) struct VisitedRow {
     pub(in crate::cube) token: i32,
