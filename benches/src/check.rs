@@ -40,12 +40,12 @@ pub struct CheckArgs {
     /// Random calls against the host oracle, and half as many random runs of a cache.
     #[arg(long, default_value_t = 2000)]
     pub random: u64,
-    /// The number of the first of them: to repeat one that misses, or to share many among programs. `random` takes as many numbers
-    /// as there are random calls, `packed` and `decode` half as many, `halves` and `poison` a quarter.
+    /// The number of the first of them: to repeat one that misses. `random` takes as many numbers as there are random calls, `packed`
+    /// and `decode` half as many, `halves` and `poison` a quarter.
     #[arg(long, default_value_t = 0)]
     pub first: u64,
-    /// What this program takes of the calls of `halves` and `packed`, as in `2/8`, the second of eight shares: for as many programs
-    /// side by side, each of which compiles its kernels one after another.
+    /// What this program takes of random calls and runs, and of the other calls of `halves` and `packed`, as in `2/8`, the second of
+    /// eight shares: for as many programs side by side, each of which compiles its kernels one after another.
     #[arg(long, default_value = "1/1", value_parser = share)]
     pub share: Share,
     /// Launches of each call that must give the same bits.
@@ -219,10 +219,15 @@ fn hold(check: &Check, engine: &Engine, effort: &Effort) -> Row {
     let result = caught(|| (check.run)(engine, effort))
         .unwrap_or_else(|panic| Err(format!("panicked: {panic}")));
     let client = &engine.client;
+    let ok = result.is_ok();
+    let detail = result.unwrap_or_else(|miss| miss);
     Row {
         name: check.name,
-        ok: result.is_ok(),
-        detail: result.unwrap_or_else(|miss| miss),
+        ok,
+        detail: match effort.share {
+            Share::WHOLE => detail,
+            Share { number, of } => format!("share {}/{of}: {detail}", number + 1),
+        },
         seconds: start.elapsed().as_secs_f64(),
         engines: engine.ran(),
         device: client.properties().identity.name.clone(),
@@ -299,4 +304,25 @@ pub fn render(rows: &[Row]) -> String {
         rows.len() - failed,
         rows.len()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_all_of_a_list_once() {
+        let list: Vec<_> = (0..11).collect();
+        let shares = (1..=4).map(|number| share(&format!("{number}/4")).unwrap());
+        let mut all: Vec<_> = shares
+            .flat_map(|share| share.part_of(list.clone()))
+            .collect();
+        all.sort_unstable();
+        assert_eq!(all, list);
+        assert_eq!(share("1/1").unwrap().part_of(list.clone()), list);
+        for refused in ["0/4", "5/4", "1/0", "4", "/", "a/4", "1/4/2", ""] {
+            let message = share(refused).unwrap_err();
+            assert!(message.contains("2/8"), "{refused}: {message}");
+        }
+    }
 }

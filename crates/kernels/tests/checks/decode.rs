@@ -48,9 +48,10 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     } else {
         &CLASSES[..FEW_CLASSES]
     };
-    let runs = effort.runs;
+    let seeds = effort.numbers(effort.runs);
+    let runs = seeds.len();
     let mut seen = Seen::default();
-    for seed in effort.numbers(runs) {
+    for seed in seeds {
         let class = classes[seed as usize % classes.len()];
         let layout = Layout::ALL[(seed as usize / classes.len()) % 3];
         random_run(
@@ -63,7 +64,7 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
         )
         .map_err(|miss| format!("seed {seed}, {class:?} as {layout:?}: {miss}"))?;
     }
-    ensure(seen.decoded > runs as usize && seen.prefills > 0, || {
+    ensure(seen.decoded > runs && seen.prefills > 0, || {
         format!("only {seen:?} in {runs} runs")
     })?;
     let ratios = ratios(engine, &mut worst)?;

@@ -34,9 +34,6 @@ pub mod subsets;
 pub mod tiles;
 pub mod worst;
 
-use std::fmt;
-use std::ops::Range;
-
 use engine::Engine;
 use storage::Storage;
 use support::golden::Golden;
@@ -52,7 +49,7 @@ pub struct Effort {
     pub runs: u64,
     /// The number of the first random call and of the first run.
     pub first: u64,
-    /// What this program takes of the calls of `halves` and `packed`.
+    /// What this program takes of random calls and runs, and of the other calls of `halves` and `packed`.
     pub share: Share,
     /// Launches of a call that must give the same bits.
     pub repeats: usize,
@@ -75,18 +72,12 @@ impl Share {
     /// The only one.
     pub const WHOLE: Self = Self { number: 0, of: 1 };
 
-    /// Whether it has the call at this place of the list.
-    fn has(&self, at: usize) -> bool {
-        at % self.of == self.number
-    }
-}
-
-impl fmt::Display for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.of {
-            1 => Ok(()),
-            of => write!(f, " (share {}/{of})", self.number + 1),
-        }
+    /// What it has of a list.
+    pub fn part_of<T>(&self, list: Vec<T>) -> Vec<T> {
+        list.into_iter()
+            .skip(self.number)
+            .step_by(self.of)
+            .collect()
     }
 }
 
@@ -101,9 +92,10 @@ const FEW: [&str; 6] = [
 ];
 
 impl Effort {
-    /// The numbers of `count` random calls or runs.
-    fn numbers(&self, count: u64) -> Range<u64> {
-        self.first..self.first + count
+    /// The numbers of this program's share of `count` random calls or runs.
+    fn numbers(&self, count: u64) -> Vec<u64> {
+        self.share
+            .part_of((self.first..self.first + count).collect())
     }
 
     /// The golden files of a type: all of f32, and where few kernels are compiled a few of the others.

@@ -30,24 +30,22 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     let calls = random_calls(engine, effort, &mut worst)?;
     blocks_begin_anew(engine, &mut worst)?;
     Ok(format!(
-        "{files} files as documents between documents of NaN, {calls} random calls with NaN in every second sequence{}, \
-         {worst}",
-        effort.share
+        "{files} files as documents between documents of NaN, {calls} random calls with NaN in every second sequence, \
+         {worst}"
     ))
 }
 
 /// Random documents and random padding against the oracle; then NaN in padding and in every second sequence, which must
 /// change no bit of the others.
-fn random_calls(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Result<u64, String> {
+fn random_calls(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Result<usize, String> {
     let classes = match (effort.all_kernels, engine.storage) {
         (true, _) => &CLASSES[..],
         (false, Storage::F32) => &CLASSES[..FEW_CLASSES],
         (false, _) => &CLASSES[..FEW_CLASSES_OF_HALVES],
     };
-    let seeds = effort.numbers(effort.random.div_ceil(2)).enumerate();
-    let mut calls = 0;
-    for (_, seed) in seeds.filter(|(at, _)| effort.share.has(*at)) {
-        calls += 1;
+    let seeds = effort.numbers(effort.random.div_ceil(2));
+    let calls = seeds.len();
+    for seed in seeds {
         let class = classes[seed as usize % classes.len()];
         let case = if seed % 3 == 0 {
             padded_case
@@ -96,9 +94,9 @@ fn golden_documents(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Resu
     ensure(files.len() >= 4, || {
         format!("only {} files are packed", files.len())
     })?;
-    let shared = files.into_iter().enumerate();
-    let mut held_files = 0;
-    for (_, (golden, (problem, tensors))) in shared.filter(|(at, _)| effort.share.has(*at)) {
+    let files = effort.share.part_of(files);
+    let count = files.len();
+    for (golden, (problem, tensors)) in files {
         let held = engine.run(&problem, &tensors).and_then(|results| {
             for (item, number) in documents_of(golden).enumerate() {
                 let part = results_of(&problem, &problem.sequences()[number], &results);
@@ -122,9 +120,8 @@ fn golden_documents(engine: &Engine, effort: &Effort, worst: &mut Worst) -> Resu
             Ok(())
         });
         held.map_err(|miss| format!("{}, packed: {miss}", golden.name))?;
-        held_files += 1;
     }
-    Ok(held_files)
+    Ok(count)
 }
 
 /// Tokens of the documents of NaN.

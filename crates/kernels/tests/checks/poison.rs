@@ -32,8 +32,9 @@ fn unread(engine: &Engine, effort: &Effort) -> Result<String, String> {
             .map_err(|miss| format!("{}: {miss}", golden.name))?;
         files += 1;
     }
-    let calls = effort.random.div_ceil(4);
-    for seed in effort.numbers(calls) {
+    let seeds = effort.numbers(effort.random.div_ceil(4));
+    let calls = seeds.len();
+    for seed in seeds {
         let class = CLASSES[seed as usize % RANDOM_CLASSES];
         let engine = engine.with_layout(Layout::ALL[seed as usize % 3]);
         let Case { problem, tensors } = case_of(class, 1_000_000 + seed);

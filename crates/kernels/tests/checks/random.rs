@@ -16,7 +16,7 @@ const MOST_KERNELS: usize = 60;
 /// Classes where few kernels are compiled.
 const FEW_CLASSES: usize = 5;
 /// Calls that the host computes at a time.
-const CHUNK: u64 = 128;
+const CHUNK: usize = 128;
 
 /// f32 within the bars, in every layout.
 pub fn check(engine: &Engine, effort: &Effort) -> Result<String, String> {
@@ -34,14 +34,13 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     let mut worst = Worst::default();
     let (mut kernels, mut prepasses) = (HashSet::new(), HashSet::new());
     let all = effort.numbers(effort.random);
-    for chunk in all.clone().step_by(CHUNK as usize) {
-        let seeds = chunk..all.end.min(chunk + CHUNK);
+    for seeds in all.chunks(CHUNK) {
         let expected = |seed: u64| -> (u64, Case, Results) {
             let case = case_of(class(seed), seed);
             let expected = oracle(&case.problem, &case.tensors);
             (seed, case, expected)
         };
-        let cases: Vec<_> = seeds.into_par_iter().map(expected).collect();
+        let cases: Vec<_> = seeds.par_iter().copied().map(expected).collect();
         for (seed, Case { problem, tensors }, expected) in cases {
             // Classes and layouts in all combinations.
             let engine = &engines[(seed as usize / classes.len()) % engines.len()];
@@ -63,6 +62,6 @@ fn of_type(engine: &Engine, effort: &Effort) -> Result<String, String> {
     })?;
     Ok(format!(
         "{} calls over {compiled} kernels, {worst}",
-        effort.random
+        all.len()
     ))
 }

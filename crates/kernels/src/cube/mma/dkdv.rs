@@ -89,12 +89,12 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     values.fill(v, &v_rows, &own_tokens, span.kv_end, tile.rows, value_dim);
     let head = first_head + visits.at.visit.head as usize;
     let q_rows = head_queries::<E, N>(q, &span, head, LANES);
-    queries.fill(q, &q_rows, &visits.rows.of.tokens, end, rows, head_dim);
+    queries.fill(q, &q_rows, &visits.rows.tokens.of_rows, end, rows, head_dim);
     let d_out_rows = head_queries::<E, N>(d_out, &span, head, LANES);
     gradients.fill(
         d_out,
         &d_out_rows,
-        &visits.rows.of.tokens,
+        &visits.rows.tokens.of_rows,
         end,
         rows,
         value_dim,
@@ -110,13 +110,13 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         let next = visits.at.next_tokens();
         let head = first_head + visits.at.next.head as usize;
         let q_rows = head_queries::<E, N>(q, &span, head, LANES);
-        let tokens = &visits.rows.of.tokens;
+        let tokens = &visits.rows.tokens.of_rows;
         let moved = queries.begin(q, &q_rows, tokens, next, end, other, rows, head_dim);
         visits.look_ahead(&own, index, stats, infinity);
         let mut weights = scores::<E, N>(&owned, &queries, slot, tiles, head_dim, parts);
         queries.finish(&moved, other, rows);
         let d_out_rows = head_queries::<E, N>(d_out, &span, head, LANES);
-        let tokens = &visits.rows.of.tokens;
+        let tokens = &visits.rows.tokens.of_rows;
         let moved = gradients.begin(
             d_out,
             &d_out_rows,
@@ -145,7 +145,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             weights[n] = p;
             d_scores[n] = d_score;
         }
-        if !visits.at.visit.all || visits.rows.of.leave_out(visits.at.tokens, rows) {
+        if !visits.at.visit.all || visits.rows.tokens.leave_out(visits.at.tokens, rows) {
             let head_record =
                 usize::cast_from(index[group.records + visits.at.visit.head as usize]);
             let bits = attended(
@@ -153,7 +153,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                 index,
                 head_record,
                 &keys,
-                &visits.rows.of.tokens,
+                &visits.rows.tokens.of_rows,
                 visits.at.tokens,
                 tiles,
                 parts,

@@ -273,7 +273,7 @@ impl QueryCursor {
 /// The tokens of visited queries.
 #[derive(CubeType)]
 pub(in crate::cube) struct VisitedTokens {
-    pub(in crate::cube) tokens: Shared<[i32]>,
+    pub(in crate::cube) of_rows: Shared<[i32]>,
     /// Of each plane of rows, whether one has no token.
     incomplete: Shared<[u32]>,
 }
@@ -281,7 +281,7 @@ pub(in crate::cube) struct VisitedTokens {
 #[cube]
 pub(in crate::cube) fn visited_tokens(#[comptime] rows: usize) -> VisitedTokens {
     VisitedTokens {
-        tokens: Shared::<[i32]>::new_slice(rows),
+        of_rows: Shared::<[i32]>::new_slice(rows),
         incomplete: Shared::<[u32]>::new_slice(comptime!(rows / PLANE)),
     }
 }
@@ -290,7 +290,7 @@ pub(in crate::cube) fn visited_tokens(#[comptime] rows: usize) -> VisitedTokens 
 impl VisitedTokens {
     /// Sets that of row `at`: by all units of a plane, of rows that follow one another.
     pub(in crate::cube) fn set(&mut self, at: usize, token: i32) {
-        self.tokens[at] = token;
+        self.of_rows[at] = token;
         let incomplete = plane_any(token == NONE);
         if UNIT_POS % 32u32 == 0u32 {
             self.incomplete[at / PLANE] = u32::cast_from(incomplete);
@@ -311,7 +311,7 @@ impl VisitedTokens {
 /// What the visited queries have of their rows.
 #[derive(CubeType)]
 pub(in crate::cube) struct VisitedStats {
-    pub(in crate::cube) of: VisitedTokens,
+    pub(in crate::cube) tokens: VisitedTokens,
     /// The lse to base 2 and `D`.
     stats: Shared<[Pair<f32>]>,
 }
@@ -319,7 +319,7 @@ pub(in crate::cube) struct VisitedStats {
 #[cube]
 pub(in crate::cube) fn visited_stats(#[comptime] rows: usize) -> VisitedStats {
     VisitedStats {
-        of: visited_tokens(rows),
+        tokens: visited_tokens(rows),
         stats: Shared::<[Pair<f32>]>::new_slice(rows),
     }
 }
@@ -380,7 +380,7 @@ impl VisitedStats {
     ) {
         if unit < comptime!(visited.rows as u32) {
             let at = place + unit as usize;
-            self.of.set(at, row.token);
+            self.tokens.set(at, row.token);
             let mut stats = Pair::<f32>::new(row.stats.lse * f32::new(core::f32::consts::LOG2_E));
             stats.insert(1usize, row.stats.d);
             self.stats[at] = stats;

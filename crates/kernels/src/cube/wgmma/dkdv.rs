@@ -8,8 +8,8 @@ use super::products::{GROUP, begin_scores, begin_values, declare, products_done,
 use super::queries::{HeadStrides, VisitedStrides, fill};
 use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, TURN_FILLERS, consumers, units};
-use super::stats::visited_rows;
 use super::tiles::tiles;
+use super::visited_rows::visited_rows;
 use super::work::{WORKING, attending_pairs, first_row, own_tokens_of, share_registers};
 use crate::cube::config::Config;
 use crate::cube::index::KEY_TILES;
@@ -201,7 +201,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
                         index,
                         record,
                         &keys,
-                        &rows.of.tokens,
+                        &rows.tokens.of_rows,
                         false,
                         tile,
                         visited,

@@ -7,8 +7,8 @@ use super::instructions::sync_group;
 use super::kept::{Keeping, NOWHERE};
 use super::ring::{Ring, first_turn, visit_bits};
 use super::size::TURN_FILLERS;
-use super::stats::VisitedRows;
 use super::tiles::Tiles;
+use super::visited_rows::VisitedRows;
 use crate::cube::mma::keys::{Group, query_cursor, visited_row};
 use crate::cube::mma::stage::LANES;
 use crate::cube::mma::visit::Visit;
@@ -128,7 +128,7 @@ pub(super) fn fill<E: Float, N: Size>(
         }
         rows.set(turn.slot, &row, unit as u32, visited);
         sync_group(FILLING_BY_TURNS + set, TURN_FILLERS);
-        let incomplete = rows.of.leave_out(first, visited.rows);
+        let incomplete = rows.tokens.leave_out(first, visited.rows);
         let visit = Visit {
             any: visit.any,
             all: visit.all && !incomplete,
@@ -162,7 +162,7 @@ pub(super) fn fill<E: Float, N: Size>(
                     TURN_FILLERS,
                 );
             } else {
-                let tokens = &rows.of.tokens;
+                let tokens = &rows.tokens.of_rows;
                 queries.copy(
                     turn.slot,
                     q,

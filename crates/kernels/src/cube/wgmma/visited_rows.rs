@@ -11,7 +11,7 @@ use crate::cube::tile::Tile;
 /// Of the rows of all slots.
 #[derive(CubeType)]
 pub(super) struct VisitedRows {
-    pub(super) of: VisitedTokens,
+    pub(super) tokens: VisitedTokens,
     /// Of each row of a slot the lse to base 2, then of each `D`: two that follow one another are read together.
     stats: Shared<[f32]>,
     address: u32,
@@ -25,7 +25,7 @@ pub(super) fn visited_rows(#[comptime] slots: usize, #[comptime] rows: usize) ->
     let stats = Shared::<[f32]>::new_aligned_slice(comptime!(2 * slots * rows), 16usize);
     let address = shared_address(&stats[0usize..1usize]);
     VisitedRows {
-        of: visited_tokens(comptime!(slots * rows)),
+        tokens: visited_tokens(comptime!(slots * rows)),
         stats,
         address,
         rows,
@@ -45,7 +45,7 @@ impl VisitedRows {
         if unit < comptime!(visited.rows as u32) {
             let first = slot as usize * comptime!(visited.rows);
             let unit = unit as usize;
-            self.of.set(first + unit, row.token);
+            self.tokens.set(first + unit, row.token);
             let at = 2 * first + unit;
             self.stats[at] = row.stats.lse * f32::new(core::f32::consts::LOG2_E);
             self.stats[at + comptime!(visited.rows)] = row.stats.d;
