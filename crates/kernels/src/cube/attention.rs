@@ -34,6 +34,8 @@ pub struct CubeAttention {
     pub(super) choice: Choice,
     pub(super) inference: Indexed,
     pub(super) training: Indexed,
+    /// Stands where a kernel has a tensor that it does not touch: of the call, since a launch would wait for an allocation.
+    pub(super) unused: DeviceTensor,
     keep: Keep,
     /// What gradients keep between their passes, once they are asked for.
     kept: Arc<OnceLock<Option<KeptPlan>>>,
@@ -162,6 +164,10 @@ impl CubeAttention {
             choice,
             inference,
             training,
+            unused: DeviceTensor {
+                handle: client.empty(8 * size_of::<f32>()),
+                strides: [0, 0, 0, 1],
+            },
             keep: Keep::of_environment()?,
             kept: Arc::default(),
         })

@@ -4,13 +4,13 @@
 //! they are read. The mark is there once the launch is through the queue of the host, long before the device is done: it is
 //! asked for after the first launch of each kernel, which takes as long as its compilation, and never again.
 
-use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 
 use cubecl::client::Client;
 use cubecl::device::DeviceId;
 use cubecl::ir::ElemType;
 use cubecl::server::Handle;
+use hashbrown::HashSet;
 
 use super::attention::CubeAttention;
 use super::config::Config;

@@ -4,7 +4,6 @@ use cubecl::client::Client;
 use cubecl::ir::{AddressType, ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
-use cubecl::zspace::{Shape, Strides};
 
 use super::attention::CubeAttention;
 use super::config::Config;
@@ -14,6 +13,7 @@ use super::round::Rounding;
 use super::stats;
 use super::tensors::{DeviceTensor, SavedOutputs};
 use super::tile::Tile;
+use super::vector_tensor::{VectorTensorArg, tensor_arg};
 
 impl CubeAttention {
     /// lse and D of each query.
@@ -21,8 +21,7 @@ impl CubeAttention {
         let shape = *self.problem.shape();
         let rows = self.rows();
         let filled = self.client.empty(2 * rows * size_of::<f32>());
-        let unused = self.unused();
-        let rounding = saved.forward.rounding.as_ref().unwrap_or(&unused);
+        let rounding = saved.forward.rounding.as_ref().unwrap_or(&self.unused);
         let count = self.grid(stats::cubes(rows, shape.value_dim))?;
         // Tensors are checked, and rows without a token are not read.
         unsafe {
@@ -36,9 +35,9 @@ impl CubeAttention {
                     &saved.d_out.handle,
                 ]),
                 stats::LANES,
-                self.arg(&saved.forward.out, shape.out_sizes()),
-                self.arg(rounding, shape.out_sizes()),
-                self.arg(&saved.d_out, shape.out_sizes()),
+                self.arg(&saved.forward.out, stats::LANES),
+                self.arg(rounding, stats::LANES),
+                self.arg(&saved.d_out, stats::LANES),
                 self.floats(&saved.forward.lse),
                 self.floats(&saved.d_lse),
                 self.stats_arg(&filled),
@@ -84,16 +83,9 @@ impl CubeAttention {
         shape.batch * shape.num_heads * shape.seq_q
     }
 
-    /// Stands where a kernel has a tensor that it does not touch.
-    pub(super) fn unused(&self) -> DeviceTensor {
-        DeviceTensor {
-            handle: self.client.empty(8 * size_of::<f32>()),
-            strides: [0, 0, 0, 1],
-        }
-    }
-
-    pub(super) fn arg(&self, tensor: &DeviceTensor, sizes: [usize; 4]) -> TensorArg {
-        tensor_arg(tensor, sizes)
+    /// A tensor in vectors of `lanes` elements.
+    pub(super) fn arg(&self, tensor: &DeviceTensor, lanes: usize) -> VectorTensorArg {
+        tensor_arg(tensor, (lanes, self.dtype))
     }
 
     pub(super) fn floats(&self, handle: &Handle) -> BufferArg {
@@ -129,17 +121,6 @@ impl CubeAttention {
     /// A grid of at least `cubes`; what is beyond finds nothing to do.
     pub(super) fn grid(&self, cubes: usize) -> Result<CubeCount, CubeError> {
         grid(&self.client, cubes)
-    }
-}
-
-/// A tensor, which is checked before any launch.
-pub(super) fn tensor_arg(tensor: &DeviceTensor, sizes: [usize; 4]) -> TensorArg {
-    unsafe {
-        TensorArg::from_raw_parts(
-            tensor.handle.clone(),
-            Strides::new(&tensor.strides),
-            Shape::new(sizes),
-        )
     }
 }
 

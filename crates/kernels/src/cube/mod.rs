@@ -32,6 +32,7 @@ mod tile;
 mod trial;
 mod tune;
 mod unit;
+mod vector_tensor;
 mod walk;
 mod weight;
 mod wgmma;

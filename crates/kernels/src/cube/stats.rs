@@ -3,6 +3,7 @@
 use cubecl::prelude::*;
 
 use super::rows::{head_rows, load};
+use crate::cube::vector_tensor::VectorTensor;
 
 /// `[2, batch, heads, seq_q]`: lse, then `D = rowsum(dO * O) - d_lse`.
 ///
@@ -45,9 +46,9 @@ pub(super) const fn cubes(rows: usize, value_dim: usize) -> usize {
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn prepass<E: Float, N: Size>(
-    out: &Tensor<Vector<E, N>>,
-    rounding: &Tensor<Vector<E, N>>,
-    d_out: &Tensor<Vector<E, N>>,
+    out: &VectorTensor<E, N>,
+    rounding: &VectorTensor<E, N>,
+    d_out: &VectorTensor<E, N>,
     lse: &[f32],
     d_lse: &[f32],
     stats: &mut [f32],
@@ -75,9 +76,9 @@ pub(super) fn prepass<E: Float, N: Size>(
         let token = i32::cast_from(row as u32 % seq_q);
         let head = ((row as u32 / seq_q) % heads) as usize;
         let item = (row as u32 / seq_q / heads) as usize;
-        let out_rows = head_rows::<E, N>(out, item, head, 0i32.runtime(), LANES);
-        let d_out_rows = head_rows::<E, N>(d_out, item, head, 0i32.runtime(), LANES);
-        let rounding_rows = head_rows::<E, N>(rounding, item, head, 0i32.runtime(), LANES);
+        let out_rows = head_rows::<E, N>(out, item, head, 0i32.runtime());
+        let d_out_rows = head_rows::<E, N>(d_out, item, head, 0i32.runtime());
+        let rounding_rows = head_rows::<E, N>(rounding, item, head, 0i32.runtime());
         #[unroll]
         for n in 0..comptime!(vectors.div_ceil(sharers)) {
             let at = of_row + comptime!(n * sharers);

@@ -1,6 +1,9 @@
 //! Tensors on the device.
 
+use cubecl::ir::ElemType;
 use cubecl::server::Handle;
+
+use super::vector_tensor::vector_strides;
 
 /// A tensor on the device.
 #[derive(Debug, Clone)]
@@ -46,11 +49,10 @@ pub struct KeyGradients {
 }
 
 impl KeyGradients {
-    /// The first vector of dV and its strides, in vectors of `lanes` elements.
-    pub(super) fn dv_vectors(&self, lanes: usize) -> (usize, [usize; 3]) {
+    /// The first vector of dV and its strides, in vectors of `lanes` elements of a type.
+    pub(super) fn dv_vectors(&self, of: (usize, ElemType)) -> (usize, [usize; 3]) {
         let (at, strides) = self.dv.unwrap_or((0, [0, 0, 0, 1]));
-        let [sequence, head, token, _] = strides.map(|stride| stride / lanes);
-        (at / lanes, [sequence, head, token])
+        (at / of.0, vector_strides(&self.handle, strides, of))
     }
 
     /// The buffer by the strides of dK.

@@ -29,8 +29,14 @@ impl Layout {
             Layout::Bshd | Layout::Sliced => [row, heads * row],
         };
         let item = heads * seq * row;
+        // Of an axis of one element any stride is as good.
+        let step = if self == Layout::Sliced && batch == 1 {
+            usize::MAX & !7
+        } else {
+            item
+        };
         (
-            [item, head_and_token[0], head_and_token[1], 1],
+            [step, head_and_token[0], head_and_token[1], 1],
             batch * item,
         )
     }

@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::UNITS;
 use crate::cube::decode::table::{Sections, item_at, page_list};
+use crate::cube::vector_tensor::VectorTensor;
 
 /// Copies the pages of an item's lists, as far as tokens are old, and its new rows to `out [1, kv_heads, kv_len, width]`, by its
 /// strides. Tokens of blocks without a page are left as they are.
@@ -14,8 +15,8 @@ use crate::cube::decode::table::{Sections, item_at, page_list};
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn read<E: Float, N: Size>(
     pages: &[Vector<E, N>],
-    rows: &Tensor<Vector<E, N>>,
-    out: &mut Tensor<Vector<E, N>>,
+    rows: &VectorTensor<E, N>,
+    out: &mut VectorTensor<E, N>,
     table: &[i32],
     sections: Sections,
     number: u32,
@@ -23,7 +24,6 @@ pub(in crate::cube) fn read<E: Float, N: Size>(
     blocks: u32,
     block: u32,
     row_vectors: u32,
-    #[comptime] lanes: usize,
     #[define(E)] _dtype: ElemType,
 ) {
     let item = item_at(table, number as usize);
@@ -42,19 +42,18 @@ pub(in crate::cube) fn read<E: Float, N: Size>(
             if i32::cast_from(position) < old {
                 let from = usize::cast_from(list.page(table, entry)) * block as usize;
                 let from = (from + within as usize) * row_vectors as usize;
-                let to = position as usize * out.stride(2) + kv_head as usize * out.stride(1);
-                out[to / lanes + vector] = pages[from + vector];
+                let to = position as usize * out.token + kv_head as usize * out.head;
+                out.vectors[to + vector] = pages[from + vector];
             }
         }
     } else {
         let row = (at - of_pages) / row_vectors;
         let (kv_head, token) = (row % kv_heads, i32::cast_from(row / kv_heads));
         if token < item.len {
-            let from = usize::cast_from(item.row + token) * rows.stride(2)
-                + kv_head as usize * rows.stride(1);
-            let to =
-                usize::cast_from(old + token) * out.stride(2) + kv_head as usize * out.stride(1);
-            out[to / lanes + vector] = rows[from / lanes + vector];
+            let from =
+                usize::cast_from(item.row + token) * rows.token + kv_head as usize * rows.head;
+            let to = usize::cast_from(old + token) * out.token + kv_head as usize * out.head;
+            out.vectors[to + vector] = rows.vectors[from + vector];
         }
     }
 }

@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::UNITS;
 use crate::cube::decode::table::{Sections, item_at, page_list};
+use crate::cube::vector_tensor::VectorTensor;
 
 /// Copies the row of each new token and key/value head to its place in the page of its block, where the block has one.
 ///
@@ -12,7 +13,7 @@ use crate::cube::decode::table::{Sections, item_at, page_list};
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn write<E: Float, N: Size>(
-    rows: &Tensor<Vector<E, N>>,
+    rows: &VectorTensor<E, N>,
     pages: &mut [Vector<E, N>],
     table: &[i32],
     sections: Sections,
@@ -21,7 +22,6 @@ pub(in crate::cube) fn write<E: Float, N: Size>(
     chunks: u32,
     block: u32,
     row_vectors: u32,
-    #[comptime] lanes: usize,
     #[define(E)] _dtype: ElemType,
 ) {
     let cube = CUBE_POS as u32;
@@ -40,9 +40,10 @@ pub(in crate::cube) fn write<E: Float, N: Size>(
         let page = list.find(table, i32::cast_from(position / block), last);
         if page >= 0 {
             let row = u32::cast_from(item.row) + token;
-            let from = (row as usize * rows.stride(2) + kv_head as usize * rows.stride(1)) / lanes;
+            let from = row as usize * rows.token + kv_head as usize * rows.head;
             let to = usize::cast_from(page) * block as usize + (position % block) as usize;
-            pages[to * row_vectors as usize + vector as usize] = rows[from + vector as usize];
+            pages[to * row_vectors as usize + vector as usize] =
+                rows.vectors[from + vector as usize];
         }
         at += chunks * comptime!(UNITS as u32);
     }

@@ -10,6 +10,7 @@ use crate::cube::first_launch::Class;
 use crate::cube::round::{Rounding, rounded};
 use crate::cube::rows::head_rows;
 use crate::cube::softmax::LOWEST;
+use crate::cube::vector_tensor::VectorTensor;
 
 /// Elements of a vector.
 pub(in crate::cube) const LANES: usize = 4;
@@ -84,7 +85,7 @@ impl<N: Size> Share<N> {
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn combine<E: Float, N: Size>(
     partials: &[Vector<f32, N>],
-    out: &mut Tensor<Vector<E, N>>,
+    out: &mut VectorTensor<E, N>,
     lse: &mut [f32],
     table: &[i32],
     minus_infinity: f32,
@@ -115,7 +116,7 @@ pub(in crate::cube) fn combine<E: Float, N: Size>(
     let (column, share) = (UNIT_POS as usize % across, UNIT_POS as usize / across);
     let mut values = Shared::<[Vector<f32, N>]>::new_slice(comptime!(across * down));
     let mut stats = Shared::<[Vector<f32, N>]>::new_slice(down);
-    let out_rows = head_rows::<E, N>(&*out, 0usize, head as usize, 0i32.runtime(), LANES);
+    let out_rows = head_rows::<E, N>(&*out, 0usize, head as usize, 0i32.runtime());
 
     let mut token = i32::cast_from(cube / heads / sizes.items);
     while token < rows.tokens() {
@@ -176,7 +177,7 @@ pub(in crate::cube) fn combine<E: Float, N: Size>(
                 result.insert(lane, select(empty, f32::new(0.0), result.extract(lane)));
             }
             let query = rows.item.row + token;
-            out[out_rows.at(query) + column] = rounded::<E, N>(result, LANES, rounding);
+            out.vectors[out_rows.at(query) + column] = rounded::<E, N>(result, LANES, rounding);
             if column == 0usize {
                 let of_row = select(empty, minus_infinity, own.maximum + own.sum.ln());
                 lse[usize::cast_from(query) * heads as usize + head as usize] = of_row;

@@ -15,9 +15,10 @@ use crate::cache::{CacheProblem, CacheShape, PoolShape};
 use crate::cube::cache::{UNITS, lanes, read, write};
 use crate::cube::checks::check_count;
 use crate::cube::error::CubeError;
-use crate::cube::launch::{address_type, gcd, grid, tensor_arg};
+use crate::cube::launch::{address_type, gcd, grid};
 use crate::cube::select::Engine;
 use crate::cube::tensors::DeviceTensor;
+use crate::cube::vector_tensor::{VectorTensorArg, tensor_arg};
 use crate::cube::{mma, unit};
 
 impl CubeDecode {
@@ -97,12 +98,12 @@ pub(super) fn read_grid(
 }
 
 /// A pool as a tensor: its rows one after another.
-fn pool_arg(pages: &Handle, pool: PoolShape) -> TensorArg {
+fn pool_arg(pages: &Handle, pool: PoolShape, of: (usize, ElemType)) -> VectorTensorArg {
     let rows = DeviceTensor {
         handle: pages.clone(),
         strides: [0, 0, pool.width, 1],
     };
-    tensor_arg(&rows, [1, 1, pool.pages * pool.block_size, pool.width])
+    tensor_arg(&rows, of)
 }
 
 /// Launches the parts of a call and returns the records that they leave.
@@ -126,6 +127,7 @@ pub(super) fn decode(
     check_count("queries, counted by their strides,", last / apart)?;
     let count = grid(&call.client, decode_cubes(shape, choice))?;
     let partials = call.client.empty(call.records_len() * size_of::<f32>());
+    let of = (lanes, call.dtype);
     let kernel = match choice.engine {
         Engine::Unit => unit::decode::decode::launch_unchecked,
         _ => mma::decode::decode::launch_unchecked,
@@ -137,9 +139,9 @@ pub(super) fn decode(
             CubeDim::new_1d(units(choice) as u32),
             call.addresses(&[&q.handle, k_pages, v_pages]),
             lanes,
-            tensor_arg(q, [1, shape.num_heads, shape.rows, shape.head_dim]),
-            pool_arg(k_pages, call.problem.key_pool()),
-            pool_arg(v_pages, call.problem.value_pool()),
+            tensor_arg(q, of),
+            pool_arg(k_pages, call.problem.key_pool(), of),
+            pool_arg(v_pages, call.problem.value_pool(), of),
             BufferArg::from_raw_parts(partials.clone(), call.records_len()),
             call.table_arg(table),
             BufferArg::from_raw_parts(call.index.clone(), call.index_len),
@@ -169,7 +171,7 @@ pub(super) fn combine(
     let count = grid(&call.client, combine_cubes(shape))?;
     let sharers = combine::sharers(choice.splits);
     let (across, down) = combine::layout(shape.value_dim, sharers);
-    let sizes = [1, shape.num_heads, shape.rows, shape.value_dim];
+    let _sizes = [1, shape.num_heads, shape.rows, shape.value_dim];
     unsafe {
         combine::combine::launch_unchecked(
             &call.client,
@@ -178,7 +180,7 @@ pub(super) fn combine(
             call.addresses(&[&out.handle]),
             combine::LANES,
             BufferArg::from_raw_parts(partials.clone(), call.records_len() / combine::LANES),
-            tensor_arg(out, sizes),
+            tensor_arg(out, (combine::LANES, call.dtype)),
             BufferArg::from_raw_parts(lse.clone(), shape.rows * shape.num_heads),
             call.table_arg(table),
             f32::NEG_INFINITY,
@@ -210,7 +212,7 @@ pub(super) fn write(
             CubeDim::new_1d(UNITS as u32),
             call.addresses(&[&rows.handle, pages]),
             lanes,
-            tensor_arg(rows, [1, shape.num_kv_heads, shape.rows, pool.width]),
+            tensor_arg(rows, (lanes, call.dtype)),
             BufferArg::from_raw_parts(pages.clone(), pool.len() / lanes),
             call.table_arg(table),
             call.sections().arg(),
@@ -219,7 +221,6 @@ pub(super) fn write(
             chunks as u32,
             pool.block_size as u32,
             (pool.width / lanes) as u32,
-            lanes,
             call.dtype,
         );
     }
@@ -247,8 +248,8 @@ pub(super) fn read(
             call.addresses(&[pages, &rows.handle, &out.handle]),
             lanes,
             BufferArg::from_raw_parts(pages.clone(), pool.len() / lanes),
-            tensor_arg(rows, [1, shape.num_kv_heads, shape.rows, pool.width]),
-            tensor_arg(out, [1, shape.num_kv_heads, tokens, pool.width]),
+            tensor_arg(rows, (lanes, call.dtype)),
+            tensor_arg(out, (lanes, call.dtype)),
             call.table_arg(table),
             call.sections().arg(),
             item as u32,
@@ -256,7 +257,6 @@ pub(super) fn read(
             blocks as u32,
             pool.block_size as u32,
             (pool.width / lanes) as u32,
-            lanes,
             call.dtype,
         );
     }

@@ -9,10 +9,11 @@ use super::checks::{check_few_rows, lanes};
 use crate::cube::checks::{check_count, check_len, check_tensor};
 use crate::cube::error::CubeError;
 use crate::cube::first_launch::{Class, launched};
-use crate::cube::launch::{address_type, gcd, grid, tensor_arg};
+use crate::cube::launch::{address_type, gcd, grid};
 use crate::cube::round::{Rounding, rounded};
 use crate::cube::select::Engine;
 use crate::cube::tensors::DeviceTensor;
+use crate::cube::vector_tensor::{VectorTensor, tensor_arg};
 
 /// Units of a cube.
 pub(in crate::cube) const UNITS: usize = 128;
@@ -93,7 +94,7 @@ impl RowRotation {
                 CubeDim::new_1d(UNITS as u32),
                 address_type(sizes_of_buffers.into_iter(), bytes),
                 lanes,
-                tensor_arg(x, sizes),
+                tensor_arg(x, (lanes, dtype)),
                 BufferArg::from_raw_parts(cosines.clone(), limit * half / lanes),
                 BufferArg::from_raw_parts(sines.clone(), limit * half / lanes),
                 BufferArg::from_raw_parts(positions.clone(), rows),
@@ -118,7 +119,7 @@ impl RowRotation {
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn rotate<E: Float, N: Size>(
-    x: &Tensor<Vector<E, N>>,
+    x: &VectorTensor<E, N>,
     cos: &[Vector<f32, N>],
     sin: &[Vector<f32, N>],
     positions: &[i32],
@@ -139,9 +140,9 @@ pub(in crate::cube) fn rotate<E: Float, N: Size>(
         let position = clamp(positions[row], 0i32, limit as i32 - 1);
         let angle = position as usize * half + vector;
         let (cos, sin) = (cos[angle], sin[angle]);
-        let from = (head * x.stride(1) + row * x.stride(2)) / lanes + vector;
-        let first = Vector::<f32, N>::cast_from(x[from]);
-        let second = Vector::<f32, N>::cast_from(x[from + half]);
+        let from = head * x.head + row * x.token + vector;
+        let first = Vector::<f32, N>::cast_from(x.vectors[from]);
+        let second = Vector::<f32, N>::cast_from(x.vectors[from + half]);
         let to = (row * heads + head) * 2 * half + vector;
         out[to] = rounded::<E, N>(first * cos - second * sin, lanes, rounding);
         out[to + half] = rounded::<E, N>(second * cos + first * sin, lanes, rounding);

@@ -12,13 +12,6 @@ use crate::cube::mma::size::units;
 use crate::cube::round::Rounding;
 use crate::cube::{cache, few_rows, mma, stats, unit, wgmma};
 
-fn tensor() -> TensorCompilationArg {
-    TensorCompilationArg {
-        meta: TensorMetaCompilationArg { len: (), rank: () },
-        buffer: buffer(),
-    }
-}
-
 fn buffer() -> BufferCompilationArg {
     BufferCompilationArg { inplace: None }
 }
@@ -51,10 +44,9 @@ fn sizes() -> SizesCompilationArg {
     }
 }
 
-/// A kernel by what follows the properties of the device: T is a tensor, B a buffer, S a scalar, and C and D are what kernels
+/// A kernel by what follows the properties of the device: B is a tensor or a buffer, S a scalar, and C and D are what kernels
 /// of the cache and of decode are told of a call.
 macro_rules! kernel {
-    (@ T) => { tensor() };
     (@ B) => { buffer() };
     (@ S) => { () };
     (@ C) => { sections() };
@@ -119,21 +111,21 @@ pub(super) const UNIT: Engine = Engine {
     forward: |device, config, dtype| {
         kernel!(
             unit::forward::forward::Forward, device, config.unit.units,
-            [T T T T T B B S S S S S],
+            [B B B B B B B S S S S S],
             unit::size::LANES, config, dtype
         )
     },
     dq: |device, config, dtype| {
         kernel!(
             unit::dq::dq::Dq, device, config.unit.units,
-            [T T T T B T B S S S S S],
+            [B B B B B B B S S S S S],
             unit::size::LANES, config, dtype
         )
     },
     dkdv: |device, config, dtype| {
         kernel!(
             unit::dkdv::dkdv::Dkdv, device, config.unit.units,
-            [T T T T B T B S S S S S S S S S],
+            [B B B B B B B S S S S S S S S S],
             unit::size::LANES, config, dtype
         )
     },
@@ -143,21 +135,21 @@ pub(super) const MMA: Engine = Engine {
     forward: |device, config, dtype| {
         kernel!(
             mma::forward::forward::Forward, device, units(config.owned.rows, config.parts),
-            [T T T T T B B S S S S S],
+            [B B B B B B B S S S S S],
             mma::LANES, config, dtype
         )
     },
     dq: |device, config, dtype| {
         kernel!(
             mma::dq::dq::Dq, device, units(config.owned.rows, config.parts),
-            [T T T T B T B S S S S S],
+            [B B B B B B B S S S S S],
             mma::LANES, config, dtype
         )
     },
     dkdv: |device, config, dtype| {
         kernel!(
             mma::dkdv::dkdv::Dkdv, device, units(config.owned.rows, config.parts),
-            [T T T T B T B S S S S S S S S S S],
+            [B B B B B B B S S S S S S S S S S],
             mma::LANES, config, dtype
         )
     },
@@ -167,21 +159,21 @@ pub(super) const WGMMA: Engine = Engine {
     forward: |device, config, dtype| {
         kernel!(
             wgmma::forward::forward::Forward, device, wgmma::size::units(config.owned.rows),
-            [T T T T T B B S S S S S S],
+            [B B B B B B B S S S S S S],
             mma::LANES, config, dtype
         )
     },
     dq: |device, config, dtype| {
         kernel!(
             wgmma::dq::dq::Dq, device, wgmma::size::units(config.owned.rows),
-            [T T T T B T B S S S S S],
+            [B B B B B B B S S S S S],
             mma::LANES, config, dtype
         )
     },
     dkdv: |device, config, dtype| {
         kernel!(
             wgmma::dkdv::dkdv::Dkdv, device, wgmma::size::units(config.owned.rows),
-            [T T T T B T B S S S S S S S S S S S S S S B B S S S S],
+            [B B B B B B B S S S S S S S S S S B B S S S S],
             mma::LANES, config, dtype
         )
     },
@@ -206,7 +198,7 @@ pub(super) fn kept_launches(both: bool, config: impl Fn(&str) -> Config) -> [Lau
             make: |device, config, dtype| {
                 kernel!(
                     wgmma::dq_kept::dq_kept::DqKept, device, wgmma::size::units(config.owned.rows),
-                    [T B B B T B S S S S S S S S S],
+                    [B B B B B B S S S S S S S S S],
                     mma::LANES, config, dtype
                 )
             },
@@ -228,7 +220,7 @@ pub(super) fn prepass(
 ) -> Box<dyn CubeKernel> {
     kernel!(
         stats::prepass::Prepass, device, stats::UNITS,
-        [T T T B B B S S S],
+        [B B B B B B S S S],
         stats::LANES, value_dim, rounding, dtype
     )
 }
@@ -237,7 +229,7 @@ pub(super) fn prepass(
 pub(super) const UNIT_DECODE: Make = |device, config, dtype| {
     kernel!(
         unit::decode::decode::Decode, device, config.unit.units,
-        [T T T B B B S S S S S D S],
+        [B B B B B B S S S S S D S],
         unit::size::LANES, config, dtype
     )
 };
@@ -246,7 +238,7 @@ pub(super) const UNIT_DECODE: Make = |device, config, dtype| {
 pub(super) const MMA_DECODE: Make = |device, config, dtype| {
     kernel!(
         mma::decode::decode::Decode, device, units(config.owned.rows, 1),
-        [T T T B B B S S S S S D S],
+        [B B B B B B S S S S S D S],
         mma::LANES, config, dtype
     )
 };
@@ -261,7 +253,7 @@ pub(super) fn combine(
     let (across, down) = combine::layout(value_dim, sharers);
     kernel!(
         combine::combine::Combine, device, across * down,
-        [B T B B S D S],
+        [B B B B S D S],
         combine::LANES, value_dim, sharers, Rounding::Conversion, dtype
     )
 }
@@ -271,13 +263,13 @@ pub(super) fn copies(device: &Device, lanes: usize, dtype: ElemType) -> [Box<dyn
     [
         kernel!(
             cache::write::write::Write, device, cache::UNITS,
-            [T B B C S S S S S],
-            lanes, lanes, dtype
+            [B B B C S S S S S],
+            lanes, dtype
         ),
         kernel!(
             cache::read::read::Read, device, cache::UNITS,
-            [B T T B C S S S S S],
-            lanes, lanes, dtype
+            [B B B B C S S S S S],
+            lanes, dtype
         ),
     ]
 }
@@ -316,7 +308,7 @@ pub(super) fn norm(device: &Device, lanes: usize, dtype: ElemType) -> Box<dyn Cu
 pub(super) fn rotation(device: &Device, lanes: usize, dtype: ElemType) -> Box<dyn CubeKernel> {
     kernel!(
         few_rows::rotation::rotate::Rotate, device, few_rows::rotation::UNITS,
-        [T B B B B S S S S],
+        [B B B B B S S S S],
         lanes, lanes, Rounding::Conversion, dtype
     )
 }

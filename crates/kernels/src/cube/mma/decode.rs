@@ -7,7 +7,7 @@ use super::mask::{keep_attended, pair_bit};
 use super::products::{Products, column, first_column, is_first, own_row};
 use super::size::units;
 use super::softmax::softmax;
-use super::stage::{LANES, arrive, chunks, padded, stage};
+use super::stage::{arrive, chunks, padded, stage};
 use crate::cube::config::Config;
 use crate::cube::decode::pages::{VisitedPages, visited_pages};
 use crate::cube::decode::partials::{put_stats, record_at};
@@ -15,6 +15,7 @@ use crate::cube::decode::sizes::Sizes;
 use crate::cube::decode::tile::{query_rows, visits, work};
 use crate::cube::rows::head_rows;
 use crate::cube::softmax::LEAST_SCALE;
+use crate::cube::vector_tensor::VectorTensor;
 
 /// Visits that are looked up: this one, the next, whose rows are on their way, and the one after it.
 pub(in crate::cube) const PLACES: usize = 3;
@@ -23,9 +24,9 @@ pub(in crate::cube) const PLACES: usize = 3;
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn decode<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
     partials: &mut [f32],
     table: &[i32],
     index: &[i32],
@@ -52,8 +53,8 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
 
     let work = work(table, &sizes);
     let queries = query_rows(token_step, head_step, q_step);
-    let k_rows = head_rows::<E, N>(k, 0usize, 0usize, 0i32.runtime(), LANES);
-    let v_rows = head_rows::<E, N>(v, 0usize, 0usize, 0i32.runtime(), LANES);
+    let k_rows = head_rows::<E, N>(k, 0usize, 0usize, 0i32.runtime());
+    let v_rows = head_rows::<E, N>(v, 0usize, 0usize, 0i32.runtime());
     let mut owned = stage::<E, N>(tile_rows, head_dim, units, fast, products);
     // Two slots: those of this visit and those of the next.
     let mut keys = stage::<E, N>(comptime!(2 * count), head_dim, units, fast, products);

@@ -6,12 +6,13 @@ use super::fragments::{accumulate, rounded, scale_rows, scores, zeros};
 use super::keys::{Group, key_tokens, visited_queries};
 use super::mask::{attended, keep_attended, own_rows};
 use super::size::units;
-use super::stage::{LANES, arrive, chunks, stage};
+use super::stage::{arrive, chunks, stage};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::index::KEY_TILES;
 use crate::cube::place::place;
 use crate::cube::rows::{HeadRows, head_keys, head_queries};
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{heads_at, key_tile, span};
 
 /// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
@@ -21,12 +22,12 @@ use crate::cube::walk::{heads_at, key_tile, span};
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dkdv<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
-    d_out: &Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
+    d_out: &VectorTensor<E, N>,
     stats: &[f32],
-    d_keys: &mut Tensor<Vector<E, N>>,
+    d_keys: &mut VectorTensor<E, N>,
     index: &[i32],
     scale: f32,
     infinity: f32,
@@ -61,8 +62,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let groups_at = heads_at + heads as usize;
     let own = key_tile(index, groups_at, kv_head, place.number, &span, tile);
     let first_head = kv_head * (heads / kv_heads) as usize;
-    let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
-    let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
+    let k_rows = head_keys::<E, N>(k, &span, kv_head);
+    let v_rows = head_keys::<E, N>(v, &span, kv_head);
     let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, products);
     let mut values = stage::<E, N>(tile.rows, value_dim, units, fast, products);
     // Two slots: those of this visit and those of the next.
@@ -88,9 +89,9 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     owned.fill(k, &k_rows, &own_tokens, span.kv_end, tile.rows, head_dim);
     values.fill(v, &v_rows, &own_tokens, span.kv_end, tile.rows, value_dim);
     let head = first_head + visits.at.visit.head as usize;
-    let q_rows = head_queries::<E, N>(q, &span, head, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, head);
     queries.fill(q, &q_rows, &visits.rows.tokens.of_rows, end, rows, head_dim);
-    let d_out_rows = head_queries::<E, N>(d_out, &span, head, LANES);
+    let d_out_rows = head_queries::<E, N>(d_out, &span, head);
     gradients.fill(
         d_out,
         &d_out_rows,
@@ -109,13 +110,13 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         let (slot, other) = (visits.at.slot, visits.at.next_slot());
         let next = visits.at.next_tokens();
         let head = first_head + visits.at.next.head as usize;
-        let q_rows = head_queries::<E, N>(q, &span, head, LANES);
+        let q_rows = head_queries::<E, N>(q, &span, head);
         let tokens = &visits.rows.tokens.of_rows;
         let moved = queries.begin(q, &q_rows, tokens, next, end, other, rows, head_dim);
         visits.look_ahead(&own, index, stats, infinity);
         let mut weights = scores::<E, N>(&owned, &queries, slot, tiles, head_dim, parts);
         queries.finish(&moved, other, rows);
-        let d_out_rows = head_queries::<E, N>(d_out, &span, head, LANES);
+        let d_out_rows = head_queries::<E, N>(d_out, &span, head);
         let tokens = &visits.rows.tokens.of_rows;
         let moved = gradients.begin(
             d_out,
@@ -211,7 +212,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     }
     sync_cube();
     if comptime!(config.keys) {
-        let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head, LANES);
+        let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head);
         owned.store(d_keys, &dk_rows, &own_tokens, head_dim);
     }
     if comptime!(config.values) {

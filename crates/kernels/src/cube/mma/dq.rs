@@ -6,23 +6,24 @@ use super::fragments::{accumulate, rounded, scale_rows, scores, zeros};
 use super::mask::{attended, keep_attended, own_rows};
 use super::queries::{own_tokens, visited_keys};
 use super::size::units;
-use super::stage::{LANES, arrive, chunks, stage};
+use super::stage::{arrive, chunks, stage};
 use super::weight::weight;
 use crate::cube::config::Config;
 use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::stats::stats_at;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{NONE, query_tile};
 
 /// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dq<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
-    d_out: &Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
+    d_out: &VectorTensor<E, N>,
     stats: &[f32],
-    dq: &mut Tensor<Vector<E, N>>,
+    dq: &mut VectorTensor<E, N>,
     index: &[i32],
     scale: f32,
     batch: u32,
@@ -45,10 +46,10 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
 
     let own = query_tile(index, CUBE_POS as u32, heads, kv_heads, tile);
     let span = own.span;
-    let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
-    let d_out_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);
-    let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
-    let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, own.head);
+    let d_out_rows = head_queries::<E, N>(d_out, &span, own.head);
+    let k_rows = head_keys::<E, N>(k, &span, own.kv_head);
+    let v_rows = head_keys::<E, N>(v, &span, own.kv_head);
 
     let mut owned = stage::<E, N>(tile.rows, head_dim, units, fast, products);
     let mut gradients = stage::<E, N>(tile.rows, value_dim, units, fast, products);
@@ -161,6 +162,6 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     scale_rows(&mut sums, &attending, key_tiles, parts, products, scale);
     owned.put_sums(&sums, key_tiles, parts);
     sync_cube();
-    let dq_rows = head_queries::<E, N>(&*dq, &span, own.head, LANES);
+    let dq_rows = head_queries::<E, N>(&*dq, &span, own.head);
     owned.store(dq, &dq_rows, &own_tokens, head_dim);
 }

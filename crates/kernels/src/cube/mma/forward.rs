@@ -8,22 +8,23 @@ use super::products::{Products, is_first};
 use super::queries::{VisitedKeys, own_tokens, visited_keys};
 use super::size::units;
 use super::softmax::softmax;
-use super::stage::{LANES, arrive, chunks, stage};
+use super::stage::{arrive, chunks, stage};
 use crate::cube::config::Config;
 use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::softmax::LEAST_SCALE;
 use crate::cube::tile::Tile;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{NONE, QueryTile, query_tile};
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn forward<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
-    out: &mut Tensor<Vector<E, N>>,
-    rounding: &mut Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
+    out: &mut VectorTensor<E, N>,
+    rounding: &mut VectorTensor<E, N>,
     lse: &mut [f32],
     index: &[i32],
     scale: f32,
@@ -48,9 +49,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
 
     let own = query_tile(index, CUBE_POS as u32, heads, kv_heads, tile);
     let span = own.span;
-    let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
-    let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
-    let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, own.head);
+    let k_rows = head_keys::<E, N>(k, &span, own.kv_head);
+    let v_rows = head_keys::<E, N>(v, &span, own.kv_head);
 
     let mut owned = stage::<E, N>(
         tile.rows,
@@ -146,7 +147,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             lse[at] = of_row;
         }
     }
-    let out_rows = head_queries::<E, N>(&*out, &span, own.head, LANES);
+    let out_rows = head_queries::<E, N>(&*out, &span, own.head);
     owned.put_sums(&softmax.results, value_tiles, parts);
     sync_cube();
     owned.store(out, &out_rows, &own_tokens, value_dim);
@@ -159,7 +160,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         sync_cube();
         owned.put_sums(&softmax.results, value_tiles, parts);
         sync_cube();
-        let rows = head_queries::<E, N>(&*rounding, &span, own.head, LANES);
+        let rows = head_queries::<E, N>(&*rounding, &span, own.head);
         owned.store(rounding, &rows, &own_tokens, value_dim);
     }
 }

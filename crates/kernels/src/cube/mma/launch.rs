@@ -76,8 +76,7 @@ pub(in crate::cube) fn forward(
 ) -> Result<(), CubeError> {
     let shape = call.problem().shape();
     let of = call.of_forward(outputs);
-    let unused = call.unused();
-    let rounding = outputs.rounding.as_ref().unwrap_or(&unused);
+    let rounding = outputs.rounding.as_ref().unwrap_or(&call.unused);
     let count = call.query_grid(of)?;
     let products = call.choice.products;
     let pass = forward_pass(of.owned.rows, shape.head_dim, shape.value_dim, products);
@@ -100,11 +99,11 @@ pub(in crate::cube) fn forward(
                         &rounding.handle,
                     ]),
                     LANES,
-                    call.arg(q, shape.q_sizes()),
-                    call.arg(k, shape.k_sizes()),
-                    call.arg(v, shape.v_sizes()),
-                    call.arg(&outputs.out, shape.out_sizes()),
-                    call.arg(rounding, shape.out_sizes()),
+                    call.arg(q, LANES),
+                    call.arg(k, LANES),
+                    call.arg(v, LANES),
+                    call.arg(&outputs.out, LANES),
+                    call.arg(rounding, LANES),
                     call.floats(&outputs.lse),
                     of.arg(),
                     call.problem.scale() as f32,
@@ -172,12 +171,12 @@ pub(in crate::cube) fn dq(
             cube_dim(config),
             call.address_type(&handles),
             LANES,
-            call.arg(q, shape.q_sizes()),
-            call.arg(k, shape.k_sizes()),
-            call.arg(v, shape.v_sizes()),
-            call.arg(d_out, shape.out_sizes()),
+            call.arg(q, LANES),
+            call.arg(k, LANES),
+            call.arg(v, LANES),
+            call.arg(d_out, LANES),
             call.stats_arg(stats),
-            call.arg(target, shape.q_sizes()),
+            call.arg(target, LANES),
             call.training.arg(),
             call.problem.scale() as f32,
             shape.batch as u32,
@@ -246,11 +245,11 @@ fn dq_kept(
             cube_dim(config),
             call.address_type(&[&k.handle, &target.handle, part.scores]),
             LANES,
-            call.arg(k, shape.k_sizes()),
+            call.arg(k, LANES),
             part.scores_arg(),
             part.kept.arg(),
             call.stats_arg(stats),
-            call.arg(target, shape.q_sizes()),
+            call.arg(target, LANES),
             call.training.arg(),
             call.problem.scale() as f32,
             shape.batch as u32,
@@ -315,7 +314,7 @@ fn dkdv_pass(
         &target.handle,
         scores,
     ];
-    let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
+    let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors((LANES, call.dtype));
     let (rows, wanted) = (call.training.owned.rows, (keys, values));
     let products = call.choice.products;
     let pass = key_pass(rows, shape.head_dim, shape.value_dim, wanted, products);
@@ -334,12 +333,12 @@ fn dkdv_pass(
                     cube_dim(config),
                     call.address_type(&handles),
                     LANES,
-                    call.arg(q, shape.q_sizes()),
-                    call.arg(k, shape.k_sizes()),
-                    call.arg(v, shape.v_sizes()),
-                    call.arg(d_out, shape.out_sizes()),
+                    call.arg(q, LANES),
+                    call.arg(k, LANES),
+                    call.arg(v, LANES),
+                    call.arg(d_out, LANES),
                     call.stats_arg(stats),
-                    call.arg(&target.dk_tensor(), shape.k_sizes()),
+                    call.arg(&target.dk_tensor(), LANES),
                     call.training.arg(),
                     call.problem.scale() as f32,
                     f32::INFINITY,
@@ -368,7 +367,6 @@ fn dkdv_pass(
     let kv_heads = part.map_or(0..shape.num_kv_heads, |part| part.kv_heads.clone());
     let count = call.key_grid(kv_heads.len())?;
     let group = shape.num_heads / shape.num_kv_heads;
-    let unused = call.unused();
     let (scores, starts, tiles, first) = match part.filter(|_| keys) {
         Some(part) => (
             part.scores_arg(),
@@ -377,17 +375,13 @@ fn dkdv_pass(
             part.kept.first(part.heads(group).start),
         ),
         None => unsafe {
-            let empty = |len| BufferArg::from_raw_parts(unused.handle.clone(), len);
+            let empty = |len| BufferArg::from_raw_parts(call.unused.handle.clone(), len);
             (empty(1), empty(1), 0, 0)
         },
     };
     launch!(
         wgmma::dkdv::dkdv::launch_unchecked,
         count,
-        q.strides[1] / LANES,
-        q.strides[2] / LANES,
-        d_out.strides[1] / LANES,
-        d_out.strides[2] / LANES,
         scores,
         starts,
         tiles as u32,

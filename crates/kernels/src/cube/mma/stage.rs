@@ -9,6 +9,7 @@ use super::intrinsics::{copies_done, copy_chunk, shared_address};
 use super::products::Products;
 use super::wmma;
 use crate::cube::rows::HeadRows;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::NONE;
 
 /// Elements of a chunk.
@@ -140,7 +141,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     #[allow(clippy::too_many_arguments)]
     fn fetch(
         &self,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         tokens: &Shared<[i32]>,
         first: usize,
@@ -165,7 +166,7 @@ impl<E: Float, N: Size> Stage<E, N> {
             {
                 let token = tokens[first + moved.row];
                 if token != NONE && token < end {
-                    value = tensor[rows.at(token) + moved.chunk];
+                    value = tensor.vectors[rows.at(token) + moved.chunk];
                 }
             }
             values[n] = value;
@@ -189,7 +190,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     #[allow(clippy::too_many_arguments)]
     fn copy(
         &mut self,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         tokens: &Shared<[i32]>,
         first: usize,
@@ -214,7 +215,7 @@ impl<E: Float, N: Size> Stage<E, N> {
                 let from = rows.at(max(token, rows.start)) + chunk;
                 let to = at * comptime!(chunks(width)) + moved.place;
                 copy_chunk(
-                    &tensor[from..from + 1usize],
+                    &tensor.vectors[from..from + 1usize],
                     self.address + to as u32 * 16u32,
                     select(there, 16u32, 0u32),
                 );
@@ -227,7 +228,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     #[allow(clippy::too_many_arguments)]
     pub(in crate::cube) fn begin(
         &mut self,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         tokens: &Shared<[i32]>,
         first: usize,
@@ -261,7 +262,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     #[allow(clippy::too_many_arguments)]
     pub(in crate::cube) fn fill(
         &mut self,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         tokens: &Shared<[i32]>,
         end: i32,
@@ -287,7 +288,7 @@ impl<E: Float, N: Size> Stage<E, N> {
     /// Writes rows of `dim` elements to those of `tensor` that have a token.
     pub(in crate::cube) fn store(
         &self,
-        tensor: &mut Tensor<Vector<E, N>>,
+        tensor: &mut VectorTensor<E, N>,
         rows: &HeadRows,
         tokens: &Shared<[i32]>,
         #[comptime] dim: usize,
@@ -299,7 +300,7 @@ impl<E: Float, N: Size> Stage<E, N> {
             if moved.row < tile_rows && moved.chunk < comptime!(dim / LANES) {
                 let token = tokens[moved.row];
                 if token != NONE {
-                    tensor[rows.at(token) + moved.chunk] = self.chunks[moved.place];
+                    tensor.vectors[rows.at(token) + moved.chunk] = self.chunks[moved.place];
                 }
             }
         }

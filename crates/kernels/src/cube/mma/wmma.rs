@@ -14,6 +14,7 @@ use super::fragments::{Pair, zeros};
 use super::products::{Products, own_row};
 use super::stage::{LANES, Stage, chunks, place};
 use crate::cube::rows::HeadRows;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::NONE;
 
 /// Steps whose operands are read together. Nothing waits between these, but compilers that read all operands before the first
@@ -31,7 +32,7 @@ fn definition<E: Float>() -> cmma::MmaDefinition<E, E, f32> {
 /// that there are not. Where nothing is to be read the first row is, and left.
 #[cube]
 pub(super) fn read<E: Float, N: Size>(
-    tensor: &Tensor<Vector<E, N>>,
+    tensor: &VectorTensor<E, N>,
     rows: &HeadRows,
     token: i32,
     end: i32,
@@ -45,7 +46,7 @@ pub(super) fn read<E: Float, N: Size>(
         there = there && chunk < comptime!(dim / LANES);
         chunk = min(chunk, comptime!(dim / LANES - 1));
     }
-    let value = tensor[rows.at(select(there, token, rows.start)) + chunk];
+    let value = tensor.vectors[rows.at(select(there, token, rows.start)) + chunk];
     select(there, value, Vector::cast_from(0.0f32))
 }
 

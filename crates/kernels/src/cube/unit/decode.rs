@@ -13,15 +13,16 @@ use crate::cube::decode::partials::{put_stats, record_at};
 use crate::cube::decode::sizes::Sizes;
 use crate::cube::decode::tile::{query_rows, visits, work};
 use crate::cube::rows::head_rows;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::NONE;
 
 /// The records of every row of an item over each part of its pages: `k` and `v` are pools.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn decode<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
     partials: &mut [f32],
     table: &[i32],
     index: &[i32],
@@ -41,8 +42,8 @@ pub(in crate::cube) fn decode<E: Float, N: Size>(
 
     let work = work(table, &sizes);
     let queries = query_rows(token_step, head_step, q_step);
-    let k_rows = head_rows::<E, N>(k, 0usize, 0usize, 0i32.runtime(), LANES);
-    let v_rows = head_rows::<E, N>(v, 0usize, 0usize, 0i32.runtime(), LANES);
+    let k_rows = head_rows::<E, N>(k, 0usize, 0usize, 0i32.runtime());
+    let v_rows = head_rows::<E, N>(v, 0usize, 0usize, 0i32.runtime());
     let mut scratch = scratch::<N>(size, comptime!([head_dim, value_dim]), 1usize);
     let mut pages = visited_pages(tile_rows, visited, 1usize);
     pages.own(&work.rows, work.tile * comptime!(tile_rows as u32), index);

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::mask::{all_but_none, attended, bit};
 use super::rows::{clear_row, owned_row, staged_row, store_row};
 use super::scratch::scratch;
-use super::size::{CubeSize, LANES};
+use super::size::CubeSize;
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
 use crate::cube::index::KEY_TILES;
@@ -13,6 +13,7 @@ use crate::cube::place::place;
 use crate::cube::rows::{HeadRows, head_keys, head_queries};
 use crate::cube::stats::stats_at;
 use crate::cube::tile::Tile;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{
     KeyTile, NONE, Span, all_attend, heads_at, key_reach, key_tile, rows_reach, span,
 };
@@ -24,12 +25,12 @@ use crate::cube::walk::{
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dkdv<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
-    d_out: &Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
+    d_out: &VectorTensor<E, N>,
     stats: &[f32],
-    d_keys: &mut Tensor<Vector<E, N>>,
+    d_keys: &mut VectorTensor<E, N>,
     index: &[i32],
     scale: f32,
     dv_at: usize,
@@ -57,8 +58,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let heads_at = heads_at(index);
     let groups_at = heads_at + heads as usize;
     let own = key_tile(index, groups_at, kv_head, place.number, &span, tile);
-    let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
-    let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
+    let k_rows = head_keys::<E, N>(k, &span, kv_head);
+    let v_rows = head_keys::<E, N>(v, &span, kv_head);
 
     let mut tokens = Array::<i32>::new(rows);
     let mut keys = Array::<i32>::new(rows);
@@ -95,8 +96,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     for head_in_group in 0..group {
         let head = kv_head * group + head_in_group;
         let head_record = usize::cast_from(index[heads_at + head]);
-        let q_rows = head_queries::<E, N>(q, &span, head, LANES);
-        let d_out_rows = head_queries::<E, N>(d_out, &span, head, LANES);
+        let q_rows = head_queries::<E, N>(q, &span, head);
+        let d_out_rows = head_queries::<E, N>(d_out, &span, head);
         for interval in 0..own.intervals(index, head_in_group, tile) {
             let visits = own.visits(index, head_record, head_in_group, interval, &span, tile);
             for visit in 0..visits.blocks.visits(span.q_start, span.q_end, visited) {
@@ -172,7 +173,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         }
     }
 
-    let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head, LANES);
+    let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head);
     let dv_rows = HeadRows {
         base: dv_at + span.item * dv_sequence + kv_head * dv_head,
         stride: dv_token,

@@ -6,23 +6,23 @@ use super::mask::{attended_keys, bit};
 use super::queries::{own_tokens, queries_of, staged_queries};
 use super::rows::{clear_row, store_row};
 use super::scratch::scratch;
-use super::size::LANES;
 use super::weight::{score_gradient, weight};
 use crate::cube::config::Config;
 use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::stats::stats_at;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{NONE, query_reach, query_tile};
 
 /// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dq<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
-    d_out: &Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
+    d_out: &VectorTensor<E, N>,
     stats: &[f32],
-    dq: &mut Tensor<Vector<E, N>>,
+    dq: &mut VectorTensor<E, N>,
     index: &[i32],
     scale: f32,
     batch: u32,
@@ -42,10 +42,10 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     let span = own.span;
     let tokens = own_tokens(&own, index, tile, size);
     let queries = queries_of(&tokens, &span, size);
-    let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
-    let d_out_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);
-    let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
-    let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, own.head);
+    let d_out_rows = head_queries::<E, N>(d_out, &span, own.head);
+    let k_rows = head_keys::<E, N>(k, &span, own.kv_head);
+    let v_rows = head_keys::<E, N>(v, &span, own.kv_head);
     let queries_reach = query_reach(&own, tile);
     let query_rows = staged_queries(&own, index, head_dim, tile, size);
     let gradient_rows = staged_queries(&own, index, value_dim, tile, size);
@@ -113,7 +113,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
             }
         }
     }
-    let dq_rows = head_queries::<E, N>(&*dq, &span, own.head, LANES);
+    let dq_rows = head_queries::<E, N>(&*dq, &span, own.head);
     #[unroll]
     for i in 0..rows {
         let empty = queries[i] == NONE || lse[i] < f32::MIN;

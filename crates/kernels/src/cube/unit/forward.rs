@@ -11,17 +11,18 @@ use super::softmax::softmax;
 use crate::cube::config::Config;
 use crate::cube::round::rounded;
 use crate::cube::rows::{head_keys, head_queries};
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{NONE, query_reach, query_tile};
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn forward<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
-    out: &mut Tensor<Vector<E, N>>,
-    rounding: &mut Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
+    out: &mut VectorTensor<E, N>,
+    rounding: &mut VectorTensor<E, N>,
     lse: &mut [f32],
     index: &[i32],
     scale: f32,
@@ -42,9 +43,9 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     let span = own.span;
     let tokens = own_tokens(&own, index, tile, size);
     let queries = queries_of(&tokens, &span, size);
-    let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
-    let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
-    let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
+    let q_rows = head_queries::<E, N>(q, &span, own.head);
+    let k_rows = head_keys::<E, N>(k, &span, own.kv_head);
+    let v_rows = head_keys::<E, N>(v, &span, own.kv_head);
     let queries_reach = query_reach(&own, tile);
     let query_rows = staged_queries(&own, index, head_dim, tile, size);
 
@@ -87,7 +88,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
     }
 
     scratch.row_sum(&mut softmax.sums);
-    let out_rows = head_queries::<E, N>(&*out, &span, own.head, LANES);
+    let out_rows = head_queries::<E, N>(&*out, &span, own.head);
     #[unroll]
     for i in 0..rows {
         if tokens[i] != NONE {
@@ -112,7 +113,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                     let rounded = rounded::<E, N>(exact, LANES, config.results);
                     softmax.values[i * held + u] = exact - Vector::<f32, N>::cast_from(rounded);
                 }
-                let rounding_rows = head_queries::<E, N>(&*rounding, &span, own.head, LANES);
+                let rounding_rows = head_queries::<E, N>(&*rounding, &span, own.head);
                 store_row::<E, N>(
                     rounding,
                     &rounding_rows,

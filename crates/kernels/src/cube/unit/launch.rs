@@ -20,8 +20,7 @@ pub(in crate::cube) fn forward(
 ) -> Result<(), CubeError> {
     let shape = call.problem().shape();
     let of = call.of_forward(outputs);
-    let unused = call.unused();
-    let rounding = outputs.rounding.as_ref().unwrap_or(&unused);
+    let rounding = outputs.rounding.as_ref().unwrap_or(&call.unused);
     let count = call.query_grid(of)?;
     // Tensors are checked, and rows without a token are not read.
     unsafe {
@@ -37,11 +36,11 @@ pub(in crate::cube) fn forward(
                 &rounding.handle,
             ]),
             LANES,
-            call.arg(q, shape.q_sizes()),
-            call.arg(k, shape.k_sizes()),
-            call.arg(v, shape.v_sizes()),
-            call.arg(&outputs.out, shape.out_sizes()),
-            call.arg(rounding, shape.out_sizes()),
+            call.arg(q, LANES),
+            call.arg(k, LANES),
+            call.arg(v, LANES),
+            call.arg(&outputs.out, LANES),
+            call.arg(rounding, LANES),
             call.floats(&outputs.lse),
             of.arg(),
             call.problem.scale() as f32,
@@ -86,12 +85,12 @@ pub(in crate::cube) fn dq(
             CubeDim::new_1d(call.choice.unit.units as u32),
             call.address_type(&handles),
             LANES,
-            call.arg(q, shape.q_sizes()),
-            call.arg(k, shape.k_sizes()),
-            call.arg(v, shape.v_sizes()),
-            call.arg(d_out, shape.out_sizes()),
+            call.arg(q, LANES),
+            call.arg(k, LANES),
+            call.arg(v, LANES),
+            call.arg(d_out, LANES),
             call.stats_arg(stats),
-            call.arg(target, shape.q_sizes()),
+            call.arg(target, LANES),
             call.training.arg(),
             call.problem.scale() as f32,
             shape.batch as u32,
@@ -123,7 +122,7 @@ pub(in crate::cube) fn dkdv(
         &d_out.handle,
         &target.handle,
     ];
-    let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors(LANES);
+    let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors((LANES, call.dtype));
     let count = call.key_grid(call.problem().shape().num_kv_heads)?;
     // Tensors are checked, and rows without a token are not read.
     unsafe {
@@ -133,12 +132,12 @@ pub(in crate::cube) fn dkdv(
             CubeDim::new_1d(call.choice.unit.units as u32),
             call.address_type(&handles),
             LANES,
-            call.arg(q, shape.q_sizes()),
-            call.arg(k, shape.k_sizes()),
-            call.arg(v, shape.v_sizes()),
-            call.arg(d_out, shape.out_sizes()),
+            call.arg(q, LANES),
+            call.arg(k, LANES),
+            call.arg(v, LANES),
+            call.arg(d_out, LANES),
             call.stats_arg(stats),
-            call.arg(&target.dk_tensor(), shape.k_sizes()),
+            call.arg(&target.dk_tensor(), LANES),
             call.training.arg(),
             call.problem.scale() as f32,
             dv_at,

@@ -7,6 +7,7 @@ use super::rows::{owned_row, visited_row};
 use super::scratch::{Scratch, ScratchExpand};
 use super::size::LANES;
 use crate::cube::rows::{HeadRows, load};
+use crate::cube::vector_tensor::VectorTensor;
 
 #[cube]
 impl<N: Size> Scratch<N> {
@@ -15,10 +16,10 @@ impl<N: Size> Scratch<N> {
     pub(super) fn products<E: Float>(
         &mut self,
         #[comptime] operand: usize,
-        owned: &Tensor<Vector<E, N>>,
+        owned: &VectorTensor<E, N>,
         owned_rows: &HeadRows,
         owned_tokens: &Array<i32>,
-        visited: &Tensor<Vector<E, N>>,
+        visited: &VectorTensor<E, N>,
         visited_rows: &HeadRows,
     ) -> Array<f32> {
         let (size, dim) = comptime!((self.size, self.dims[operand]));
@@ -107,7 +108,7 @@ impl<N: Size> Scratch<N> {
         &mut self,
         sums: &mut Array<Vector<f32, N>>,
         #[comptime] operand: usize,
-        visited: &Tensor<Vector<E, N>>,
+        visited: &VectorTensor<E, N>,
         visited_rows: &HeadRows,
     ) {
         let (size, dims, owns) = comptime!((self.size, self.dims, self.owns));

@@ -6,6 +6,7 @@ use super::size::{CubeSize, LANES};
 use crate::cube::config::Config;
 use crate::cube::round::rounded;
 use crate::cube::rows::HeadRows;
+use crate::cube::vector_tensor::VectorTensor;
 
 /// The `i`-th owned row of this unit.
 #[cube]
@@ -58,7 +59,7 @@ pub(super) fn clear_row<N: Size>(
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn store_row<E: Float, N: Size>(
-    tensor: &mut Tensor<Vector<E, N>>,
+    tensor: &mut VectorTensor<E, N>,
     rows: &HeadRows,
     token: i32,
     sums: &Array<Vector<f32, N>>,
@@ -74,7 +75,8 @@ pub(super) fn store_row<E: Float, N: Size>(
         let column = UNIT_POS as usize % size.across + comptime!(u * size.across);
         if column < comptime!(dim / LANES) {
             let result = sums[i * held + u] * Vector::<f32, N>::new(factor);
-            tensor[rows.at(token) + column] = rounded::<E, N>(result, LANES, config.results);
+            tensor.vectors[rows.at(token) + column] =
+                rounded::<E, N>(result, LANES, config.results);
         }
     }
 }

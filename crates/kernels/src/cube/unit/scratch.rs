@@ -6,6 +6,7 @@ use super::rows::{staged_row, visited_row};
 use super::size::CubeSize;
 use crate::cube::rows::{HeadRows, load};
 use crate::cube::tile::Tile;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{Distances, NONE, RowWalk, TokenRows};
 
 /// Shared memory of a cube.
@@ -98,7 +99,7 @@ impl<N: Size> Scratch<N> {
     pub(super) fn own<E: Float>(
         &mut self,
         #[comptime] operand: usize,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         tokens: &Array<i32>,
     ) {
@@ -111,7 +112,7 @@ impl<N: Size> Scratch<N> {
     pub(super) fn visit<E: Float>(
         &mut self,
         #[comptime] operand: usize,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
     ) {
         if comptime!(self.size.whole) {
@@ -130,7 +131,7 @@ impl<N: Size> Scratch<N> {
     pub(super) fn stage_owned<E: Float>(
         &mut self,
         #[comptime] operand: usize,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         tokens: &Array<i32>,
         slice: usize,
@@ -153,7 +154,7 @@ impl<N: Size> Scratch<N> {
     pub(super) fn stage_visited<E: Float>(
         &mut self,
         #[comptime] operand: usize,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         slice: usize,
     ) {

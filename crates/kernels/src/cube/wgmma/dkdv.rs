@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::instructions::{copies_done, sync_units};
 use super::kept::{chunks_of_visit, keep, keeping, kept_chunks};
 use super::products::{GROUP, begin_scores, begin_values, declare, products_done, take};
-use super::queries::{HeadStrides, VisitedStrides, fill};
+use super::queries::fill;
 use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, TURN_FILLERS, consumers, units};
 use super::tiles::tiles;
@@ -17,10 +17,11 @@ use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
 use crate::cube::mma::keys::{Group, key_tokens};
 use crate::cube::mma::mask::keep_attended;
 use crate::cube::mma::products::Products;
-use crate::cube::mma::stage::{LANES, chunks, padded};
+use crate::cube::mma::stage::{chunks, padded};
 use crate::cube::mma::weight::weight;
 use crate::cube::place::place;
 use crate::cube::rows::{HeadRows, head_keys};
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{heads_at, key_tile, span};
 
 /// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
@@ -30,12 +31,12 @@ use crate::cube::walk::{heads_at, key_tile, span};
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dkdv<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
-    d_out: &Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
+    d_out: &VectorTensor<E, N>,
     stats: &[f32],
-    d_keys: &mut Tensor<Vector<E, N>>,
+    d_keys: &mut VectorTensor<E, N>,
     index: &[i32],
     scale: f32,
     infinity: f32,
@@ -47,10 +48,6 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     heads: u32,
     kv_heads: u32,
     seq_q: u32,
-    q_head: usize,
-    q_token: usize,
-    d_out_head: usize,
-    d_out_token: usize,
     kept: &mut [Vector<u32, Const<4>>],
     starts: &[u32],
     tiles_of_head: u32,
@@ -115,16 +112,6 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             comptime!(if keeps { config.kept_bands } else { 0 }),
             tile,
         );
-        let strides = VisitedStrides {
-            q: HeadStrides {
-                head: q_head,
-                token: q_token,
-            },
-            d_out: HeadStrides {
-                head: d_out_head,
-                token: d_out_token,
-            },
-        };
         fill::<E, N>(
             &mut ring,
             &own,
@@ -139,7 +126,6 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             stats,
             &mut rows,
             infinity,
-            &strides,
             &mut keeping,
             starts,
             tile,
@@ -148,8 +134,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     } else {
         share_registers(true, tile.rows, sums, widest_product);
         let unit = (UNIT_POS - comptime!(FILLERS as u32)) as usize;
-        let k_rows = head_keys::<E, N>(k, &span, kv_head, LANES);
-        let v_rows = head_keys::<E, N>(v, &span, kv_head, LANES);
+        let k_rows = head_keys::<E, N>(k, &span, kv_head);
+        let v_rows = head_keys::<E, N>(v, &span, kv_head);
         owned.copy(
             0u32.runtime(),
             k,
@@ -295,7 +281,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         }
         sync_units(WORKING, working);
         if comptime!(config.keys) {
-            let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head, LANES);
+            let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head);
             owned.store(
                 0u32.runtime(),
                 d_keys,

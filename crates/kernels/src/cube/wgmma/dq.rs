@@ -14,22 +14,23 @@ use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
 use crate::cube::mma::mask::keep_attended;
 use crate::cube::mma::products::Products;
 use crate::cube::mma::queries::own_tokens;
-use crate::cube::mma::stage::{LANES, chunks, padded};
+use crate::cube::mma::stage::{chunks, padded};
 use crate::cube::mma::weight::weight;
 use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::stats::stats_at;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{NONE, query_tile};
 
 /// `dQ = scale * sum over keys of dS k`, with `dS = P * (dO v - D)`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dq<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
-    d_out: &Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
+    d_out: &VectorTensor<E, N>,
     stats: &[f32],
-    dq: &mut Tensor<Vector<E, N>>,
+    dq: &mut VectorTensor<E, N>,
     index: &[i32],
     scale: f32,
     batch: u32,
@@ -60,8 +61,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     sync_cube();
     if UNIT_POS < comptime!(FILLERS as u32) {
         share_registers(false, tile.rows, sums, widest_product);
-        let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
-        let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
+        let k_rows = head_keys::<E, N>(k, &span, own.kv_head);
+        let v_rows = head_keys::<E, N>(v, &span, own.kv_head);
         let _ = fill::<E, N>(
             &mut ring,
             &own,
@@ -80,8 +81,8 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
     } else {
         share_registers(true, tile.rows, sums, widest_product);
         let unit = (UNIT_POS - comptime!(FILLERS as u32)) as usize;
-        let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
-        let d_rows = head_queries::<E, N>(d_out, &span, own.head, LANES);
+        let q_rows = head_queries::<E, N>(q, &span, own.head);
+        let d_rows = head_queries::<E, N>(d_out, &span, own.head);
         owned.copy(
             0u32.runtime(),
             q,
@@ -248,7 +249,7 @@ pub(in crate::cube) fn dq<E: Float, N: Size>(
         sync_units(WORKING, working);
         owned.put_sums(0u32.runtime(), &sums, row, comptime!(chunks(head_dim)));
         sync_units(WORKING, working);
-        let dq_rows = head_queries::<E, N>(&*dq, &span, own.head, LANES);
+        let dq_rows = head_queries::<E, N>(&*dq, &span, own.head);
         owned.store(
             0u32.runtime(),
             dq,

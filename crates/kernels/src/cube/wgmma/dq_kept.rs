@@ -17,9 +17,10 @@ use crate::cube::mma::intrinsics::shared_address;
 use crate::cube::mma::mask::keep_attended;
 use crate::cube::mma::products::Products;
 use crate::cube::mma::queries::own_tokens;
-use crate::cube::mma::stage::{LANES, chunks, padded};
+use crate::cube::mma::stage::{chunks, padded};
 use crate::cube::rows::{head_keys, head_queries};
 use crate::cube::stats::stats_at;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{NONE, query_reach, query_tile};
 
 /// 16 bytes of dS: those that a unit holds of a chunk.
@@ -32,11 +33,11 @@ const OF_GROUP: usize = ROWS * VISITED * 2 / 16;
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
-    k: &Tensor<Vector<E, N>>,
+    k: &VectorTensor<E, N>,
     kept: &[Vector<u32, Const<4>>],
     starts: &[u32],
     stats: &[f32],
-    dq: &mut Tensor<Vector<E, N>>,
+    dq: &mut VectorTensor<E, N>,
     index: &[i32],
     scale: f32,
     batch: u32,
@@ -70,7 +71,7 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
     sync_cube();
     if UNIT_POS < comptime!(FILLERS as u32) {
         share_registers(false, tile.rows, sums, comptime!(padded(head_dim)));
-        let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
+        let k_rows = head_keys::<E, N>(k, &span, own.kv_head);
         let to = shared_address(&scores[0usize..1usize]);
         let queries = query_reach(&own, tile);
         let mut visit = 0u32.runtime();
@@ -118,7 +119,12 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
                         for n in 0..comptime!(OF_GROUP / FILLERS) {
                             let further = comptime!(group * OF_GROUP + n * FILLERS);
                             let from = from + further;
-                            copy_all(&kept[from..from + 1usize], to, comptime!(further * 16));
+                            copy_all(
+                                &kept[from..from + 1usize],
+                                0usize,
+                                to,
+                                comptime!(further * 16),
+                            );
                         }
                     }
                 }
@@ -213,7 +219,7 @@ pub(in crate::cube) fn dq_kept<E: Float, N: Size>(
             comptime!(chunks(head_dim)),
         );
         sync_units(WORKING, working);
-        let dq_rows = head_queries::<E, N>(&*dq, &span, own.head, LANES);
+        let dq_rows = head_queries::<E, N>(&*dq, &span, own.head);
         keys.store(
             group,
             dq,

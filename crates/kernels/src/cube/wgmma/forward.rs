@@ -17,9 +17,10 @@ use super::visits::{
 use super::weights::weights;
 use super::work::{WORKING, first_row, own_tokens_of, share_registers};
 use crate::cube::config::Config;
-use crate::cube::mma::stage::{LANES, chunks, padded};
+use crate::cube::mma::stage::{chunks, padded};
 use crate::cube::rows::{head_keys, head_queries, head_rows};
 use crate::cube::softmax::LEAST_SCALE;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{NONE, query_tile};
 
 /// `out` and `lse` of every query, and what `out` loses by rounding where `config.rounding`: of `tiles_of_all` tiles, which the cubes
@@ -27,11 +28,11 @@ use crate::cube::walk::{NONE, query_tile};
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn forward<E: Float, N: Size>(
-    q: &Tensor<Vector<E, N>>,
-    k: &Tensor<Vector<E, N>>,
-    v: &Tensor<Vector<E, N>>,
-    out: &mut Tensor<Vector<E, N>>,
-    rounding: &mut Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
+    k: &VectorTensor<E, N>,
+    v: &VectorTensor<E, N>,
+    out: &mut VectorTensor<E, N>,
+    rounding: &mut VectorTensor<E, N>,
     lse: &mut [f32],
     index: &[i32],
     scale: f32,
@@ -71,7 +72,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
         while number < tiles_of_all {
             let own = query_tile(index, number, heads, kv_heads, tile);
             let span = own.span;
-            let q_rows = head_queries::<E, N>(q, &span, own.head, LANES);
+            let q_rows = head_queries::<E, N>(q, &span, own.head);
             fill_own::<E, N>(
                 &mut own_ring,
                 &own_turn,
@@ -83,8 +84,8 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 &mut own_tokens,
                 tile,
             );
-            let k_rows = head_keys::<E, N>(k, &span, own.kv_head, LANES);
-            let v_rows = head_keys::<E, N>(v, &span, own.kv_head, LANES);
+            let k_rows = head_keys::<E, N>(k, &span, own.kv_head);
+            let v_rows = head_keys::<E, N>(v, &span, own.kv_head);
             turn = fill::<E, N>(
                 &mut ring,
                 &own,
@@ -322,7 +323,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
             sync_group(barrier, GROUP);
             owned.put_sums(slot, &results, first_row, value_tiles);
             sync_group(barrier, GROUP);
-            let out_rows = head_rows::<E, N>(&*out, of.item, of.head, of.zero, LANES);
+            let out_rows = head_rows::<E, N>(&*out, of.item, of.head, of.zero);
             if comptime!(moves_whole(ROWS, value_dim, GROUP)).runtime() && of.first_token != NONE {
                 owned.store_whole(
                     slot,
@@ -358,7 +359,7 @@ pub(in crate::cube) fn forward<E: Float, N: Size>(
                 sync_group(barrier, GROUP);
                 owned.put_sums(slot, &results, first_row, value_tiles);
                 sync_group(barrier, GROUP);
-                let rows = head_rows::<E, N>(&*rounding, of.item, of.head, of.zero, LANES);
+                let rows = head_rows::<E, N>(&*rounding, of.item, of.head, of.zero);
                 owned.store(
                     slot,
                     rounding,

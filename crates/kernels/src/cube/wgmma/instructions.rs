@@ -107,14 +107,20 @@ pub(super) fn set_registers(#[comptime] count: usize, #[comptime] more: bool) {
     );
 }
 
-/// Begins to copy 16 bytes to `offset` bytes after an address of shared memory.
+/// Begins to copy 16 bytes, `beyond` bytes after the first of `source`, to `offset` bytes after an address of shared memory.
 #[cube]
-pub(super) fn copy_all<T: CubePrimitive>(source: &[T], address: u32, #[comptime] offset: usize) {
+pub(super) fn copy_all<T: CubePrimitive>(
+    source: &[T],
+    #[comptime] beyond: usize,
+    address: u32,
+    #[comptime] offset: usize,
+) {
     let source = source.as_ptr();
     gpu_asm!(
-        "cp.async.cg.shared.global [{to}+{offset}], [{from}], 16;",
+        "cp.async.cg.shared.global [{to}+{offset}], [{from}+{beyond}], 16;",
         to = in(_) address,
         from = mem_in(_) source,
+        beyond = const beyond,
         offset = const offset,
         options(explicit_mem)
     );
@@ -124,15 +130,17 @@ pub(super) fn copy_all<T: CubePrimitive>(source: &[T], address: u32, #[comptime]
 #[cube]
 pub(super) fn copy_some<T: CubePrimitive>(
     source: &[T],
+    #[comptime] beyond: usize,
     address: u32,
     bytes: u32,
     #[comptime] offset: usize,
 ) {
     let source = source.as_ptr();
     gpu_asm!(
-        "cp.async.cg.shared.global [{to}+{offset}], [{from}], 16, {bytes};",
+        "cp.async.cg.shared.global [{to}+{offset}], [{from}+{beyond}], 16, {bytes};",
         to = in(_) address,
         from = mem_in(_) source,
+        beyond = const beyond,
         bytes = in(_) bytes,
         offset = const offset,
         options(explicit_mem)

@@ -10,6 +10,7 @@ use super::tiles::Tiles;
 use crate::cube::mma::queries::{KeyCursor, key_cursor};
 use crate::cube::rows::HeadRows;
 use crate::cube::tile::Tile;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{QueryTile, Reach, query_reach};
 
 /// The barrier of the units that fill the ring.
@@ -123,7 +124,7 @@ pub(super) fn fill_with_keys<E: Float, N: Size>(
     own: &QueryTile,
     index: &[i32],
     queries: &Reach,
-    k: &Tensor<Vector<E, N>>,
+    k: &VectorTensor<E, N>,
     k_rows: &HeadRows,
     keys: &Tiles<E, N>,
     tokens: &mut Shared<[i32]>,
@@ -189,10 +190,10 @@ pub(super) fn fill<E: Float, N: Size>(
     ring: &mut Ring,
     own: &QueryTile,
     index: &[i32],
-    k: &Tensor<Vector<E, N>>,
+    k: &VectorTensor<E, N>,
     k_rows: &HeadRows,
     keys: &Tiles<E, N>,
-    v: &Tensor<Vector<E, N>>,
+    v: &VectorTensor<E, N>,
     v_rows: &HeadRows,
     values: &Tiles<E, N>,
     tokens: &mut Shared<[i32]>,

@@ -9,6 +9,7 @@ use super::size::FILLERS;
 use super::tiles::Tiles;
 use crate::cube::rows::HeadRows;
 use crate::cube::tile::Tile;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{NONE, QueryTile, rows_reach};
 
 /// Words that say what a tile is.
@@ -45,7 +46,7 @@ pub(super) fn fill_own<E: Float, N: Size>(
     turn: &Turn,
     own: &QueryTile,
     index: &[i32],
-    q: &Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
     q_rows: &HeadRows,
     queries: &Tiles<E, N>,
     tokens: &mut Shared<[i32]>,

@@ -10,42 +10,14 @@ use super::size::TURN_FILLERS;
 use super::tiles::Tiles;
 use super::visited_rows::VisitedRows;
 use crate::cube::mma::keys::{Group, query_cursor, visited_row};
-use crate::cube::mma::stage::LANES;
 use crate::cube::mma::visit::Visit;
-use crate::cube::rows::{HeadRows, head_queries};
+use crate::cube::rows::head_queries;
 use crate::cube::tile::Tile;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{KeyTile, Reach, Span, key_reach};
 
 /// The barrier of the first set of units that fill the ring; that of the second follows.
 const FILLING_BY_TURNS: u32 = 3;
-
-/// Strides of a tensor in vectors. Kernels read those of a tensor itself from memory, at each visit, and are told these by the launch.
-#[derive(CubeType, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(super) struct HeadStrides {
-    pub(super) head: usize,
-    pub(super) token: usize,
-}
-
-#[cube]
-impl HeadStrides {
-    /// The rows of the `head`-th head after that of `first`.
-    fn of_head(&self, first: &HeadRows, head: usize) -> HeadRows {
-        HeadRows {
-            base: first.base + head * self.head,
-            stride: self.token,
-            start: first.start,
-        }
-    }
-}
-
-/// Strides of what is visited.
-#[derive(CubeType, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(super) struct VisitedStrides {
-    pub(super) q: HeadStrides,
-    pub(super) d_out: HeadStrides,
-}
 
 /// Fills the ring with the rows of queries and gradients that a key tile visits, their tokens and stats, one slot after another,
 /// by two sets of units in turn. The slot after the last visit says that none is left.
@@ -59,14 +31,13 @@ pub(super) fn fill<E: Float, N: Size>(
     group: &Group,
     span: &Span,
     first_head: usize,
-    q: &Tensor<Vector<E, N>>,
+    q: &VectorTensor<E, N>,
     queries: &Tiles<E, N>,
-    d_out: &Tensor<Vector<E, N>>,
+    d_out: &VectorTensor<E, N>,
     gradients: &Tiles<E, N>,
     stats: &[f32],
     rows: &mut VisitedRows,
     infinity: f32,
-    strides: &VisitedStrides,
     keeping: &mut Keeping,
     starts: &[u32],
     #[comptime] tile: Tile,
@@ -86,8 +57,8 @@ pub(super) fn fill<E: Float, N: Size>(
         more = cursor.any(group);
         turn = turn.next(ring.slots);
     }
-    let first_q = head_queries::<E, N>(q, span, first_head, LANES);
-    let first_d = head_queries::<E, N>(d_out, span, first_head, LANES);
+    let first_q = head_queries::<E, N>(q, span, first_head);
+    let first_d = head_queries::<E, N>(d_out, span, first_head);
     while more {
         cursor.advance(own, index, group, span, tile, visited);
         let reach = cursor.reach(index, span, visited);
@@ -149,8 +120,8 @@ pub(super) fn fill<E: Float, N: Size>(
         }
         more = visit.any;
         if more {
-            let q_rows = strides.q.of_head(&first_q, head);
-            let d_rows = strides.d_out.of_head(&first_d, head);
+            let q_rows = first_q.further(head * q.head);
+            let d_rows = first_d.further(head * d_out.head);
             if comptime!(visited.slots() == 1 && !visited.table) && reach.complete {
                 queries.copy_whole(turn.slot, q, &q_rows, reach.first_token, unit, TURN_FILLERS);
                 gradients.copy_whole(

@@ -10,6 +10,7 @@ use crate::cube::mma::fragments::Pair;
 use crate::cube::mma::intrinsics::{load_matrices, shared_address};
 use crate::cube::mma::stage::{LANES, chunks, padded};
 use crate::cube::rows::HeadRows;
+use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::NONE;
 
 /// Chunks of a column.
@@ -154,7 +155,7 @@ impl<E: Float, N: Size> Tiles<E, N> {
     pub(super) fn copy(
         &self,
         tile: u32,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         tokens: &Shared<[i32]>,
         first: usize,
@@ -180,7 +181,7 @@ impl<E: Float, N: Size> Tiles<E, N> {
     fn copy_columns(
         &self,
         tile: u32,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         tokens: &Shared<[i32]>,
         first: usize,
@@ -209,9 +210,15 @@ impl<E: Float, N: Size> Tiles<E, N> {
                 let bytes = select(there, 16u32, 0u32);
                 #[unroll]
                 for c in 0..columns {
-                    let from = from + comptime!(c * COLUMN);
                     let further = comptime!((n * at_a_time + c * count) * 128);
-                    copy_some(&tensor[from..from + 1usize], to, bytes, further);
+                    let beyond = comptime!(c * COLUMN * 16);
+                    copy_some(
+                        &tensor.vectors[from..from + 1usize],
+                        beyond,
+                        to,
+                        bytes,
+                        further,
+                    );
                 }
             }
         }
@@ -221,7 +228,7 @@ impl<E: Float, N: Size> Tiles<E, N> {
     pub(super) fn copy_whole(
         &self,
         tile: u32,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         first: i32,
         unit: usize,
@@ -241,7 +248,7 @@ impl<E: Float, N: Size> Tiles<E, N> {
     fn copy_whole_columns(
         &self,
         tile: u32,
-        tensor: &Tensor<Vector<E, N>>,
+        tensor: &VectorTensor<E, N>,
         rows: &HeadRows,
         first: i32,
         unit: usize,
@@ -260,14 +267,20 @@ impl<E: Float, N: Size> Tiles<E, N> {
             if comptime!((n + 1) * at_a_time <= count) || row + comptime!(n * at_a_time) < count {
                 #[unroll]
                 for c in 0..columns {
-                    let from = from + comptime!(c * COLUMN);
                     let further = comptime!((n * at_a_time + c * count) * 128);
+                    let beyond = comptime!(c * COLUMN * 16);
                     if comptime!(column * COLUMN + columns * width <= last + 1) {
-                        copy_all(&tensor[from..from + 1usize], to, further);
+                        copy_all(&tensor.vectors[from..from + 1usize], beyond, to, further);
                     } else {
                         // What follows the row may be anything, or beyond the tensor.
                         let bytes = select(chunk <= last, 16u32, 0u32);
-                        copy_some(&tensor[from..from + 1usize], to, bytes, further);
+                        copy_some(
+                            &tensor.vectors[from..from + 1usize],
+                            beyond,
+                            to,
+                            bytes,
+                            further,
+                        );
                     }
                 }
             }
@@ -341,7 +354,7 @@ impl<E: Float, N: Size> Tiles<E, N> {
     pub(super) fn store_whole(
         &self,
         tile: u32,
-        tensor: &mut Tensor<Vector<E, N>>,
+        tensor: &mut VectorTensor<E, N>,
         rows: &HeadRows,
         first_token: i32,
         first: usize,
@@ -358,7 +371,7 @@ impl<E: Float, N: Size> Tiles<E, N> {
         #[unroll]
         for n in 0..comptime!(count / at_a_time) {
             let row = first + row + comptime!(n * at_a_time);
-            tensor[to] = self.chunks[at + place(row, chunk, tile_rows)];
+            tensor.vectors[to] = self.chunks[at + place(row, chunk, tile_rows)];
             to += at_a_time * rows.stride;
         }
     }
@@ -369,7 +382,7 @@ impl<E: Float, N: Size> Tiles<E, N> {
     pub(super) fn store(
         &self,
         tile: u32,
-        tensor: &mut Tensor<Vector<E, N>>,
+        tensor: &mut VectorTensor<E, N>,
         rows: &HeadRows,
         tokens: &Shared<[i32]>,
         tokens_at: usize,
@@ -387,7 +400,7 @@ impl<E: Float, N: Size> Tiles<E, N> {
             if row < count && chunk < comptime!(dim / LANES) {
                 let token = tokens[tokens_at + first + row];
                 if token != NONE {
-                    tensor[rows.at(token) + chunk] =
+                    tensor.vectors[rows.at(token) + chunk] =
                         self.chunks[at + place(first + row, chunk, tile_rows)];
                 }
             }
