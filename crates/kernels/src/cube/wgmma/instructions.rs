@@ -25,11 +25,11 @@ pub(super) fn arrive(address: u32) {
     );
 }
 
-/// One unit of the plane arrives at a barrier, for all of it.
+/// One unit of the plane arrives at a barrier, for all of it: what others of the plane have read, they have read before.
 #[cube]
 pub(super) fn arrive_as_plane(address: u32) {
     gpu_asm!(
-        "{{ .reg .pred one; elect.sync _|one, 0xffffffff; @one mbarrier.arrive.shared::cta.b64 _, [{address}]; }}",
+        "{{ .reg .pred one; bar.warp.sync 0xffffffff; elect.sync _|one, 0xffffffff; @one mbarrier.arrive.shared::cta.b64 _, [{address}]; }}",
         address = in(_) address,
         options(readonly)
     );
