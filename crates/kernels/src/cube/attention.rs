@@ -183,7 +183,7 @@ impl CubeAttention {
         &self.problem
     }
 
-    /// Bytes that it holds on the device.
+    /// Bytes that its index takes on the device.
     pub fn index_bytes(&self) -> usize {
         let shared = self.choice.inference_rows == self.choice.training_rows;
         self.inference.bytes() + if shared { 0 } else { self.training.bytes() }

@@ -179,7 +179,7 @@ pub(super) fn check_len(
 
 /// What a kernel needs of a device.
 pub(super) struct Needs {
-    /// Buffers, with the one that CubeCL adds for shapes and scalars.
+    /// Buffers, with the one that CubeCL adds for lengths and scalars.
     pub(super) bindings: usize,
     /// Bytes of shared memory.
     pub(super) shared: usize,

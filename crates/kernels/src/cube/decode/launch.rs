@@ -171,7 +171,6 @@ pub(super) fn combine(
     let count = grid(&call.client, combine_cubes(shape))?;
     let sharers = combine::sharers(choice.splits);
     let (across, down) = combine::layout(shape.value_dim, sharers);
-    let _sizes = [1, shape.num_heads, shape.rows, shape.value_dim];
     unsafe {
         combine::combine::launch_unchecked(
             &call.client,

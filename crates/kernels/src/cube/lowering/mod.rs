@@ -26,7 +26,7 @@ const F32: ElemType = ElemType::Float(FloatKind::F32);
 const F16: ElemType = ElemType::Float(FloatKind::F16);
 const BF16: ElemType = ElemType::Float(FloatKind::BF16);
 
-/// Buffers that a kernel may have, beside the one that CubeCL adds for shapes and scalars: WebGPU promises 8.
+/// Buffers that a kernel may have, beside the one that CubeCL adds for lengths and scalars: WebGPU promises 8.
 const BUFFERS: usize = 7;
 
 fn class_name(config: Config, dtype: ElemType) -> String {

@@ -107,7 +107,8 @@ pub(super) fn set_registers(#[comptime] count: usize, #[comptime] more: bool) {
     );
 }
 
-/// Begins to copy 16 bytes, `beyond` bytes after the first of `source`, to `offset` bytes after an address of shared memory.
+/// Begins to copy 16 bytes, `beyond` bytes after the first of `source`, to `offset` bytes after an address of shared memory. Beyond
+/// `source` there must be such bytes, which no unit writes.
 #[cube]
 pub(super) fn copy_all<T: CubePrimitive>(
     source: &[T],
