@@ -30,13 +30,16 @@ impl Layout {
         };
         let item = heads * seq * row;
         // Of an axis of one element any stride is as good.
-        let step = if self == Layout::Sliced && batch == 1 {
-            usize::MAX & !7
-        } else {
-            item
+        let step = |stride: usize, size: usize| {
+            if self == Layout::Sliced && size == 1 {
+                usize::MAX & !7
+            } else {
+                stride
+            }
         };
+        let [head, token] = head_and_token;
         (
-            [step, head_and_token[0], head_and_token[1], 1],
+            [step(item, batch), step(head, heads), step(token, seq), 1],
             batch * item,
         )
     }
