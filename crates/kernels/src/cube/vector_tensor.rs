@@ -35,13 +35,13 @@ pub(super) fn tensor_arg(
     tensor: &DeviceTensor,
     (lanes, dtype): (usize, ElemType),
 ) -> VectorTensorArg {
-    let (handle, bytes) = (tensor.handle.clone(), lanes * dtype.size());
-    let strides = vector_strides(&handle, tensor.strides, (lanes, dtype));
-    let len = handle.size_in_used() as usize / bytes;
+    let handle = tensor.handle.clone();
     VectorTensorArg {
-        buffer: unsafe { BufferArg::from_raw_parts(handle, len) },
-        bytes,
-        strides,
+        bytes: lanes * dtype.size(),
+        strides: vector_strides(&handle, tensor.strides, (lanes, dtype)),
+        buffer: unsafe {
+            BufferArg::from_raw_parts(handle, elements(&tensor.handle, dtype) / lanes)
+        },
     }
 }
 
@@ -52,8 +52,13 @@ pub(super) fn vector_strides(
     [item, head, token, _]: [usize; 4],
     (lanes, dtype): (usize, ElemType),
 ) -> [usize; 3] {
-    let len = handle.size_in_used() as usize / dtype.size();
+    let len = elements(handle, dtype);
     [item, head, token].map(|stride| stride.min(len) / lanes)
+}
+
+/// Elements of a buffer.
+fn elements(handle: &Handle, dtype: ElemType) -> usize {
+    handle.size_in_used() as usize / dtype.size()
 }
 
 impl<E: Scalar, N: Size> LaunchArg for VectorTensor<E, N> {

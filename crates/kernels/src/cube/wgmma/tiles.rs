@@ -208,17 +208,11 @@ impl<E: Float, N: Size> Tiles<E, N> {
                 // Where nothing is to be copied the first row stands for it, of which no byte is read.
                 let from = rows.at(max(token, rows.start)) + chunk;
                 let bytes = select(there, 16u32, 0u32);
+                let source = &tensor.vectors[from..from + 1usize];
                 #[unroll]
                 for c in 0..columns {
                     let further = comptime!((n * at_a_time + c * count) * 128);
-                    let beyond = comptime!(c * COLUMN * 16);
-                    copy_some(
-                        &tensor.vectors[from..from + 1usize],
-                        beyond,
-                        to,
-                        bytes,
-                        further,
-                    );
+                    copy_some(source, comptime!(c * COLUMN * 16), to, bytes, further);
                 }
             }
         }
@@ -265,22 +259,17 @@ impl<E: Float, N: Size> Tiles<E, N> {
         #[unroll]
         for n in 0..comptime!(count.div_ceil(at_a_time)) {
             if comptime!((n + 1) * at_a_time <= count) || row + comptime!(n * at_a_time) < count {
+                let source = &tensor.vectors[from..from + 1usize];
                 #[unroll]
                 for c in 0..columns {
                     let further = comptime!((n * at_a_time + c * count) * 128);
                     let beyond = comptime!(c * COLUMN * 16);
                     if comptime!(column * COLUMN + columns * width <= last + 1) {
-                        copy_all(&tensor.vectors[from..from + 1usize], beyond, to, further);
+                        copy_all(source, beyond, to, further);
                     } else {
                         // What follows the row may be anything, or beyond the tensor.
                         let bytes = select(chunk <= last, 16u32, 0u32);
-                        copy_some(
-                            &tensor.vectors[from..from + 1usize],
-                            beyond,
-                            to,
-                            bytes,
-                            further,
-                        );
+                        copy_some(source, beyond, to, bytes, further);
                     }
                 }
             }
