@@ -128,12 +128,15 @@ pub fn headline(rows: &[Row]) -> Result<String> {
             .map(|row| format!(" {} |", or_dash(peer.time(row))));
         text += &format!("| {} |{}\n", peer.header(), cells.collect::<String>());
     }
+    // Runs may have problems of other types, of which nothing is shown here.
+    let of_its_type = rows.iter().filter(|row| row.dtype == chosen.dtype);
+    let of_its_type: Vec<Row> = of_its_type.cloned().collect();
     Ok(format!(
         "{text}\n`{}`: {}, {:.1} % of all pairs. {}",
         chosen.problem,
         chosen.pattern,
         100.0 * chosen.density,
-        origin(rows)
+        origin(&of_its_type)
     ))
 }
 

@@ -12,7 +12,7 @@ use s2_bench::summary::{
 
 use super::series::{Series, family, ours, pattern, series, sparse, widest};
 
-/// Shown side by side: the first two of those that were timed.
+/// Shown side by side: the two of the longest curves, in this order.
 const PASSES: [(Pass, &str); 3] = [
     (Pass::Forward, "forward"),
     (Pass::ForwardBackward, "forward + backward"),
@@ -150,9 +150,16 @@ fn draw(
     let mut panels = Vec::new();
     for (pass, title) in PASSES {
         let curves = curves(pass)?;
-        if !curves.is_empty() && panels.len() < PANELS {
+        if !curves.is_empty() {
             panels.push((title, curves));
         }
+    }
+    // Of equal ones the first stays.
+    while panels.len() > PANELS {
+        let fewest = (0..panels.len())
+            .rev()
+            .min_by_key(|&at| longest(&panels[at].1));
+        panels.remove(fewest.expect("there are panels"));
     }
     ensure!(!panels.is_empty(), "nothing to draw: lines take two points");
     for (area, (title, curves)) in area.split_evenly((1, panels.len())).iter().zip(&panels) {
@@ -161,6 +168,11 @@ fn draw(
     area.present().map_err(drawing)?;
     drop(area);
     Ok(svg)
+}
+
+/// Points of the longest curve.
+fn longest(curves: &Curves) -> usize {
+    curves.values().map(Vec::len).max().unwrap_or(0)
 }
 
 /// One panel with logarithmic axes.

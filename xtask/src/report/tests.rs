@@ -421,6 +421,21 @@ fn plots_have_a_curve_for_each_provider_and_pattern() {
     );
 }
 
+#[test]
+fn plots_are_of_the_passes_with_the_longest_curves() {
+    let with_backward = |seqs: &[usize]| {
+        let backward = seqs.iter().map(|&seq| {
+            let ms = seq as f64 / 1e3;
+            row("a", OURS, "backward", seq, Some(8), ms)
+        });
+        time_by_length(&[rows("a"), backward.collect()].concat()).unwrap()
+    };
+    let svg = with_backward(&[1024, 2048]);
+    assert!(svg.contains("forward + backward") && !svg.contains(">\nbackward"));
+    let svg = with_backward(&(9..17).map(|log2| 1 << log2).collect::<Vec<_>>());
+    assert!(!svg.contains("forward + backward") && svg.contains(">\nbackward"));
+}
+
 /// A pass at one density has no line, and the ideal alone is no panel.
 #[test]
 fn a_pass_at_one_density_is_not_drawn() {
