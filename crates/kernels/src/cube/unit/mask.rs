@@ -50,27 +50,16 @@ pub(super) fn attended(
     #[comptime] size: CubeSize,
 ) -> u32 {
     let mut bits = u32::new(0);
-    if distances.are_ranges(tile) {
+    #[unroll]
+    for i in 0..comptime!(size.rows()) {
         #[unroll]
-        for i in 0..comptime!(size.rows()) {
-            let range = distances.range(owned[i], queries, tile);
-            #[unroll]
-            for j in 0..comptime!(size.columns()) {
-                bits |= pair_bit(range.contain(visited[j]), i, j, size);
-            }
-        }
-    } else {
-        #[unroll]
-        for i in 0..comptime!(size.rows()) {
-            #[unroll]
-            for j in 0..comptime!(size.columns()) {
-                let attends = if comptime!(queries) {
-                    distances.attends(index, head_record, owned[i], visited[j], tile)
-                } else {
-                    distances.attends(index, head_record, visited[j], owned[i], tile)
-                };
-                bits |= pair_bit(attends, i, j, size);
-            }
+        for j in 0..comptime!(size.columns()) {
+            let attends = if comptime!(queries) {
+                distances.attends(index, head_record, owned[i], visited[j], tile)
+            } else {
+                distances.attends(index, head_record, visited[j], owned[i], tile)
+            };
+            bits |= pair_bit(attends, i, j, size);
         }
     }
     bits
