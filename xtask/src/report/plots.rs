@@ -1,6 +1,6 @@
 //! SVG plots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use anyhow::{Result, anyhow, ensure};
@@ -34,6 +34,7 @@ pub(super) const COLOURS: [RGBColor; 8] = [
 
 /// Points of each series by its label.
 type Curves = BTreeMap<String, Vec<(f64, f64)>>;
+type Colours = BTreeMap<String, RGBColor>;
 
 /// Time against length: the pattern that was timed at most lengths, and dense, by everyone who was timed.
 ///
@@ -123,11 +124,10 @@ fn speedups(rows: &[Row], chosen: impl Fn(&Row) -> bool, pass: Pass) -> Result<C
     if curves.is_empty() {
         return Ok(curves);
     }
-    let densities: Vec<f64> = curves
-        .values()
-        .flatten()
-        .map(|(density, _)| *density)
-        .collect();
+    let densities = curves.values().flatten().map(|(density, _)| *density);
+    let mut densities: Vec<f64> = densities.collect();
+    densities.sort_by(f64::total_cmp);
+    densities.dedup();
     curves.insert(
         "1 / density".to_owned(),
         densities
@@ -162,8 +162,12 @@ fn draw(
         panels.remove(fewest.expect("there are panels"));
     }
     ensure!(!panels.is_empty(), "nothing to draw: lines take two points");
+    // A curve has the same colour in both.
+    let names = panels.iter().flat_map(|(_, curves)| curves.keys().cloned());
+    let names: BTreeSet<String> = names.collect();
+    let colours: Colours = names.into_iter().zip(COLOURS.into_iter().cycle()).collect();
     for (area, (title, curves)) in area.split_evenly((1, panels.len())).iter().zip(&panels) {
-        draw_panel(area, title, labels, legend.clone(), curves)?;
+        draw_panel(area, title, labels, legend.clone(), curves, &colours)?;
     }
     area.present().map_err(drawing)?;
     drop(area);
@@ -182,6 +186,7 @@ fn draw_panel(
     labels: [&str; 2],
     legend: SeriesLabelPosition,
     curves: &Curves,
+    colours: &Colours,
 ) -> Result<()> {
     let range = |value: fn(&(f64, f64)) -> f64| -> Range<f64> {
         let values = curves.values().flatten().map(value);
@@ -218,7 +223,8 @@ fn draw_panel(
         .y_label_formatter(&label)
         .draw()
         .map_err(drawing)?;
-    for ((label, points), colour) in curves.iter().zip(COLOURS.iter().cycle()) {
+    for (label, points) in curves {
+        let colour = colours[label];
         let mut points = points.clone();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         points.dedup();

@@ -1,7 +1,7 @@
 mod documents;
 
 use s2_bench::left_out::LeftOut;
-use s2_bench::record::Row;
+use s2_bench::record::{Dtype, Row};
 use serde_json::json;
 
 use super::host::host;
@@ -296,6 +296,13 @@ fn the_headline_is_the_problem_that_most_others_have() {
                     | sdpa-flash, dense | 100.00 ms (50.00x) | 400.00 ms (50.00x) |\n\n\
                     `s2048_v8`: a pattern, 12.5 % of all pairs. Medians";
     assert!(table.starts_with(expected), "{table}");
+    // Rows of another type are not what it shows.
+    let mut of_two = gpu_rows("g");
+    let mut other = of_two[0].clone();
+    (other.dtype, other.problem) = (Dtype::F16, "another".to_owned());
+    of_two.push(other);
+    let both = headline(&of_two).unwrap();
+    assert!(both.contains(" runs, f32, on"), "{both}");
     let alone: Vec<Row> = rows("a")
         .into_iter()
         .filter(|row| row.provider == OURS)
@@ -423,17 +430,53 @@ fn plots_have_a_curve_for_each_provider_and_pattern() {
 
 #[test]
 fn plots_are_of_the_passes_with_the_longest_curves() {
-    let with_backward = |seqs: &[usize]| {
-        let backward = seqs.iter().map(|&seq| {
-            let ms = seq as f64 / 1e3;
-            row("a", OURS, "backward", seq, Some(8), ms)
-        });
-        time_by_length(&[rows("a"), backward.collect()].concat()).unwrap()
+    let titles = |svg: &str| ["forward + backward", "backward"].map(|title| has_line(svg, title));
+    let backward = |seqs: &[usize], strides: &[usize]| -> Vec<Row> {
+        let points = seqs
+            .iter()
+            .flat_map(|&seq| strides.iter().map(move |&stride| (seq, stride)));
+        let time = |(seq, stride)| row("a", OURS, "backward", seq, Some(stride), seq as f64 / 1e3);
+        points.map(time).collect()
     };
-    let svg = with_backward(&[1024, 2048]);
-    assert!(svg.contains("forward + backward") && !svg.contains(">\nbackward"));
-    let svg = with_backward(&(9..17).map(|log2| 1 << log2).collect::<Vec<_>>());
-    assert!(!svg.contains("forward + backward") && svg.contains(">\nbackward"));
+    // Many short curves are no long one: dense and two strides, forward and backward, have two points each.
+    for (seqs, strides, shown) in [
+        (vec![1024, 2048], vec![8], [true, false]),
+        (vec![512, 1024, 2048], vec![8], [false, true]),
+    ] {
+        let mut rows = [rows("a"), backward(&seqs, &strides)].concat();
+        // A short one beside it changes nothing.
+        rows.extend([1024, 2048].map(|seq| row("a", OURS, "backward", seq, None, 9.0)));
+        assert_eq!(titles(&time_by_length(&rows).unwrap()), shown, "{seqs:?}");
+    }
+    for (strides, shown) in [(vec![4, 8], [true, false]), (vec![4, 8, 16], [false, true])] {
+        let mut rows = [rows("a"), backward(&[2048], &strides)].concat();
+        rows.push(row("a", OURS, "backward", 2048, None, 9.0));
+        assert_eq!(
+            titles(&speedup_by_density(&rows).unwrap()),
+            shown,
+            "{strides:?}"
+        );
+    }
+}
+
+/// Whether a text of a plot is this, all of it.
+fn has_line(svg: &str, text: &str) -> bool {
+    svg.lines().any(|line| line.trim() == text)
+}
+
+#[test]
+fn a_curve_has_the_same_colour_in_both_panels() {
+    let mut rows = gpu_rows("g");
+    for (pass, ms) in [("forward", 3.0), ("forward-backward", 9.0)] {
+        let at = |seq| row("g", "sdpa-cudnn", pass, seq, None, ms * seq as f64);
+        rows.extend([1024, 2048].map(at));
+    }
+    let svg = time_by_length(&rows).unwrap();
+    // The fourth is dkernel, forward alone, and the fifth sdpa-cudnn in both: a line and its legend in each panel.
+    for (colour, lines) in [("#CC79A7", 2), ("#E69F00", 4)] {
+        let line = format!("stroke=\"{colour}\" stroke-width=\"2\"");
+        assert_eq!(svg.matches(&line).count(), lines, "{colour} in {svg}");
+    }
 }
 
 /// A pass at one density has no line, and the ideal alone is no panel.

@@ -97,6 +97,17 @@ fn rings_that_do_not_fit_are_refused() {
     ] {
         assert_eq!(rows(&properties, dims), Ok(accepted), "{dims:?}");
     }
+    // Other devices have other engines, and so has this one under the compiler that knows nothing of asynchronous copies.
+    for other in ["ptx_sm80", "ptx_sm89", "ptx_sm100", "ptx_sm120"] {
+        let mut other_device = properties.clone();
+        other.clone_into(&mut other_device.identity.fingerprint);
+        let why = rows(&other_device, [128, 128]).unwrap_err();
+        assert!(why.ends_with(&format!("not {other}")), "{why}");
+    }
+    let mut other_compiler = properties.clone();
+    other_compiler.features.copy_async = false;
+    let why = rows(&other_compiler, [128, 128]).unwrap_err();
+    assert!(why.contains("the feature `cuda-cpp`"), "{why}");
     // Cubes of fewer rows first where those of more are too few for all processors.
     properties.hardware.num_streaming_multiprocessors = Some(132);
     for (dims, heads, accepted) in [
