@@ -83,17 +83,17 @@ impl Kept {
     pub(super) fn parts(&self, shape: &AttentionShape, budget: usize) -> Option<Vec<Range<usize>>> {
         let group = shape.num_heads / shape.num_kv_heads;
         let bytes = |heads: &Range<usize>| self.bytes(&query_heads(heads, group));
-        // As many parts as are needed, of as many heads each.
         (1..=shape.num_kv_heads)
-            .map(|parts| {
-                let at_a_time = shape.num_kv_heads.div_ceil(parts);
-                (0..shape.num_kv_heads)
-                    .step_by(at_a_time)
-                    .map(|first| first..(first + at_a_time).min(shape.num_kv_heads))
-                    .collect::<Vec<_>>()
-            })
+            .map(|parts| divided(shape.num_kv_heads, parts))
             .find(|parts| parts.iter().all(|heads| bytes(heads) <= budget))
     }
+}
+
+/// `heads` in so many parts, none of two heads more than another: one of few heads would leave processors idle.
+fn divided(heads: usize, parts: usize) -> Vec<Range<usize>> {
+    (0..parts)
+        .map(|part| part * heads / parts..(part + 1) * heads / parts)
+        .collect()
 }
 
 /// Whether dK and dV of some heads, with so many `visits`, take `processors` processors about as long as their heaviest tile may take one,
@@ -135,9 +135,9 @@ impl KeptPlan {
         let hardware = &client.properties().hardware;
         let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
         let group = problem.shape().num_heads / problem.shape().num_kv_heads;
-        // The last part may be of fewer heads.
-        let first = kept.visits(&query_heads(&parts[0], group));
-        let pays = any_parts || parts.len() == 1 || keep_busy(problem, first, processors);
+        let visits = |part| kept.visits(&query_heads(part, group));
+        let fewest = parts.iter().map(visits).min().unwrap_or(0);
+        let pays = any_parts || parts.len() == 1 || keep_busy(problem, fewest, processors);
         pays.then_some(Self { kept, parts })
     }
 
@@ -230,9 +230,9 @@ impl Keep {
 pub(super) fn explain_kept(shape: &AttentionShape, plan: Option<&KeptPlan>) -> String {
     match plan {
         Some(plan) => format!(
-            "s2-attention: dS is kept for dQ, {} bytes at a time for {} of {} key/value heads",
+            "s2-attention: dS is kept for dQ, {} bytes at a time for at most {} of {} key/value heads",
             plan.bytes(shape.num_heads / shape.num_kv_heads),
-            plan.parts.first().map_or(0, Range::len),
+            plan.parts.iter().map(Range::len).max().unwrap_or(0),
             shape.num_kv_heads
         ),
         None => "s2-attention: dQ computes dS again".to_owned(),
@@ -421,6 +421,22 @@ mod tests {
                 pays,
                 "{config:?}, {heads} heads"
             );
+        }
+    }
+
+    #[test]
+    fn parts_are_of_about_as_many_heads() {
+        assert_eq!(divided(16, 6), [0..2, 2..5, 5..8, 8..10, 10..13, 13..16]);
+        for heads in 1..40 {
+            for parts in 1..=heads {
+                let divided = divided(heads, parts);
+                let sizes = || divided.iter().map(Range::len);
+                assert!(sizes().max() <= sizes().min().map(|fewest| fewest + 1));
+                assert!(
+                    divided.into_iter().flatten().eq(0..heads),
+                    "{heads}, {parts}"
+                );
+            }
         }
     }
 
