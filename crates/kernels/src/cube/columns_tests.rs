@@ -35,22 +35,15 @@ fn held(pattern: &Pattern) -> (Vec<usize>, usize, usize) {
     for kv_head in 0..pattern.num_kv_heads() {
         let classes = ColumnClasses::new(pattern, kv_head);
         counts.push(classes.classes.len());
-        for (class, columns) in classes
-            .classes
-            .iter()
-            .zip(columns(&classes.classes, BLOCKS))
-        {
+        let classes = classes.classes;
+        for (class, columns) in classes.iter().zip(columns(&classes, BLOCKS)) {
             for (head, intervals) in class.intervals.iter().enumerate() {
                 for &j in &columns {
-                    let visits = |i: usize| {
-                        let distance = i as i64 - j as i64;
-                        let mut intervals = intervals.iter();
-                        intervals.any(|(min, max)| (*min..=*max).contains(&distance))
-                    };
                     for i in 0..BLOCKS {
                         let attends = pattern.attends(kv_head * group + head, i, j);
-                        assert!(visits(i) || !attends, "({i}, {j}) is not visited");
-                        visited += usize::from(visits(i));
+                        let visits = visits(intervals, i, j);
+                        assert!(visits || !attends, "({i}, {j}) is not visited");
+                        visited += usize::from(visits);
                         kept += usize::from(attends);
                     }
                 }
@@ -58,6 +51,13 @@ fn held(pattern: &Pattern) -> (Vec<usize>, usize, usize) {
         }
     }
     (counts, visited, kept)
+}
+
+/// Whether the blocks of queries that `column` visits, at the distances of its class, have this one among them.
+fn visits(intervals: &[Interval], query: usize, column: usize) -> bool {
+    let distance = query as i64 - column as i64;
+    let mut intervals = intervals.iter();
+    intervals.any(|(min, max)| (*min..=*max).contains(&distance))
 }
 
 fn per_head(rules: &[Rule], num_kv_heads: usize) -> Pattern {
@@ -131,11 +131,11 @@ fn busiest_over_mean(rule: Rule, [heads, kv_heads]: [usize; 2], blocks: usize) -
         let classes = ColumnClasses::new(&pattern, kv_head).classes;
         let columns = columns(&classes, blocks);
         let tiles = classes.iter().zip(&columns);
-        let visits = |(class, columns): (&ColumnClass, &Vec<usize>)| -> Vec<usize> {
+        let of_class = |(class, columns): (&ColumnClass, &Vec<usize>)| -> Vec<usize> {
             let of_tile = |tile: &[usize]| visited(class, tile, blocks);
             columns.chunks(COLUMNS).map(of_tile).collect()
         };
-        tiles.flat_map(visits).collect()
+        tiles.flat_map(of_class).collect()
     };
     let tiles: Vec<Vec<usize>> = (0..kv_heads).map(of_head).collect();
     let mut busy = [0; PROCESSORS];
@@ -151,13 +151,8 @@ fn busiest_over_mean(rule: Rule, [heads, kv_heads]: [usize; 2], blocks: usize) -
 /// Blocks of queries that a tile of columns visits, of all query heads of its group.
 fn visited(class: &ColumnClass, tile: &[usize], blocks: usize) -> usize {
     let of_head = |intervals: &Vec<Interval>| {
-        let is_visited = |query: &usize| {
-            tile.iter().any(|column| {
-                let distance = *query as i64 - *column as i64;
-                let mut intervals = intervals.iter();
-                intervals.any(|(min, max)| (*min..=*max).contains(&distance))
-            })
-        };
+        let is_visited =
+            |query: &usize| tile.iter().any(|column| visits(intervals, *query, *column));
         (0..blocks).filter(is_visited).count()
     };
     class.intervals.iter().map(of_head).sum()
