@@ -1,5 +1,6 @@
 //! Attention on a CubeCL device.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use cubecl::client::Client;
@@ -9,8 +10,10 @@ use super::checks::{check_dtype, check_problem, max_buffer};
 use super::config::Config;
 use super::error::CubeError;
 use super::indexed::Indexed;
-use super::kept::{Keep, KeptPlan, explain_kept};
+use super::keep::Keep;
+use super::kept::{KeptPlan, explain_kept};
 use super::select::{Choice, Engine, candidates, explain, is_on, say};
+use super::split::{Split, Splits, Splitting};
 use super::tensors::{DeviceTensor, ForwardOutputs, KeyGradients, SavedOutputs};
 use super::tile::Tile;
 use super::tune::fastest;
@@ -39,6 +42,7 @@ pub struct CubeAttention {
     keep: Keep,
     /// What gradients keep between their passes, once they are asked for.
     kept: Arc<OnceLock<Option<KeptPlan>>>,
+    pub(super) splits: Arc<Splits>,
 }
 
 impl CubeAttention {
@@ -170,6 +174,7 @@ impl CubeAttention {
             },
             keep: Keep::of_environment()?,
             kept: Arc::default(),
+            splits: Arc::new(Splits::new(Splitting::of_environment()?)),
         })
     }
 
@@ -241,7 +246,7 @@ impl CubeAttention {
     /// Launches the backward passes for the gradients that have a place.
     ///
     /// Where dQ and dK are asked for, of heads wider than 64 on the engine of Hopper's GPUs, dS is kept from one pass for the other: buffers of at
-    /// most twice the bytes of what is read and written. `S2_KEEP=0` in the environment computes it again instead, `S2_KEEP=1` keeps
+    /// most nine quarters of the bytes of what is read and written, of no more heads than keep the device busy. `S2_KEEP=0` in the environment computes it again instead, `S2_KEEP=1` keeps
     /// it for narrow heads too, and `S2_KEEP=512MiB` at most so much at a time, in however many parts of whole key/value heads that takes.
     ///
     /// # Errors
@@ -296,6 +301,7 @@ impl CubeAttention {
                 keys: true,
                 values: keys.dv.is_some(),
                 kept_bands: plan.kept.bands,
+                splits: self.splits.any(),
                 ..self.config(&self.training)
             };
             self.launched("dkdv", config, &keys.handle)?;
@@ -320,6 +326,7 @@ impl CubeAttention {
             let config = Config {
                 keys: target.dk.is_some(),
                 values: target.dv.is_some(),
+                splits: self.splits.any(),
                 ..self.config(&self.training)
             };
             self.launched("dkdv", config, &target.handle)?;
@@ -355,5 +362,13 @@ impl CubeAttention {
             plan
         });
         plan.as_ref()
+    }
+
+    /// How dK and dV of some key/value heads are split, by cubes of this class.
+    pub(super) fn split(&self, kv_heads: &Range<usize>, config: Config) -> Option<Split> {
+        let hardware = &self.client.properties().hardware;
+        let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
+        let tiles = [config.owned, config.visited];
+        self.splits.of(kv_heads, &self.problem, tiles, processors)
     }
 }

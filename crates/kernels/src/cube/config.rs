@@ -28,6 +28,8 @@ pub(super) struct Config {
     pub(super) values: bool,
     /// Where dK and dV keep dS for dQ, the bands that the words have which say where; else 0.
     pub(super) kept_bands: usize,
+    /// dK and dV: whether several cubes share the first tiles.
+    pub(super) splits: bool,
     /// Tiles of 16 rows that a plane of the engine of tensor cores owns.
     pub(super) parts: usize,
     /// How planes of that engine multiply them.

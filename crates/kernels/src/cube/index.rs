@@ -186,28 +186,63 @@ pub(super) fn query_rows(sequence: &Sequence) -> Range<usize> {
 }
 
 /// The positions of a sequence's rows of keys and padding.
-fn key_rows(sequence: &Sequence) -> Range<usize> {
+pub(super) fn key_rows(sequence: &Sequence) -> Range<usize> {
     sequence.span.kv_start..sequence.span.kv_start + sequence.kv_rows
 }
 
 impl ColumnClasses {
     /// Tiles of all classes that hold the keys `tokens`.
     fn tiles(&self, tile: Tile, tokens: &Range<usize>) -> usize {
-        if tokens.is_empty() {
-            return 0;
-        }
-        let (first, last) = (tokens.start / tile.block, (tokens.end - 1) / tile.block);
-        let tiles = (0..self.classes.len()).map(|index| {
-            let before = |column: usize| self.members_before(index, column as i64) as usize;
-            let from = before(first) / tile.slots() * tile.slots();
-            let whole = (before(last + 1) - from).div_ceil(tile.slots()) * tile.parts();
+        let classes = 0..self.classes.len();
+        classes
+            .map(|class| self.class_tiles(class, tile, tokens).len())
+            .sum()
+    }
+
+    /// The members of each tile of a class that holds keys of `tokens`.
+    pub(super) fn class_tiles(
+        &self,
+        class: usize,
+        tile: Tile,
+        tokens: &Range<usize>,
+    ) -> impl ExactSizeIterator<Item = Range<usize>> {
+        let before = |column: usize| self.members_before(class, column as i64) as usize;
+        let has = |column: usize| usize::from(before(column + 1) > before(column));
+        let (mut from, mut end, mut parts) = (0, 0, 0..0);
+        if !tokens.is_empty() {
+            let (first, last) = (tokens.start / tile.block, (tokens.end - 1) / tile.block);
+            from = before(first) / tile.slots() * tile.slots();
+            end = before(last + 1);
             // Of a large block at an end of the keys, parts that hold none are nobody's.
-            let has = |column: usize| usize::from(before(column + 1) > before(column));
             let skipped = tokens.start % tile.block / tile.rows;
             let cut = tile.parts() - 1 - (tokens.end - 1) % tile.block / tile.rows;
-            whole - has(first) * skipped - has(last) * cut
-        });
-        tiles.sum()
+            let whole = (end - from).div_ceil(tile.slots()) * tile.parts();
+            parts = has(first) * skipped..whole - has(last) * cut;
+        }
+        parts.map(move |part| {
+            let member = from + part / tile.parts() * tile.slots();
+            member..(member + tile.slots()).min(end)
+        })
+    }
+
+    /// The column of a member of a class.
+    pub(super) fn column(&self, class: usize, member: i64) -> i64 {
+        match self.classes[class].members {
+            Members::Arithmetic { first, stride, .. } => first + member * stride,
+            Members::Others { stride } => {
+                let others = stride - class as i64;
+                let mut residue = member % others;
+                // Residues in order, each one that is not ours moves us one on.
+                for earlier in &self.classes[..class] {
+                    if let Members::Arithmetic { first, .. } = earlier.members
+                        && residue >= first
+                    {
+                        residue += 1;
+                    }
+                }
+                member / others * stride + residue
+            }
+        }
     }
 
     /// Members of a class below `column`.
@@ -260,7 +295,7 @@ fn sequence_words(sequence: &Sequence) -> [i32; SEQUENCE_WORDS] {
     [item as i32, q0, q1, q2, q3, kv0, kv1, kv2, kv3]
 }
 
-fn group_schedules(pattern: &Pattern, kv_head: usize) -> Vec<usize> {
+pub(super) fn group_schedules(pattern: &Pattern, kv_head: usize) -> Vec<usize> {
     let group = pattern.group_size();
     (kv_head * group..(kv_head + 1) * group)
         .map(|head| pattern.schedule_index(head))

@@ -1,7 +1,8 @@
 //! What the passes of the gradients keep for each other: dS, which dK and dV compute, for dQ.
 //!
 //! dQ has then one product for each pair in place of three. dS takes two bytes a pair, so that heads are taken some at a time where all
-//! of them would take more than [`Keep::budget`] says; and where one does, dQ computes dS again.
+//! of them take more than keeps processors busy, or than [`Keep::budget`](super::keep::Keep::budget) says; and where one does, dQ computes
+//! dS again.
 
 use std::ops::Range;
 
@@ -11,10 +12,8 @@ use cubecl::server::Handle;
 use s2_attention_pattern::{Anchor, Band};
 
 use super::columns::reachable;
-use super::error::CubeError;
 use super::index::{clip, query_rows};
 use super::tile::Tile;
-use super::wgmma::size::VISITED;
 use crate::{AttentionProblem, AttentionShape, Sequence};
 
 /// Queries, and keys, of a chunk.
@@ -78,15 +77,6 @@ impl Kept {
     pub(super) fn bytes(&self, heads: &Range<usize>) -> usize {
         self.visits(heads) * self.visit
     }
-
-    /// Key/value heads whose dS are kept at a time, within `budget` bytes; `None` where one takes more.
-    pub(super) fn parts(&self, shape: &AttentionShape, budget: usize) -> Option<Vec<Range<usize>>> {
-        let group = shape.num_heads / shape.num_kv_heads;
-        let bytes = |heads: &Range<usize>| self.bytes(&query_heads(heads, group));
-        (1..=shape.num_kv_heads)
-            .map(|parts| divided(shape.num_kv_heads, parts))
-            .find(|parts| parts.iter().all(|heads| bytes(heads) <= budget))
-    }
 }
 
 /// `heads` in so many parts, none of two heads more than another: one of few heads would leave processors idle.
@@ -96,14 +86,37 @@ fn divided(heads: usize, parts: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Whether dK and dV of some heads, with so many `visits`, take `processors` processors about as long as their heaviest tile may take one,
-/// which all queries of a group attend: else most would wait for that, in each part.
-fn keep_busy(problem: &AttentionProblem, visits: usize, processors: usize) -> bool {
-    let shape = problem.shape();
-    let lengths = problem.sequences().iter().map(|of| of.span.q_len);
-    let heaviest =
-        shape.num_heads / shape.num_kv_heads * lengths.max().unwrap_or(0).div_ceil(VISITED);
-    10 * visits >= 9 * processors * heaviest
+/// Visits for each processor that a part is to have: so many take far longer than its launches and what processors wait for at their
+/// ends. More would take memory alone.
+const ENOUGH: usize = 480;
+/// Fewer for each processor cost more than dS saves.
+const FEWEST: usize = 240;
+
+/// How `heads` key/value heads are divided, where some of them have so many bytes of dS and `visits`: in as many parts as have enough
+/// to do for all `processors`, or as few as take no more than `budget` bytes. `None` where there is no such, or, unless `any` will do,
+/// where parts have too little.
+fn parts(
+    heads: usize,
+    processors: usize,
+    budget: usize,
+    any: bool,
+    bytes: impl Fn(&Range<usize>) -> usize,
+    visits: impl Fn(&Range<usize>) -> usize,
+) -> Option<Vec<Range<usize>>> {
+    let fits = |parts: &Vec<Range<usize>>| parts.iter().all(|part| bytes(part) <= budget);
+    let have = |parts: &Vec<Range<usize>>, each: usize| {
+        parts.iter().all(|part| visits(part) >= each * processors)
+    };
+    let divisions = || (1..=heads).map(|parts| divided(heads, parts)).filter(fits);
+    if any {
+        return divisions().next();
+    }
+    let most = divisions().filter(|parts| have(parts, ENOUGH)).last();
+    most.or_else(|| {
+        divisions()
+            .next()
+            .filter(|parts| parts.len() == 1 || have(parts, FEWEST))
+    })
 }
 
 /// The query heads of some key/value heads, `group` each.
@@ -119,9 +132,9 @@ pub(super) struct KeptPlan {
 }
 
 impl KeptPlan {
-    /// Of tiles `owned` that visit tiles `visited`, within `budget` bytes; `None` where chunks would not be of one block, a head has too many
-    /// bands or one on a diagonal, one key/value head takes more, or, unless `any_parts` will do, as
-    /// many as fit keep few processors busy.
+    /// Of tiles `owned` that visit tiles `visited`, at most `budget` bytes at a time; `None` where chunks would not be of one block, a head
+    /// has too many bands or one on a diagonal, one key/value head takes more, or, unless `any_parts` will do, as many as fit keep few
+    /// processors busy.
     pub(super) fn new(
         client: &Client,
         problem: &AttentionProblem,
@@ -131,14 +144,14 @@ impl KeptPlan {
         any_parts: bool,
     ) -> Option<Self> {
         let kept = Kept::new(client, problem, owned, visited)?;
-        let parts = kept.parts(problem.shape(), budget)?;
+        let shape = problem.shape();
+        let (kv_heads, group) = (shape.num_kv_heads, shape.num_heads / shape.num_kv_heads);
         let hardware = &client.properties().hardware;
         let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
-        let group = problem.shape().num_heads / problem.shape().num_kv_heads;
-        let visits = |part| kept.visits(&query_heads(part, group));
-        let fewest = parts.iter().map(visits).min().unwrap_or(0);
-        let pays = any_parts || parts.len() == 1 || keep_busy(problem, fewest, processors);
-        pays.then_some(Self { kept, parts })
+        let bytes = |part: &Range<usize>| kept.bytes(&query_heads(part, group));
+        let visits = |part: &Range<usize>| kept.visits(&query_heads(part, group));
+        let parts = parts(kv_heads, processors, budget, any_parts, bytes, visits)?;
+        Some(Self { kept, parts })
     }
 
     /// Bytes that are kept at a time, where key/value heads have `group` query heads each.
@@ -165,64 +178,6 @@ impl KeptPart<'_> {
     pub(super) fn scores_arg(&self) -> BufferArg {
         let words = self.scores.size_in_used() as usize / 16;
         unsafe { BufferArg::from_raw_parts(self.scores.clone(), words) }
-    }
-}
-
-/// Whether dS is kept, as `S2_KEEP` in the environment says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
-    /// Where it pays: narrow heads compute it as fast as they read it.
-    Wide,
-    Never,
-    Always,
-    /// Of all heads, at most so many bytes at a time.
-    Within(usize),
-}
-
-impl Keep {
-    const VARIABLE: &str = "S2_KEEP";
-
-    /// # Errors
-    /// [`CubeError::Variable`] for what says nothing.
-    pub(super) fn of_environment() -> Result<Self, CubeError> {
-        match std::env::var_os(Self::VARIABLE) {
-            None => Ok(Self::Wide),
-            Some(value) => Self::parse(&value.to_string_lossy()),
-        }
-    }
-
-    fn parse(value: &str) -> Result<Self, CubeError> {
-        let mebibytes = |value: &str| {
-            let digits = value.strip_suffix("MiB")?;
-            let all = digits.bytes().all(|byte| byte.is_ascii_digit());
-            digits.parse::<usize>().ok().filter(|_| all)
-        };
-        match value {
-            "0" => Ok(Self::Never),
-            "1" => Ok(Self::Always),
-            _ => mebibytes(value)
-                .and_then(|count| count.checked_mul(1 << 20))
-                .map(Self::Within)
-                .ok_or_else(|| CubeError::Variable {
-                    name: Self::VARIABLE,
-                    seen: value.to_owned(),
-                    accepted: "0, 1, or the most that is kept at a time, as in 512MiB",
-                }),
-        }
-    }
-
-    /// Bytes of dS that are kept at a time, where it is kept: twice those of what the gradients read and write, unless it says
-    /// otherwise.
-    pub(super) fn budget(self, shape: &AttentionShape, element: usize) -> Option<usize> {
-        let tokens = shape.num_heads * shape.seq_q + shape.num_kv_heads * shape.seq_kv;
-        // Queries, results, keys and values, and the gradient of each.
-        let operands = 2 * shape.batch * tokens * (shape.head_dim + shape.value_dim) * element;
-        match self {
-            Self::Wide => (shape.head_dim > 64).then_some(2 * operands),
-            Self::Never => None,
-            Self::Always => Some(2 * operands),
-            Self::Within(bytes) => Some(bytes),
-        }
     }
 }
 
@@ -366,62 +321,28 @@ impl<'a> TileOf<'a> {
 
 #[cfg(test)]
 mod tests {
-    use s2_attention_pattern::PatternConfig;
-
     use super::*;
 
     #[test]
-    fn what_the_environment_says_is_taken_or_refused() {
-        assert_eq!(Keep::parse("0"), Ok(Keep::Never));
-        assert_eq!(Keep::parse("1"), Ok(Keep::Always));
-        assert_eq!(Keep::parse("3MiB"), Ok(Keep::Within(3 << 20)));
-        for value in [
-            "",
-            "2",
-            "yes",
-            "MiB",
-            "-1MiB",
-            "+1MiB",
-            "3 MiB",
-            "99999999999999999999MiB",
-        ] {
-            let why = Keep::parse(value).unwrap_err().to_string();
-            let expected = format!("S2_KEEP is \"{value}\"; accepted: 0, 1, or");
-            assert!(why.starts_with(&expected), "{why}");
-        }
-    }
-
-    /// Those that were timed on a device of 132 processors: one dense head at a time pays, four of 16 sparse ones do not.
-    #[test]
-    fn parts_that_leave_processors_idle_do_not_pay() {
-        let tile = |rows, block| Tile {
-            rows,
-            block,
-            table: false,
+    fn parts_have_enough_to_do_and_no_more() {
+        // Heads of so many visits for each of ten processors, and as many bytes.
+        let of = |each: usize, heads, budget: usize, any| {
+            let all = |part: &Range<usize>| 10 * each * part.len();
+            let parts = parts(heads, 10, 10 * budget, any, all, all)?;
+            Some(parts.iter().map(Range::len).collect::<Vec<_>>())
         };
-        for (config, heads, pays) in [
-            (PatternConfig::dense(64, 16), 1, true),
-            (PatternConfig::local_stride(16, 16, 64, 16), 4, false),
-            (PatternConfig::local_stride(16, 16, 64, 16), 16, true),
-        ] {
-            let pattern = config.build().unwrap();
-            let shape = AttentionShape {
-                batch: 1,
-                num_heads: 16,
-                num_kv_heads: 16,
-                seq_q: 32768,
-                seq_kv: 32768,
-                head_dim: 128,
-                value_dim: 128,
-            };
-            let problem = AttentionProblem::new(shape, &pattern, None, None).unwrap();
-            let words = Words::new(&problem, tile(128, 64), tile(64, 64)).unwrap();
-            assert_eq!(
-                keep_busy(&problem, words.before[heads], 132),
-                pays,
-                "{config:?}, {heads} heads"
-            );
-        }
+        // As small as may be.
+        assert_eq!(of(64, 16, 9999, false), Some(vec![8, 8]));
+        assert_eq!(of(120, 16, 9999, false), Some(vec![4; 4]));
+        assert_eq!(of(500, 4, 9999, false), Some(vec![1; 4]));
+        assert_eq!(of(20, 16, 9999, false), Some(vec![16]));
+        // As few as fit, where those are too many for that.
+        assert_eq!(of(64, 16, 511, false), Some(vec![5, 5, 6]));
+        assert_eq!(of(64, 16, 64 * 4, false), Some(vec![4; 4]));
+        assert_eq!(of(64, 16, 64 * 3, false), None);
+        assert_eq!(of(64, 16, 64 * 3, true), Some(vec![2, 3, 3, 2, 3, 3]));
+        assert_eq!(of(64, 16, 63, true), None);
+        assert_eq!(of(500, 16, 499, false), None);
     }
 
     #[test]
@@ -437,31 +358,6 @@ mod tests {
                     "{heads}, {parts}"
                 );
             }
-        }
-    }
-
-    #[test]
-    fn budgets_follow_the_bytes_of_a_call() {
-        let shape = |head_dim| AttentionShape {
-            batch: 1,
-            num_heads: 4,
-            num_kv_heads: 2,
-            seq_q: 100,
-            seq_kv: 50,
-            head_dim,
-            value_dim: 64,
-        };
-        // Rows of all query and key/value heads.
-        let rows = 4 * 100 + 2 * 50;
-        let twice = |head_dim: usize| Some(2 * 2 * rows * (head_dim + 64) * 2);
-        for (keep, narrow, wide) in [
-            (Keep::Wide, None, twice(128)),
-            (Keep::Never, None, None),
-            (Keep::Always, twice(64), twice(128)),
-            (Keep::Within(5), Some(5), Some(5)),
-        ] {
-            assert_eq!(keep.budget(&shape(64), 2), narrow, "{keep:?}");
-            assert_eq!(keep.budget(&shape(128), 2), wide, "{keep:?}");
         }
     }
 }

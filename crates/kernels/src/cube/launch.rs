@@ -69,6 +69,7 @@ impl CubeAttention {
             keys: false,
             values: false,
             kept_bands: 0,
+            splits: false,
             parts: 1,
             instructions: false,
             products: self.choice.products,

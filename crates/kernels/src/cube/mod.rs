@@ -15,6 +15,7 @@ mod few_rows;
 mod first_launch;
 mod index;
 mod indexed;
+mod keep;
 mod kept;
 mod launch;
 #[cfg(all(test, feature = "lowering"))]
@@ -25,6 +26,7 @@ mod round;
 mod rows;
 mod select;
 mod softmax;
+mod split;
 mod stats;
 mod table;
 mod tensors;

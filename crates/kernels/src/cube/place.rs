@@ -38,6 +38,14 @@ impl Places {
         }
     }
 
+    /// Sequence and number of each, of so many sequences.
+    pub(super) fn iter(&self, sequences: usize) -> impl Iterator<Item = [usize; 2]> {
+        (0..self.len()).map(move |place| match self {
+            Self::Even(_) => [place % sequences, place / sequences],
+            Self::Listed(tiles) => tiles[place],
+        })
+    }
+
     /// Appends the list; returns its place, or 0 where there is none.
     pub(super) fn push(&self, words: &mut Vec<i32>) -> i32 {
         match self {

@@ -262,6 +262,7 @@ pub(super) fn config(
         keys: false,
         values: false,
         kept_bands: 0,
+        splits: false,
         parts: 1,
         products: choice.products,
         slots: 0,

@@ -43,6 +43,7 @@ fn config(rows: usize, block: usize, [head_dim, value_dim]: [usize; 2], table: b
         keys: false,
         values: false,
         kept_bands: 0,
+        splits: false,
         parts: 1,
         instructions: false,
         products: Products::Mma,

@@ -173,7 +173,7 @@ pub(super) const WGMMA: Engine = Engine {
     dkdv: |device, config, dtype| {
         kernel!(
             wgmma::dkdv::dkdv::Dkdv, device, wgmma::size::units(config.owned.rows),
-            [B B B B B B B S S S S S S S S S S B B S S S S],
+            [B B B B B B B S S S S S S S S S S B B S S S S B S S],
             mma::LANES, config, dtype
         )
     },
@@ -209,6 +209,35 @@ pub(super) fn kept_launches(both: bool, config: impl Fn(&str) -> Config) -> [Lau
             written: &[4],
         },
     ]
+}
+
+/// dK, with dV where one pass computes `both`, of tiles that cubes share, without dS and with.
+pub(super) fn split_launches(both: bool, config: impl Fn(&str) -> Config) -> [Launch; 2] {
+    let launch = |kernel, kept_bands, written| Launch {
+        kernel,
+        make: WGMMA.dkdv,
+        config: Config {
+            keys: true,
+            values: both,
+            kept_bands,
+            splits: true,
+            ..config("dkdv")
+        },
+        written,
+    };
+    [
+        launch("dkdv_split", 0, &[5, 9]),
+        launch("dkdv_kept_split", 2, &[5, 7, 9]),
+    ]
+}
+
+/// What adds the sums of cubes that share a tile.
+pub(super) fn split_sums(device: &Device, config: Config, dtype: ElemType) -> Box<dyn CubeKernel> {
+    kernel!(
+        wgmma::split::add::Add, device, wgmma::split::UNITS,
+        [B B B S S S S S S S S S S],
+        wgmma::split::LANES, config, dtype
+    )
 }
 
 /// The pass before the gradients, which engines share.

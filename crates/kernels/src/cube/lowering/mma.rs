@@ -60,6 +60,7 @@ pub(super) fn class_launches(
             keys: false,
             values: false,
             kept_bands: 0,
+            splits: false,
             parts: pass.parts,
             instructions: false,
             products,

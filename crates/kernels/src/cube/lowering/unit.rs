@@ -86,6 +86,7 @@ fn lower(devices: &[Device], is_in: impl Fn(usize, usize, bool) -> bool) {
                     keys: false,
                     values: false,
                     kept_bands: 0,
+                    splits: false,
                     parts: 1,
                     instructions: false,
                     products: Products::Mma,

@@ -4,7 +4,7 @@ use cubecl::ir::{DeviceProperties, ElemType};
 use s2_attention_pattern::PatternConfig;
 
 use super::devices::cuda;
-use super::kernels::{Launch, WGMMA, kept_launches, launches};
+use super::kernels::{Launch, WGMMA, kept_launches, launches, split_launches, split_sums};
 use super::mma::is_telling;
 use super::{BF16, F16, class_name, lowered};
 use crate::cube::config::Config;
@@ -172,6 +172,7 @@ fn lower_class(
         keys: false,
         values: false,
         kept_bands: 0,
+        splits: false,
         parts: 1,
         products: Products::Mma,
         instructions: true,
@@ -187,9 +188,12 @@ fn lower_class(
     let launched = |launch: &Launch| both || !(launch.config.keys && launch.config.values);
     let all = launches(&WGMMA, config).into_iter();
     let kept = kept_launches(both, config).into_iter();
-    let kept = kept.filter(|launch| keeps_scores(launch.config.owned, launch.config.visited));
+    let split = split_launches(both, config).into_iter();
+    let may_keep = |launch: &Launch| {
+        launch.config.kept_bands == 0 || keeps_scores(launch.config.owned, launch.config.visited)
+    };
     for launch in all
-        .chain(kept)
+        .chain(kept.chain(split).filter(may_keep))
         .filter(|launch| launched(launch) && is_in(launch))
     {
         let name = format!(
@@ -251,5 +255,13 @@ fn lower_class(
         // Cubes of one group have registers enough.
         let changes = kernel.source.contains("setmaxnreg");
         assert_eq!(changes, rows > 64, "{name}");
+        if launch.config.splits {
+            let sums = split_sums(
+                &device,
+                launch.config,
+                if launch.config.brain { BF16 } else { F16 },
+            );
+            lowered(&device, &name.replace("dkdv", "add"), &*sums, &[1]);
+        }
     }
 }

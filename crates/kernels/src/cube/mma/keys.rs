@@ -262,6 +262,26 @@ impl QueryCursor {
         self.settle(own, index, group, span, tile, visited);
     }
 
+    /// Goes on by so many visits, where `any` are to be passed over.
+    #[allow(clippy::too_many_arguments)]
+    pub(in crate::cube) fn pass_over(
+        &mut self,
+        visits: u32,
+        own: &KeyTile,
+        index: &[i32],
+        group: &Group,
+        span: &Span,
+        #[comptime] any: bool,
+        #[comptime] tile: Tile,
+        #[comptime] visited: Tile,
+    ) {
+        if comptime!(any) {
+            for _ in 0..visits {
+                self.advance(own, index, group, span, tile, visited);
+            }
+        }
+    }
+
     /// The rows of the visit; none at the end.
     pub(in crate::cube) fn rows(&self, span: &Span, #[comptime] visited: Tile) -> TokenRows {
         self.visits

@@ -305,15 +305,7 @@ fn dkdv_pass(
     (keys, values): (bool, bool),
 ) -> Result<(), CubeError> {
     let shape = call.problem().shape();
-    let scores = part.map_or(&target.handle, |part| part.scores);
-    let handles = [
-        &q.handle,
-        &k.handle,
-        &v.handle,
-        &d_out.handle,
-        &target.handle,
-        scores,
-    ];
+    let kv_heads = part.map_or(0..shape.num_kv_heads, |part| part.kv_heads.clone());
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors((LANES, call.dtype));
     let (rows, wanted) = (call.training.owned.rows, (keys, values));
     let products = call.choice.products;
@@ -324,6 +316,27 @@ fn dkdv_pass(
         kept_bands: part.filter(|_| keys).map_or(0, |part| part.kept.bands),
         ..config(call, &call.training, pass, gradient_slots)
     };
+    let split = (config.slots > 0)
+        .then(|| call.split(&kv_heads, config))
+        .flatten();
+    let config = Config {
+        splits: split.is_some(),
+        ..config
+    };
+    let (split_tiles, cubes) =
+        split.map_or((0, 1), |split| (split.tiles * kv_heads.len(), split.cubes));
+    let sums = split_tiles * cubes * config.owned.rows * wgmma::split::sums_of_row(&config);
+    let left = split.map(|_| call.client.empty(sums * size_of::<f32>()));
+    let scores = part.map_or(&target.handle, |part| part.scores);
+    let handles = [
+        &q.handle,
+        &k.handle,
+        &v.handle,
+        &d_out.handle,
+        &target.handle,
+        scores,
+        left.as_ref().unwrap_or(&target.handle),
+    ];
     macro_rules! launch {
         ($kernel:path, $count:expr $(, $kept:expr)*) => {
             unsafe {
@@ -364,9 +377,10 @@ fn dkdv_pass(
         );
         return Ok(());
     }
-    let kv_heads = part.map_or(0..shape.num_kv_heads, |part| part.kv_heads.clone());
-    let count = call.key_grid(kv_heads.len())?;
+    let tiles_of_grid = call.training.tiles.columns * kv_heads.len();
+    let count = call.grid(tiles_of_grid + split_tiles * (cubes - 1))?;
     let group = shape.num_heads / shape.num_kv_heads;
+    let unused = |len| unsafe { BufferArg::from_raw_parts(call.unused.handle.clone(), len) };
     let (scores, starts, tiles, first) = match part.filter(|_| keys) {
         Some(part) => (
             part.scores_arg(),
@@ -374,10 +388,11 @@ fn dkdv_pass(
             part.kept.tiles,
             part.kept.first(part.heads(group).start),
         ),
-        None => unsafe {
-            let empty = |len| BufferArg::from_raw_parts(call.unused.handle.clone(), len);
-            (empty(1), empty(1), 0, 0)
-        },
+        None => (unused(1), unused(1), 0, 0),
+    };
+    let left_arg = |lanes| match &left {
+        Some(left) => unsafe { BufferArg::from_raw_parts(left.clone(), sums / lanes) },
+        None => unused(1),
     };
     launch!(
         wgmma::dkdv::dkdv::launch_unchecked,
@@ -387,7 +402,39 @@ fn dkdv_pass(
         tiles as u32,
         first,
         kv_heads.start as u32,
-        kv_heads.len() as u32
+        kv_heads.len() as u32,
+        left_arg(2),
+        split_tiles as u32,
+        cubes as u32
     );
+    let Some(left) = &left else {
+        return Ok(());
+    };
+    let lanes = wgmma::split::LANES;
+    let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors((lanes, call.dtype));
+    unsafe {
+        wgmma::split::add::launch_unchecked(
+            &call.client,
+            call.grid(split_tiles * wgmma::split::cubes_of_tile(&config))?,
+            CubeDim::new_1d(wgmma::split::UNITS as u32),
+            call.address_type(&[&target.handle, left]),
+            lanes,
+            left_arg(lanes),
+            call.arg(&target.dk_tensor(), lanes),
+            call.training.arg(),
+            call.problem.scale() as f32,
+            dv_at,
+            dv_sequence,
+            dv_head,
+            dv_token,
+            shape.num_heads as u32,
+            kv_heads.start as u32,
+            kv_heads.len() as u32,
+            split_tiles as u32,
+            cubes as u32,
+            config,
+            call.dtype,
+        );
+    }
     Ok(())
 }

@@ -8,12 +8,13 @@ use super::products::{GROUP, begin_scores, begin_values, declare, products_done,
 use super::queries::fill;
 use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, TURN_FILLERS, consumers, units};
+use super::split::{cube_work, leave};
 use super::tiles::tiles;
 use super::visited_rows::visited_rows;
 use super::work::{WORKING, attending_pairs, first_row, own_tokens_of, share_registers};
 use crate::cube::config::Config;
 use crate::cube::index::KEY_TILES;
-use crate::cube::mma::fragments::{rounded, scale_rows, zeros};
+use crate::cube::mma::fragments::{Pair, rounded, scale_rows, zeros};
 use crate::cube::mma::keys::{Group, key_tokens};
 use crate::cube::mma::mask::keep_attended;
 use crate::cube::mma::products::Products;
@@ -27,7 +28,8 @@ use crate::cube::walk::{heads_at, key_tile, span};
 /// `dV = sum over queries of P dO` and `dK = scale * sum over queries of dS q`, where `config` wants them.
 ///
 /// `d_keys` has the strides of dK; the rows of dV begin at vector `dv_at` and have the strides `dv_sequence`, `dv_head` and
-/// `dv_token`, in vectors. Grid: key tiles of all sequences and heads, by class.
+/// `dv_token`, in vectors. Grid: key tiles of all sequences and heads, by class; where `config` splits, the first `split_tiles` of them are
+/// `cubes` cubes each, which leave their sums in `left`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dkdv<E: Float, N: Size>(
@@ -54,6 +56,9 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     first_visit: u32,
     first_kv_head: u32,
     kv_heads_now: u32,
+    left: &mut [Pair<f32>],
+    split_tiles: u32,
+    cubes: u32,
     #[comptime] config: Config,
     #[define(E)] _dtype: ElemType,
 ) {
@@ -68,9 +73,9 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     let (columns, brain) = comptime!((visited.rows / 8, config.brain));
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
 
-    let cube = CUBE_POS as u32;
-    let kv_head = (first_kv_head + cube % kv_heads_now) as usize;
-    let place = place(index, cube / kv_heads_now, KEY_TILES);
+    let work = cube_work(CUBE_POS as u32, split_tiles, cubes, config.splits);
+    let kv_head = (first_kv_head + work.tile % kv_heads_now) as usize;
+    let place = place(index, work.tile / kv_heads_now, KEY_TILES);
     let span = span(index, place.sequence);
     let heads_at = heads_at(index);
     let groups_at = heads_at + heads as usize;
@@ -128,6 +133,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             infinity,
             &mut keeping,
             starts,
+            &work,
+            config.splits,
             tile,
             visited,
         );
@@ -253,66 +260,93 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             products_done(0usize);
         }
 
-        // All have read what is owned, and it is written next.
-        sync_units(WORKING, working);
-        if comptime!(config.keys) {
-            let mut sums = take("dk", comptime!(padded(head_dim)));
-            scale_rows(
-                &mut sums,
-                &keys,
-                comptime!(chunks(head_dim)),
-                1usize,
-                Products::Mma,
-                scale,
-            );
-            owned.put_sums(0u32.runtime(), &sums, row, comptime!(chunks(head_dim)));
-        }
-        if comptime!(config.values) {
-            let mut sums = take("dv", comptime!(padded(value_dim)));
-            scale_rows(
-                &mut sums,
-                &keys,
-                comptime!(chunks(value_dim)),
-                1usize,
-                Products::Mma,
-                f32::new(1.0),
-            );
-            values.put_sums(0u32.runtime(), &sums, row, comptime!(chunks(value_dim)));
-        }
-        sync_units(WORKING, working);
-        if comptime!(config.keys) {
-            let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head);
-            owned.store(
-                0u32.runtime(),
-                d_keys,
-                &dk_rows,
-                &own_tokens,
-                0usize.runtime(),
-                0usize.runtime(),
-                unit,
-                working,
-                tile.rows,
-                head_dim,
-            );
-        }
-        if comptime!(config.values) {
-            let dv_rows = HeadRows {
-                base: dv_at + span.item * dv_sequence + kv_head * dv_head,
-                stride: dv_token,
-                start: span.kv_zero,
-            };
-            values.store(
-                0u32.runtime(),
-                d_keys,
-                &dv_rows,
-                &own_tokens,
-                0usize.runtime(),
-                0usize.runtime(),
-                unit,
-                working,
-                tile.rows,
-                value_dim,
-            );
+        if comptime!(config.splits).runtime() && work.cubes > 1u32 {
+            if comptime!(config.keys) {
+                let sums = take("dk", comptime!(padded(head_dim)));
+                leave(
+                    left,
+                    &work,
+                    &sums,
+                    unit,
+                    comptime!(padded(head_dim) / 8),
+                    0usize,
+                    config,
+                );
+            }
+            if comptime!(config.values) {
+                let sums = take("dv", comptime!(padded(value_dim)));
+                leave(
+                    left,
+                    &work,
+                    &sums,
+                    unit,
+                    comptime!(padded(value_dim) / 8),
+                    comptime!(padded(dk_dim)),
+                    config,
+                );
+            }
+        } else {
+            // All have read what is owned, and it is written next.
+            sync_units(WORKING, working);
+            if comptime!(config.keys) {
+                let mut sums = take("dk", comptime!(padded(head_dim)));
+                scale_rows(
+                    &mut sums,
+                    &keys,
+                    comptime!(chunks(head_dim)),
+                    1usize,
+                    Products::Mma,
+                    scale,
+                );
+                owned.put_sums(0u32.runtime(), &sums, row, comptime!(chunks(head_dim)));
+            }
+            if comptime!(config.values) {
+                let mut sums = take("dv", comptime!(padded(value_dim)));
+                scale_rows(
+                    &mut sums,
+                    &keys,
+                    comptime!(chunks(value_dim)),
+                    1usize,
+                    Products::Mma,
+                    f32::new(1.0),
+                );
+                values.put_sums(0u32.runtime(), &sums, row, comptime!(chunks(value_dim)));
+            }
+            sync_units(WORKING, working);
+            if comptime!(config.keys) {
+                let dk_rows = head_keys::<E, N>(&*d_keys, &span, kv_head);
+                owned.store(
+                    0u32.runtime(),
+                    d_keys,
+                    &dk_rows,
+                    &own_tokens,
+                    0usize.runtime(),
+                    0usize.runtime(),
+                    unit,
+                    working,
+                    tile.rows,
+                    head_dim,
+                );
+            }
+            if comptime!(config.values) {
+                let dv_rows = HeadRows {
+                    base: dv_at + span.item * dv_sequence + kv_head * dv_head,
+                    stride: dv_token,
+                    start: span.kv_zero,
+                };
+                values.store(
+                    0u32.runtime(),
+                    d_keys,
+                    &dv_rows,
+                    &own_tokens,
+                    0usize.runtime(),
+                    0usize.runtime(),
+                    unit,
+                    working,
+                    tile.rows,
+                    value_dim,
+                );
+            }
         }
     }
 }

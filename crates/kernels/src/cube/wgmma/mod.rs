@@ -25,6 +25,9 @@ mod queries;
 mod ring;
 pub(super) mod size;
 mod softmax;
+pub(super) mod split;
+#[cfg(all(test, feature = "wgpu"))]
+mod split_tests;
 mod tiles;
 mod visited_rows;
 mod visits;

@@ -7,9 +7,10 @@ use super::instructions::sync_group;
 use super::kept::{Keeping, NOWHERE};
 use super::ring::{Ring, first_turn, visit_bits};
 use super::size::TURN_FILLERS;
+use super::split::CubeWork;
 use super::tiles::Tiles;
 use super::visited_rows::VisitedRows;
-use crate::cube::mma::keys::{Group, query_cursor, visited_row};
+use crate::cube::mma::keys::{Group, QueryCursor, query_cursor, visited_row};
 use crate::cube::mma::visit::Visit;
 use crate::cube::rows::head_queries;
 use crate::cube::tile::Tile;
@@ -21,7 +22,7 @@ const FILLING_BY_TURNS: u32 = 3;
 
 /// Fills the ring with the rows of queries and gradients that a key tile visits, their tokens and stats, one slot after another,
 /// by two sets of units in turn. The slot after the last visit says that none is left.
-/// `first_head` is the first of the group.
+/// `first_head` is the first of the group. Where cubes share the tile, as they may where `splits`, this one's visits alone.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn fill<E: Float, N: Size>(
@@ -40,6 +41,8 @@ pub(super) fn fill<E: Float, N: Size>(
     infinity: f32,
     keeping: &mut Keeping,
     starts: &[u32],
+    work: &CubeWork,
+    #[comptime] splits: bool,
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) {
@@ -51,10 +54,19 @@ pub(super) fn fill<E: Float, N: Size>(
     let keys_of = keys_of_groups(own, index, tile);
     let mut cursor = query_cursor();
     let mut turn = first_turn();
-    let mut more = true;
+    let mut more = begin_turns(
+        &mut cursor,
+        set,
+        work,
+        own,
+        index,
+        group,
+        span,
+        splits,
+        tile,
+        visited,
+    );
     if set == 1u32 {
-        cursor.advance(own, index, group, span, tile, visited);
-        more = cursor.any(group);
         turn = turn.next(ring.slots);
     }
     let first_q = head_queries::<E, N>(q, span, first_head);
@@ -157,9 +169,66 @@ pub(super) fn fill<E: Float, N: Size>(
             }
         }
         ring.fill(&turn);
-        // The visit between is that of the other set, which says it where that is none.
-        cursor.advance(own, index, group, span, tile, visited);
-        more = more && cursor.any(group);
+        let others = end_turn(
+            &mut cursor,
+            work,
+            own,
+            index,
+            group,
+            span,
+            splits,
+            tile,
+            visited,
+        );
+        more = more && others;
         turn = turn.next(ring.slots).next(ring.slots);
     }
+}
+
+/// Goes before the first visit of a cube that set `set` takes, 0 or 1; whether the other has one before it.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn begin_turns(
+    cursor: &mut QueryCursor,
+    set: u32,
+    work: &CubeWork,
+    own: &KeyTile,
+    index: &[i32],
+    group: &Group,
+    span: &Span,
+    #[comptime] splits: bool,
+    #[comptime] tile: Tile,
+    #[comptime] visited: Tile,
+) -> bool {
+    let others = work.cubes - 1u32;
+    let mut any = true;
+    cursor.pass_over(work.first, own, index, group, span, splits, tile, visited);
+    if set == 1u32 {
+        cursor.advance(own, index, group, span, tile, visited);
+        any = cursor.any(group);
+        cursor.pass_over(others, own, index, group, span, splits, tile, visited);
+    }
+    any
+}
+
+/// Goes from a visit of one set before its next; whether there is one between, that of the other, which says it where there is none.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn end_turn(
+    cursor: &mut QueryCursor,
+    work: &CubeWork,
+    own: &KeyTile,
+    index: &[i32],
+    group: &Group,
+    span: &Span,
+    #[comptime] splits: bool,
+    #[comptime] tile: Tile,
+    #[comptime] visited: Tile,
+) -> bool {
+    let others = work.cubes - 1u32;
+    cursor.pass_over(others, own, index, group, span, splits, tile, visited);
+    cursor.advance(own, index, group, span, tile, visited);
+    let any = cursor.any(group);
+    cursor.pass_over(others, own, index, group, span, splits, tile, visited);
+    any
 }
