@@ -245,9 +245,14 @@ impl CubeAttention {
 
     /// Launches the backward passes for the gradients that have a place.
     ///
-    /// Where dQ and dK are asked for, of heads wider than 64 on the engine of Hopper's GPUs, dS is kept from one pass for the other: buffers of at
-    /// most nine quarters of the bytes of what is read and written, of no more heads than keep the device busy. `S2_KEEP=0` in the environment computes it again instead, `S2_KEEP=1` keeps
-    /// it for narrow heads too, and `S2_KEEP=512MiB` at most so much at a time, in however many parts of whole key/value heads that takes.
+    /// Where dQ and dK are asked for, of heads wider than 64 on the engine of Hopper's GPUs, dS is kept from one pass for the other, of as few
+    /// heads at a time as keep the device busy: buffers of at most nine quarters of the bytes of what is read and written. `S2_KEEP=0` in the
+    /// environment computes it again instead, `S2_KEEP=1` keeps it for narrow heads too, as much at a time as that allows, and
+    /// `S2_KEEP=512MiB` at most so much, in however many parts of whole key/value heads that takes.
+    ///
+    /// Where few heads would leave processors of such a GPU idle, cubes share tiles of keys, and what they sum takes a buffer too;
+    /// `S2_SPLIT=1` keeps them from it, and `S2_SPLIT=2` to `16` has so many share every tile. Heads that are taken in parts may share
+    /// others than all at once: dK and dV then have the same bits each time, but not those of a call without dQ.
     ///
     /// # Errors
     /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where
@@ -298,13 +303,9 @@ impl CubeAttention {
         {
             mma::launch::all_gradients(self, q, k, v, &saved.d_out, &stats, target, keys, plan)?;
             let config = Config {
-                keys: true,
-                values: keys.dv.is_some(),
                 kept_bands: plan.kept.bands,
-                splits: self.splits.any(),
                 ..self.config(&self.training)
             };
-            self.launched("dkdv", config, &keys.handle)?;
             return self.launched("dq_kept", config, &target.handle);
         }
         if let Some(target) = dq {
@@ -318,18 +319,19 @@ impl CubeAttention {
         }
         if let Some(target) = keys {
             match self.choice.engine {
-                Engine::Unit => unit::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?,
+                Engine::Unit => {
+                    unit::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?;
+                    let config = Config {
+                        keys: target.dk.is_some(),
+                        values: target.dv.is_some(),
+                        ..self.config(&self.training)
+                    };
+                    self.launched("dkdv", config, &target.handle)?;
+                }
                 Engine::Mma | Engine::Wgmma => {
                     mma::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target, None)?
                 }
             }
-            let config = Config {
-                keys: target.dk.is_some(),
-                values: target.dv.is_some(),
-                splits: self.splits.any(),
-                ..self.config(&self.training)
-            };
-            self.launched("dkdv", config, &target.handle)?;
         }
         Ok(())
     }

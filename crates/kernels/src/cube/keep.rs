@@ -86,7 +86,6 @@ mod tests {
         }
     }
 
-    /// Those that were timed on a device of 132 processors: one dense head at a time pays, four of 16 sparse ones do not.
     #[test]
     fn budgets_follow_the_bytes_of_a_call() {
         let shape = |head_dim| AttentionShape {

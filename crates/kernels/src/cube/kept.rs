@@ -94,7 +94,7 @@ const FEWEST: usize = 240;
 
 /// How `heads` key/value heads are divided, where some of them have so many bytes of dS and `visits`: in as many parts as have enough
 /// to do for all `processors`, or as few as take no more than `budget` bytes. `None` where there is no such, or, unless `any` will do,
-/// where parts have too little.
+/// where there are several that have too little.
 fn parts(
     heads: usize,
     processors: usize,
@@ -133,8 +133,8 @@ pub(super) struct KeptPlan {
 
 impl KeptPlan {
     /// Of tiles `owned` that visit tiles `visited`, at most `budget` bytes at a time; `None` where chunks would not be of one block, a head
-    /// has too many bands or one on a diagonal, one key/value head takes more, or, unless `any_parts` will do, as many as fit keep few
-    /// processors busy.
+    /// has too many bands or one on a diagonal, one key/value head takes more, or, unless `any_parts` will do, several
+    /// parts would have too little to do each.
     pub(super) fn new(
         client: &Client,
         problem: &AttentionProblem,

@@ -59,11 +59,8 @@ impl Splitting {
     }
 
     fn parse(value: &str) -> Result<Self, CubeError> {
-        let cubes = value
-            .parse()
-            .ok()
-            .filter(|cubes| (1..=MOST).contains(cubes));
-        cubes.map(Self::All).ok_or_else(|| CubeError::Variable {
+        let accepted = (1..=MOST).find(|cubes| cubes.to_string() == value);
+        accepted.map(Self::All).ok_or_else(|| CubeError::Variable {
             name: Self::VARIABLE,
             seen: value.to_owned(),
             accepted: "the cubes that share a tile, 1 to 16",
@@ -116,12 +113,6 @@ impl Splits {
         }
         of_heads.insert(kv_heads.clone(), split);
         split
-    }
-
-    /// Whether a launch was split.
-    pub(super) fn any(&self) -> bool {
-        let of_heads = self.of_heads.lock().unwrap_or_else(PoisonError::into_inner);
-        of_heads.values().any(Option::is_some)
     }
 }
 
@@ -223,7 +214,7 @@ fn makespan(of_heads: &[Arc<Vec<u64>>], split: Option<Split>, processors: usize)
             match split.filter(|split| place < split.tiles) {
                 Some(Split { cubes, .. }) => {
                     let cubes = cubes as u64;
-                    (0..cubes).for_each(|cube| take((visits + cube) / cubes + SHARE));
+                    (0..cubes).for_each(|cube| take((visits + cubes - 1 - cube) / cubes + SHARE));
                 }
                 None => take(visits + WHOLE),
             }

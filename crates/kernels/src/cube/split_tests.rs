@@ -8,7 +8,17 @@ use super::*;
 fn what_the_environment_says_is_taken_or_refused() {
     assert_eq!(Splitting::parse("1"), Ok(Splitting::All(1)));
     assert_eq!(Splitting::parse("16"), Ok(Splitting::All(16)));
-    for value in ["", "0", "17", "-1", "two", "2.0", "99999999999999999999"] {
+    for value in [
+        "",
+        "0",
+        "17",
+        "-1",
+        "+2",
+        "02",
+        "two",
+        "2.0",
+        "99999999999999999999",
+    ] {
         let why = Splitting::parse(value).unwrap_err().to_string();
         let expected = format!("S2_SPLIT is \"{value}\"; accepted: the cubes that share a tile");
         assert!(why.starts_with(&expected), "{why}");

@@ -1,4 +1,4 @@
-//! Every subset of the gradients has the bits of all of them.
+//! Every subset of the gradients has the bits of all of them, where heads are not taken in parts.
 
 use super::engine::Engine;
 use super::layouts::same;

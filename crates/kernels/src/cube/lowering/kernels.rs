@@ -211,14 +211,14 @@ pub(super) fn kept_launches(both: bool, config: impl Fn(&str) -> Config) -> [Lau
     ]
 }
 
-/// dK, with dV where one pass computes `both`, of tiles that cubes share, without dS and with.
-pub(super) fn split_launches(both: bool, config: impl Fn(&str) -> Config) -> [Launch; 2] {
-    let launch = |kernel, kept_bands, written| Launch {
+/// Of tiles that cubes share: dK, with dV where one pass computes `both`, without dS and with, and dV.
+pub(super) fn split_launches(both: bool, config: impl Fn(&str) -> Config) -> [Launch; 3] {
+    let launch = |kernel, keys, kept_bands, written| Launch {
         kernel,
         make: WGMMA.dkdv,
         config: Config {
-            keys: true,
-            values: both,
+            keys,
+            values: both || !keys,
             kept_bands,
             splits: true,
             ..config("dkdv")
@@ -226,15 +226,16 @@ pub(super) fn split_launches(both: bool, config: impl Fn(&str) -> Config) -> [La
         written,
     };
     [
-        launch("dkdv_split", 0, &[5, 9]),
-        launch("dkdv_kept_split", 2, &[5, 7, 9]),
+        launch("dkdv_split", true, 0, &[5, 9]),
+        launch("dkdv_kept_split", true, 2, &[5, 7, 9]),
+        launch("dv_split", false, 0, &[5, 9]),
     ]
 }
 
 /// What adds the sums of cubes that share a tile.
-pub(super) fn split_sums(device: &Device, config: Config, dtype: ElemType) -> Box<dyn CubeKernel> {
+pub(super) fn add_sums(device: &Device, config: Config, dtype: ElemType) -> Box<dyn CubeKernel> {
     kernel!(
-        wgmma::split::add::Add, device, wgmma::split::UNITS,
+        wgmma::split::add_sums::AddSums, device, wgmma::split::UNITS,
         [B B B S S S S S S S S S S],
         wgmma::split::LANES, config, dtype
     )

@@ -4,7 +4,7 @@ use cubecl::ir::{DeviceProperties, ElemType};
 use s2_attention_pattern::PatternConfig;
 
 use super::devices::cuda;
-use super::kernels::{Launch, WGMMA, kept_launches, launches, split_launches, split_sums};
+use super::kernels::{Launch, WGMMA, add_sums, kept_launches, launches, split_launches};
 use super::mma::is_telling;
 use super::{BF16, F16, class_name, lowered};
 use crate::cube::config::Config;
@@ -256,12 +256,12 @@ fn lower_class(
         let changes = kernel.source.contains("setmaxnreg");
         assert_eq!(changes, rows > 64, "{name}");
         if launch.config.splits {
-            let sums = split_sums(
+            let sums = add_sums(
                 &device,
                 launch.config,
                 if launch.config.brain { BF16 } else { F16 },
             );
-            lowered(&device, &name.replace("dkdv", "add"), &*sums, &[1]);
+            lowered(&device, &format!("{name}-add_sums"), &*sums, &[1]);
         }
     }
 }

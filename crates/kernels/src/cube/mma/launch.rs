@@ -7,6 +7,7 @@ use super::size::{Pass, dq_pass, forward_pass, key_pass, sums_both, units};
 use super::{LANES, dkdv, dq, forward};
 use crate::AttentionShape;
 use crate::cube::attention::CubeAttention;
+use crate::cube::checks::max_buffer;
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
 use crate::cube::indexed::Indexed;
@@ -326,7 +327,15 @@ fn dkdv_pass(
     let (split_tiles, cubes) =
         split.map_or((0, 1), |split| (split.tiles * kv_heads.len(), split.cubes));
     let sums = split_tiles * cubes * config.owned.rows * wgmma::split::sums_of_row(&config);
-    let left = split.map(|_| call.client.empty(sums * size_of::<f32>()));
+    let accepted = max_buffer(call.client.properties()) / size_of::<f32>();
+    if sums > accepted {
+        return Err(CubeError::Count {
+            what: "sums of tiles that cubes share (fewer by a smaller S2_SPLIT)",
+            seen: sums,
+            accepted,
+        });
+    }
+    let partial = split.map(|_| call.client.empty(sums * size_of::<f32>()));
     let scores = part.map_or(&target.handle, |part| part.scores);
     let handles = [
         &q.handle,
@@ -335,7 +344,7 @@ fn dkdv_pass(
         &d_out.handle,
         &target.handle,
         scores,
-        left.as_ref().unwrap_or(&target.handle),
+        partial.as_ref().unwrap_or(&target.handle),
     ];
     macro_rules! launch {
         ($kernel:path, $count:expr $(, $kept:expr)*) => {
@@ -375,7 +384,7 @@ fn dkdv_pass(
             dkdv::dkdv::launch_unchecked,
             call.key_grid(shape.num_kv_heads)?
         );
-        return Ok(());
+        return call.launched("dkdv", config, &target.handle);
     }
     let tiles_of_grid = call.training.tiles.columns * kv_heads.len();
     let count = call.grid(tiles_of_grid + split_tiles * (cubes - 1))?;
@@ -390,8 +399,8 @@ fn dkdv_pass(
         ),
         None => (unused(1), unused(1), 0, 0),
     };
-    let left_arg = |lanes| match &left {
-        Some(left) => unsafe { BufferArg::from_raw_parts(left.clone(), sums / lanes) },
+    let partial_arg = |lanes| match &partial {
+        Some(partial) => unsafe { BufferArg::from_raw_parts(partial.clone(), sums / lanes) },
         None => unused(1),
     };
     launch!(
@@ -403,23 +412,24 @@ fn dkdv_pass(
         first,
         kv_heads.start as u32,
         kv_heads.len() as u32,
-        left_arg(2),
+        partial_arg(2),
         split_tiles as u32,
         cubes as u32
     );
-    let Some(left) = &left else {
+    call.launched("dkdv", config, &target.handle)?;
+    let Some(partial) = &partial else {
         return Ok(());
     };
     let lanes = wgmma::split::LANES;
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors((lanes, call.dtype));
     unsafe {
-        wgmma::split::add::launch_unchecked(
+        wgmma::split::add_sums::launch_unchecked(
             &call.client,
             call.grid(split_tiles * wgmma::split::cubes_of_tile(&config))?,
             CubeDim::new_1d(wgmma::split::UNITS as u32),
-            call.address_type(&[&target.handle, left]),
+            call.address_type(&[&target.handle, partial]),
             lanes,
-            left_arg(lanes),
+            partial_arg(lanes),
             call.arg(&target.dk_tensor(), lanes),
             call.training.arg(),
             call.problem.scale() as f32,
@@ -436,5 +446,5 @@ fn dkdv_pass(
             call.dtype,
         );
     }
-    Ok(())
+    call.launched("add_sums", config, &target.handle)
 }

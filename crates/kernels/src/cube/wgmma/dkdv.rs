@@ -8,7 +8,7 @@ use super::products::{GROUP, begin_scores, begin_values, declare, products_done,
 use super::queries::fill;
 use super::ring::{VISIT, all_of, first_turn, is_visit, ring};
 use super::size::{FILLERS, ROWS, TURN_FILLERS, consumers, units};
-use super::split::{cube_work, leave};
+use super::split::{cube_work, put_partial};
 use super::tiles::tiles;
 use super::visited_rows::visited_rows;
 use super::work::{WORKING, attending_pairs, first_row, own_tokens_of, share_registers};
@@ -29,7 +29,7 @@ use crate::cube::walk::{heads_at, key_tile, span};
 ///
 /// `d_keys` has the strides of dK; the rows of dV begin at vector `dv_at` and have the strides `dv_sequence`, `dv_head` and
 /// `dv_token`, in vectors. Grid: key tiles of all sequences and heads, by class; where `config` splits, the first `split_tiles` of them are
-/// `cubes` cubes each, which leave their sums in `left`.
+/// `cubes` cubes each, which leave their sums in `partial`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(in crate::cube) fn dkdv<E: Float, N: Size>(
@@ -56,7 +56,7 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
     first_visit: u32,
     first_kv_head: u32,
     kv_heads_now: u32,
-    left: &mut [Pair<f32>],
+    partial: &mut [Pair<f32>],
     split_tiles: u32,
     cubes: u32,
     #[comptime] config: Config,
@@ -263,8 +263,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
         if comptime!(config.splits).runtime() && work.cubes > 1u32 {
             if comptime!(config.keys) {
                 let sums = take("dk", comptime!(padded(head_dim)));
-                leave(
-                    left,
+                put_partial(
+                    partial,
                     &work,
                     &sums,
                     unit,
@@ -275,8 +275,8 @@ pub(in crate::cube) fn dkdv<E: Float, N: Size>(
             }
             if comptime!(config.values) {
                 let sums = take("dv", comptime!(padded(value_dim)));
-                leave(
-                    left,
+                put_partial(
+                    partial,
                     &work,
                     &sums,
                     unit,

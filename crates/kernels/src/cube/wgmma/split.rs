@@ -1,4 +1,4 @@
-//! Tiles of keys whose visits several cubes share, each of which leaves its sums for [`add`].
+//! Tiles of keys whose visits several cubes share, each of which leaves its sums for [`add_sums`].
 //!
 //! The cubes of a tile take its visits by turns. Sums are added in the order of the cubes, so that results are the same each time.
 
@@ -14,7 +14,7 @@ use crate::cube::rows::{HeadRows, head_keys};
 use crate::cube::vector_tensor::VectorTensor;
 use crate::cube::walk::{NONE, heads_at, key_tile, span};
 
-/// Units of a cube of [`add`].
+/// Units of a cube of [`add_sums`].
 pub(in crate::cube) const UNITS: usize = 256;
 /// Elements of its vectors.
 pub(in crate::cube) const LANES: usize = 4;
@@ -75,8 +75,8 @@ fn wanted(config: &Config) -> [usize; 2] {
 
 /// Leaves the sums of a unit that works on visits, `columns` tiles of 8 columns from column `from` of the rows on.
 #[cube]
-pub(super) fn leave(
-    left: &mut [Pair<f32>],
+pub(super) fn put_partial(
+    partial: &mut [Pair<f32>],
     work: &CubeWork,
     sums: &Array<Pair<f32>>,
     unit: usize,
@@ -91,23 +91,23 @@ pub(super) fn leave(
     for column in 0..columns {
         #[unroll]
         for half in 0..2usize {
-            left[at + comptime!(8 * half * width + 4 * column)] =
+            partial[at + comptime!(8 * half * width + 4 * column)] =
                 sums[comptime!(2 * column + half)];
         }
     }
 }
 
-/// Cubes of [`add`] for each tile.
+/// Cubes of [`add_sums`] for each tile.
 pub(in crate::cube) fn cubes_of_tile(config: &Config) -> usize {
     (config.owned.rows * sums_of_row(config) / LANES).div_ceil(UNITS)
 }
 
-/// dK and dV of tiles that `cubes` cubes share, by what they left. Grid: [`cubes_of_tile`] for each of the first tiles of `kv_heads_now`
+/// dK and dV of tiles that `cubes` cubes share, by the sums that these left. Grid: [`cubes_of_tile`] for each of the first tiles of `kv_heads_now`
 /// heads from `first_kv_head` on. Strides of dV, and where it begins, are in vectors of [`LANES`] elements.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-pub(in crate::cube) fn add<E: Float, N: Size>(
-    left: &[Vector<f32, N>],
+pub(in crate::cube) fn add_sums<E: Float, N: Size>(
+    partial: &[Vector<f32, N>],
     d_keys: &mut VectorTensor<E, N>,
     index: &[i32],
     scale: f32,
@@ -146,7 +146,7 @@ pub(in crate::cube) fn add<E: Float, N: Size>(
             if token < span.kv_end {
                 let first = number * cubes;
                 for cube in first..first + cubes {
-                    sum += left[(cube as usize * comptime!(tile.rows) + row) * width + vector];
+                    sum += partial[(cube as usize * comptime!(tile.rows) + row) * width + vector];
                 }
                 sum *= Vector::new(select(is_key, scale, f32::new(1.0)));
             }

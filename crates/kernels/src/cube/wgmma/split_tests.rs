@@ -1,13 +1,15 @@
 //! What each cube of a split tile visits, beside what a cube that has all of it does; and sums. Both run on any device.
 
+use std::ops::Range;
+
 use cubecl::client::Client;
-use cubecl::ir::{ElemType, FloatKind};
+use cubecl::ir::{AddressType, ElemType, FloatKind};
 use cubecl::prelude::*;
 use s2_attention_pattern::{BlockMask, Pattern, PatternConfig, Rule};
 
 use super::queries::{begin_turns, end_turn};
 use super::size::{ROWS, VISITED};
-use super::split::{LANES, UNITS, add, cube_work, cubes_of_tile, sums_of_row};
+use super::split::{LANES, UNITS, add_sums, cube_work, cubes_of_tile, sums_of_row};
 use crate::cube::columns::ColumnClasses;
 use crate::cube::config::Config;
 use crate::cube::device_for_tests;
@@ -15,7 +17,7 @@ use crate::cube::index::KEY_TILES;
 use crate::cube::indexed::Indexed;
 use crate::cube::mma::keys::{Group, query_cursor};
 use crate::cube::mma::products::Products;
-use crate::cube::place::place;
+use crate::cube::place::{Places, place};
 use crate::cube::round::Rounding;
 use crate::cube::split::TileVisits;
 use crate::cube::tensors::DeviceTensor;
@@ -23,9 +25,9 @@ use crate::cube::tile::Tile;
 use crate::cube::unit::size::SLICES;
 use crate::cube::vector_tensor::tensor_arg;
 use crate::cube::walk::{heads_at, key_tile, span};
-use crate::{AttentionProblem, AttentionShape, PackedSequences};
+use crate::{AttentionProblem, AttentionShape, PackedSequences, SequenceSpan};
 
-/// Words of a visit: 1, or -1 where a set says that none is left; the head, the block and the token of the first row.
+/// Words of a visit: 1, or -1 where a set says that none is partial; the head, the block and the token of the first row.
 const WORDS: usize = 4;
 
 /// Of the tile of each cube and set of units, its number and the cube's among those that share it, then its visits up to `most`.
@@ -148,13 +150,13 @@ fn visits(
             let visit = &set[3 + turn * WORDS..][..WORDS];
             (visit[0], [visit[1], visit[2], visit[3]])
         };
-        // By turns, until one of both says that none is left, and the other nothing.
+        // By turns, until one of both says that none is partial, and the other nothing.
         let mut visits = Vec::new();
         loop {
             let (set, other) = [(first, second), (second, first)][visits.len() % 2];
             let (is, visit) = said(set, visits.len() / 2);
             if is != 1 {
-                assert_eq!(is, -1, "nobody says that none is left");
+                assert_eq!(is, -1, "nobody says that none is partial");
                 assert_eq!(said(other, visits.len().div_ceil(2)).0, 0, "both say it");
                 break;
             }
@@ -260,48 +262,62 @@ fn visits_are_counted_as_cubes_take_them() {
     }
 }
 
-/// `left` of tiles of keys, in f32.
-fn added(
+/// What is added: dK, dV or both, of the first tiles of some key/value heads, by so many cubes each.
+struct Added {
+    wanted: [bool; 2],
+    kv_heads: Range<usize>,
+    tiles: usize,
+    cubes: usize,
+}
+
+/// Key dim and value dim.
+const DIMS: [usize; 2] = [24, 40];
+
+/// Adds `partial`, in f32, to `[batch, kv_heads, seq_kv, dim]` of dK and, behind it, dV, which were not a number.
+fn add(
     client: &Client,
     problem: &AttentionProblem,
     config: Config,
     indexed: &Indexed,
-    left: &[f32],
-    [tiles, cubes]: [usize; 2],
+    partial: &[f32],
+    added: &Added,
 ) -> Vec<f32> {
     let shape = problem.shape();
-    let rows = shape.num_kv_heads * shape.seq_kv;
-    // The gradients of keys, and after them those of values.
+    let rows = shape.batch * shape.num_kv_heads * shape.seq_kv;
+    let strides = DIMS.map(|dim| {
+        let head = shape.seq_kv * dim;
+        [shape.num_kv_heads * head, head, dim, 1]
+    });
+    let before = vec![f32::NAN; rows * (DIMS[0] + DIMS[1])];
     let target = DeviceTensor {
-        handle: client.create_from_slice(f32::as_bytes(&vec![
-            f32::NAN;
-            rows * (shape.head_dim
-                + shape.value_dim)
-        ])),
-        strides: [0, shape.seq_kv * shape.head_dim, shape.head_dim, 1],
+        handle: client.create_from_slice(f32::as_bytes(&before)),
+        strides: strides[0],
     };
     let dtype = ElemType::Float(FloatKind::F32);
-    let handle = client.create_from_slice(f32::as_bytes(left));
+    let handle = client.create_from_slice(f32::as_bytes(partial));
+    let tiles = added.tiles * added.kv_heads.len();
+    let [dv_sequence, dv_head, dv_token, _] = strides[1].map(|stride| stride / LANES);
     unsafe {
-        add::launch_unchecked(
+        add_sums::launch_unchecked(
             client,
-            CubeCount::Static((tiles * cubes_of_tile(&config)) as u32, 1, 1),
+            // A grid may be larger than there are tiles.
+            CubeCount::Static((tiles * cubes_of_tile(&config) + 3) as u32, 1, 1),
             CubeDim::new_1d(UNITS as u32),
-            cubecl::ir::AddressType::U32,
+            AddressType::U32,
             LANES,
-            BufferArg::from_raw_parts(handle, left.len() / LANES),
+            BufferArg::from_raw_parts(handle, partial.len() / LANES),
             tensor_arg(&target, (LANES, dtype)),
             indexed.arg(),
             0.5,
-            rows * shape.head_dim / LANES,
-            0,
-            shape.seq_kv * shape.value_dim / LANES,
-            shape.value_dim / LANES,
+            rows * DIMS[0] / LANES,
+            dv_sequence,
+            dv_head,
+            dv_token,
             shape.num_heads as u32,
-            0,
-            shape.num_kv_heads as u32,
+            added.kv_heads.start as u32,
+            added.kv_heads.len() as u32,
             tiles as u32,
-            cubes as u32,
+            added.cubes as u32,
             config,
             dtype,
         );
@@ -310,43 +326,21 @@ fn added(
     f32::from_bytes(&bytes).to_vec()
 }
 
-/// Sums are those of all cubes in their order, dK times the scale; of padding zeros, whatever cubes left.
-#[test]
-fn sums_of_cubes_are_added() {
-    let Some(client) = device_for_tests() else {
-        return;
-    };
-    let pattern = PatternConfig::local_stride(2, 3, 16, 2).build().unwrap();
-    let of = AttentionShape {
-        head_dim: 24,
-        value_dim: 40,
-        ..shape(&pattern, 200)
-    };
-    // 150 tokens of 200 rows.
-    let documents = PackedSequences::from_lengths(&[150]).unwrap();
-    let problem = AttentionProblem::packed(
-        AttentionShape {
-            seq_q: 200,
-            seq_kv: 200,
-            ..of
-        },
-        &pattern,
-        None,
-        &documents,
-    );
-    let problem = problem.unwrap();
-    let rows = ROWS;
-    let indexed = Indexed::new(&client, &problem, rows).unwrap();
+/// Holds what is added to the sums of all cubes in their order, dK times the scale: zeros for padding, whatever cubes left. The rest is as
+/// it was.
+fn hold_sums(client: &Client, problem: &AttentionProblem, added: &Added) {
+    let (shape, pattern) = (*problem.shape(), problem.pattern());
+    let indexed = Indexed::new(client, problem, ROWS).unwrap();
     let config = Config {
         owned: indexed.owned,
         visited: indexed.owned,
         unit: SLICES,
-        head_dim: of.head_dim,
-        value_dim: of.value_dim,
+        head_dim: DIMS[0],
+        value_dim: DIMS[1],
         rounding: false,
         results: Rounding::Conversion,
-        keys: true,
-        values: true,
+        keys: added.wanted[0],
+        values: added.wanted[1],
         kept_bands: 0,
         splits: true,
         parts: 1,
@@ -355,45 +349,120 @@ fn sums_of_cubes_are_added() {
         brain: false,
         instructions: false,
     };
-    let (tiles, cubes) = (indexed.tiles.columns * 2, 3);
+    let (heads, cubes) = (added.kv_heads.len(), added.cubes);
     let width = sums_of_row(&config);
-    assert_eq!(width, 32 + 48);
-    let left: Vec<f32> = (0..tiles * cubes * rows * width)
+    let partial: Vec<f32> = (0..added.tiles * heads * cubes * ROWS * width)
         .map(|n| ((n * 2_654_435_761) % 1_000_003) as f32 / 1000.0)
         .collect();
-    let found = added(&client, &problem, config, &indexed, &left, [tiles, cubes]);
+    let found = add(client, problem, config, &indexed, &partial, added);
 
     let mut expected = vec![f32::NAN; found.len()];
-    for head in 0..2 {
-        let classes = ColumnClasses::new(&pattern, head);
-        let of_class = |class| {
-            let tiles = classes.class_tiles(class, indexed.owned, &(0..200));
-            let column = |member| classes.column(class, member as i64) as usize;
-            tiles
-                .map(|members| members.map(column).collect::<Vec<_>>())
-                .collect::<Vec<_>>()
-        };
-        let columns = (0..classes.classes.len()).flat_map(of_class);
-        for (place, columns) in columns.enumerate() {
-            let tokens = columns
-                .iter()
-                .flat_map(|column| column * 16..(column + 1) * 16);
-            for (row, token) in tokens.enumerate().filter(|(_, token)| *token < 200) {
+    let rows_of_all = shape.batch * shape.num_kv_heads * shape.seq_kv;
+    for (number, kv_head) in added.kv_heads.clone().enumerate() {
+        let classes = ColumnClasses::new(pattern, kv_head);
+        let mut tiles = Vec::new();
+        for sequence in problem.sequences() {
+            let rows = sequence.span.kv_start..sequence.span.kv_start + sequence.kv_rows;
+            let of_class = |class| {
+                let tiles = classes.class_tiles(class, indexed.owned, &rows);
+                let column = |member| classes.column(class, member as i64) as usize;
+                let columns = move |members: Range<usize>| members.map(column).collect();
+                tiles.map(columns).collect::<Vec<Vec<usize>>>()
+            };
+            tiles.push(
+                (0..classes.classes.len())
+                    .flat_map(of_class)
+                    .collect::<Vec<_>>(),
+            );
+        }
+        let places = Places::new(&tiles.iter().map(Vec::len).collect::<Vec<_>>());
+        let places = places.iter(tiles.len()).take(added.tiles);
+        for (place, [sequence, tile]) in places.enumerate() {
+            let of = &problem.sequences()[sequence];
+            let block = pattern.block_size();
+            let tokens = tiles[sequence][tile].iter();
+            let tokens = tokens.flat_map(|column| column * block..(column + 1) * block);
+            for (row, token) in tokens.enumerate() {
+                if !(of.span.kv_start..of.span.kv_start + of.kv_rows).contains(&token) {
+                    continue;
+                }
+                let is_key = token < of.span.kv_start + of.span.kv_len;
                 let sum = |element: usize| -> f32 {
                     let of_cube = |cube| {
-                        let number = (place * 2 + head) * cubes + cube;
-                        left[(number * rows + row) * width + element]
+                        let number = (place * heads + number) * cubes + cube;
+                        partial[(number * ROWS + row) * width + element]
                     };
-                    let sum = (0..cubes).map(of_cube).sum();
-                    if token < 150 { sum } else { 0.0 }
+                    if is_key {
+                        (0..cubes).map(of_cube).sum()
+                    } else {
+                        0.0
+                    }
                 };
-                let at = (head * 200 + token) * 24;
-                (0..24).for_each(|n| expected[at + n] = 0.5 * sum(n));
-                let at = 2 * 200 * 24 + (head * 200 + token) * 40;
-                (0..40).for_each(|n| expected[at + n] = sum(32 + n));
+                let at = of.kv_row + token - of.span.kv_start;
+                let at = (of.item * shape.num_kv_heads + kv_head) * shape.seq_kv + at;
+                if added.wanted[0] {
+                    (0..DIMS[0]).for_each(|n| expected[at * DIMS[0] + n] = 0.5 * sum(n));
+                }
+                if added.wanted[1] {
+                    let (to, from) = (rows_of_all * DIMS[0] + at * DIMS[1], width - 48);
+                    (0..DIMS[1]).for_each(|n| expected[to + n] = sum(from + n));
+                }
             }
         }
     }
-    assert!(expected.iter().all(|value| value.is_finite()));
-    assert_eq!(found, expected);
+    let bits = |values: &[f32]| {
+        values
+            .iter()
+            .map(|value| value.to_bits())
+            .collect::<Vec<_>>()
+    };
+    assert!(expected.iter().any(|value| value.is_finite()));
+    let context = format!("{problem:?}, {:?}, {:?}", added.wanted, added.kv_heads);
+    assert!(bits(&found) == bits(&expected), "{context}");
+}
+
+#[test]
+fn sums_of_cubes_are_added() {
+    let Some(client) = device_for_tests() else {
+        return;
+    };
+    let pattern = PatternConfig::local_stride(2, 3, 16, 4).with_num_kv_heads(2);
+    let pattern = pattern.build().unwrap();
+    let of = AttentionShape {
+        head_dim: DIMS[0],
+        value_dim: DIMS[1],
+        ..shape(&pattern, 200)
+    };
+    let batch = AttentionShape { batch: 2, ..of };
+    let span = SequenceSpan {
+        q_start: 0,
+        q_len: 200,
+        kv_start: 21,
+        kv_len: 170,
+    };
+    let documents = PackedSequences::from_lengths(&[90, 1, 60]).unwrap();
+    let problems = [
+        AttentionProblem::new(of, &pattern, None, None),
+        AttentionProblem::new(batch, &pattern, None, Some(vec![span; 2])),
+        // Of 200 rows 151 have a token.
+        AttentionProblem::packed(of, &pattern, None, &documents),
+    ];
+    for problem in problems.map(Result::unwrap) {
+        let indexed = Indexed::new(&client, &problem, ROWS).unwrap();
+        for (wanted, kv_heads, tiles) in [
+            ([true, true], 0..2, indexed.tiles.columns),
+            ([true, false], 1..2, indexed.tiles.columns),
+            ([false, true], 0..2, 2),
+            ([true, true], 1..2, 1),
+        ] {
+            let cubes = 3;
+            let added = Added {
+                wanted,
+                kv_heads,
+                tiles,
+                cubes,
+            };
+            hold_sums(&client, &problem, &added);
+        }
+    }
 }
