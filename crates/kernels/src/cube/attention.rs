@@ -251,7 +251,7 @@ impl CubeAttention {
     /// `S2_KEEP=512MiB` at most so much, in however many parts of whole key/value heads that takes.
     ///
     /// Where few heads would leave processors of such a GPU idle, cubes share tiles of keys, and what they sum takes a buffer too;
-    /// `S2_SPLIT=1` keeps them from it, and `S2_SPLIT=2` to `16` has so many share every tile. Heads that are taken in parts may share
+    /// `S2_SPLIT=1` keeps them from it, and `S2_SPLIT=2` to `16` has so many share every tile but those of tables. Heads that are taken in parts may share
     /// others than all at once: dK and dV then have the same bits each time, but not those of a call without dQ.
     ///
     /// # Errors

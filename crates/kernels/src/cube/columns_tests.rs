@@ -217,7 +217,8 @@ fn the_heaviest_columns_of_many_heads_are_not_waited_for() {
     }
 }
 
-/// With a few heads they would be: they are split. Where tiles of two columns would be fewer than processors, they have one.
+/// With a few heads they would be: they are split. Where tiles of two columns, counted for all
+/// query heads, would be fewer than processors, they have one.
 #[test]
 fn the_heaviest_columns_of_few_heads_are_split() {
     for (rule, heads, blocks, of_tile, waits) in [

@@ -93,8 +93,8 @@ const ENOUGH: usize = 480;
 const FEWEST: usize = 240;
 
 /// How `heads` key/value heads are divided, where some of them have so many bytes of dS and `visits`: in as many parts as have enough
-/// to do for all `processors`, or as few as take no more than `budget` bytes. `None` where there is no such, or, unless `any` will do,
-/// where there are several that have too little.
+/// to do for all `processors`, or as few as take no more than `budget` bytes. `None` where there is no such, or
+/// where there are several that have too little. With `any`, always as few as fit.
 fn parts(
     heads: usize,
     processors: usize,
