@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use cubecl::client::Client;
 use cubecl::ir::ElemType;
 
-use super::checks::{check_dtype, check_problem, max_buffer};
+use super::checks::{check_dtype, check_problem, max_buffer, processors};
 use super::config::Config;
 use super::error::CubeError;
 use super::indexed::Indexed;
@@ -256,7 +256,8 @@ impl CubeAttention {
     ///
     /// # Errors
     /// A [`CubeError`] for strides or buffers that do not fit, before anything is launched, and [`CubeError::Launch`] where
-    /// a kernel fails at its first launch.
+    /// a kernel fails at its first launch. [`CubeError::Count`] where `S2_SPLIT` asks for more sums than a buffer of the device holds, before
+    /// dK and dV are launched.
     pub fn backward(
         &self,
         q: &DeviceTensor,
@@ -319,15 +320,7 @@ impl CubeAttention {
         }
         if let Some(target) = keys {
             match self.choice.engine {
-                Engine::Unit => {
-                    unit::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?;
-                    let config = Config {
-                        keys: target.dk.is_some(),
-                        values: target.dv.is_some(),
-                        ..self.config(&self.training)
-                    };
-                    self.launched("dkdv", config, &target.handle)?;
-                }
+                Engine::Unit => unit::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target)?,
                 Engine::Mma | Engine::Wgmma => {
                     mma::launch::dkdv(self, q, k, v, &saved.d_out, &stats, target, None)?
                 }
@@ -368,9 +361,8 @@ impl CubeAttention {
 
     /// How dK and dV of some key/value heads are split, by cubes of this class.
     pub(super) fn split(&self, kv_heads: &Range<usize>, config: Config) -> Option<Split> {
-        let hardware = &self.client.properties().hardware;
-        let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
-        let tiles = [config.owned, config.visited];
-        self.splits.of(kv_heads, &self.problem, tiles, processors)
+        let (places, tiles) = (&self.training.key_places, [config.owned, config.visited]);
+        let processors = processors(self.client.properties());
+        (self.splits).of(kv_heads, &self.problem, places, tiles, processors)
     }
 }

@@ -323,6 +323,12 @@ pub(super) fn max_buffer(properties: &DeviceProperties) -> usize {
     usize::try_from(properties.memory.max_page_size).unwrap_or(usize::MAX)
 }
 
+/// The processors of the device; 0 where they are not known.
+pub(super) fn processors(properties: &DeviceProperties) -> usize {
+    let processors = properties.hardware.num_streaming_multiprocessors;
+    processors.unwrap_or(0) as usize
+}
+
 /// Words that an index may have: places in it have 32 bits with a sign, and it is bound as one buffer.
 pub(super) fn max_index_words(client: &Client) -> usize {
     (max_buffer(client.properties()) / size_of::<i32>()).min(i32::MAX as usize)

@@ -3,6 +3,7 @@
 use s2_attention_pattern::{Pattern, PatternConfig, Rule};
 
 use super::{ColumnClass, ColumnClasses, Interval, Members};
+use crate::cube::index::Index;
 use crate::cube::split::{Split, TileVisits};
 use crate::cube::tile::Tile;
 use crate::{AttentionProblem, AttentionShape};
@@ -144,7 +145,8 @@ fn split(pattern: &Pattern, blocks: usize, columns: usize) -> Option<Split> {
         block: pattern.block_size(),
         table: false,
     };
-    let visits = TileVisits::new(&problem, tile(columns), tile(1)).unwrap();
+    let index = Index::new(&problem, tile(columns), usize::MAX).unwrap();
+    let visits = TileVisits::new(&problem, &index.key_places, tile(columns), tile(1)).unwrap();
     visits.split(&(0..pattern.num_kv_heads()), PROCESSORS)
 }
 

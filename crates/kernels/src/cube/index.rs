@@ -51,6 +51,8 @@ pub(super) const OTHERS: i32 = 1;
 pub(super) struct Index {
     pub(super) words: Vec<i32>,
     pub(super) tiles: Tiles,
+    /// The key tiles of a head, in the order in which cubes take them.
+    pub(super) key_places: Places,
 }
 
 /// More words than there may be: as many as were packed by then.
@@ -146,10 +148,14 @@ impl Index {
             words[header + 1] = places.len() as i32;
             within(&words, most)?;
         }
-        let [rows, columns] = places.map(|(_, places)| places.len());
+        let [(_, rows), (_, key_places)] = places;
         Ok(Self {
             words,
-            tiles: Tiles { rows, columns },
+            tiles: Tiles {
+                rows: rows.len(),
+                columns: key_places.len(),
+            },
+            key_places,
         })
     }
 }

@@ -8,6 +8,7 @@ use super::checks::max_index_words;
 use super::columns::FAR;
 use super::error::CubeError;
 use super::index::{Index, Tiles, TooManyWords};
+use super::place::Places;
 use super::table::takes_tables;
 use super::tile::Tile;
 use crate::AttentionProblem;
@@ -19,6 +20,8 @@ pub(super) struct Indexed {
     pub(super) owned: Tile,
     /// The grids.
     pub(super) tiles: Tiles,
+    /// As [`Index::key_places`].
+    pub(super) key_places: Places,
     words: Handle,
     len: usize,
 }
@@ -53,6 +56,7 @@ impl Indexed {
         Ok(Self {
             owned,
             tiles: index.tiles,
+            key_places: index.key_places,
             words: client.create_from_slice(i32::as_bytes(&index.words)),
             len: index.words.len(),
         })

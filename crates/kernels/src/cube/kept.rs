@@ -11,6 +11,7 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use s2_attention_pattern::{Anchor, Band};
 
+use super::checks::processors;
 use super::columns::reachable;
 use super::index::{clip, query_rows};
 use super::tile::Tile;
@@ -89,7 +90,7 @@ fn divided(heads: usize, parts: usize) -> Vec<Range<usize>> {
 /// Visits for each processor that a part is to have: so many take far longer than its launches and what processors wait for at their
 /// ends. More would take memory alone.
 const ENOUGH: usize = 480;
-/// Fewer for each processor cost more than dS saves.
+/// Several parts of fewer are not worth it.
 const FEWEST: usize = 240;
 
 /// How `heads` key/value heads are divided, where some of them have so many bytes of dS and `visits`: in as many parts as have enough
@@ -146,8 +147,7 @@ impl KeptPlan {
         let kept = Kept::new(client, problem, owned, visited)?;
         let shape = problem.shape();
         let (kv_heads, group) = (shape.num_kv_heads, shape.num_heads / shape.num_kv_heads);
-        let hardware = &client.properties().hardware;
-        let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
+        let processors = processors(client.properties());
         let bytes = |part: &Range<usize>| kept.bytes(&query_heads(part, group));
         let visits = |part: &Range<usize>| kept.visits(&query_heads(part, group));
         let parts = parts(kv_heads, processors, budget, any_parts, bytes, visits)?;

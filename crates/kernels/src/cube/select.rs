@@ -8,6 +8,7 @@ use cubecl::client::Client;
 use cubecl::ir::features::Plane;
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
+use super::checks::processors;
 use super::error::CubeError;
 use super::mma;
 use super::mma::products::Products;
@@ -225,8 +226,7 @@ fn mma_rows(
         mma::size::shared_bytes(*rows, problem.shape(), products) <= hardware.max_shared_memory_size
             && mma::size::units(*rows, 1) <= hardware.max_units_per_cube as usize
     };
-    let processors = hardware.num_streaming_multiprocessors.unwrap_or(0) as usize;
-    let tiles = mma_tiles(problem, processors).into_iter();
+    let tiles = mma_tiles(problem, processors(properties)).into_iter();
     let tiles: Vec<usize> = tiles.filter(fits).collect();
     if tiles.is_empty() {
         return Err(format!(
@@ -259,10 +259,7 @@ pub(super) fn wgmma_rows(
         wgmma::size::forward_slots(*inference, shape, most).is_some()
             && wgmma::size::gradient_slots(*training, shape, most).is_some()
     };
-    let processors = properties
-        .hardware
-        .num_streaming_multiprocessors
-        .unwrap_or(0) as usize;
+    let processors = processors(properties);
     // Three groups hide more of what each waits for, and read keys and values less often. Gradients, and what
     // rounding loses, leave registers for two.
     let block = problem.pattern().block_size();

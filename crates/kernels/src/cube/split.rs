@@ -84,11 +84,12 @@ impl Splits {
         }
     }
 
-    /// Of the launch of some key/value heads on so many processors; counted once. Tiles `owned` visit tiles `visited`.
+    /// Of the launch of some key/value heads on so many processors; counted once. Tiles that are owned, in `places`, visit others.
     pub(super) fn of(
         &self,
         kv_heads: &Range<usize>,
         problem: &AttentionProblem,
+        places: &Places,
         [owned, visited]: [Tile; 2],
         processors: usize,
     ) -> Option<Split> {
@@ -98,7 +99,7 @@ impl Splits {
         }
         let visits = self
             .visits
-            .get_or_init(|| TileVisits::new(problem, owned, visited));
+            .get_or_init(|| TileVisits::new(problem, places, owned, visited));
         let split = visits.as_ref().and_then(|visits| match self.splitting {
             Splitting::Heaviest => visits.split(kv_heads, processors),
             Splitting::All(cubes) => visits.all(cubes),
@@ -120,40 +121,33 @@ impl Splits {
 pub(super) struct TileVisits(Vec<Arc<Vec<u64>>>);
 
 impl TileVisits {
-    /// Of tiles `owned` that visit tiles `visited`; `None` for tables, whose columns have no classes.
-    pub(super) fn new(problem: &AttentionProblem, owned: Tile, visited: Tile) -> Option<Self> {
+    /// Of tiles `owned`, in these places, that visit tiles `visited`; `None` for tables, whose columns have no classes.
+    pub(super) fn new(
+        problem: &AttentionProblem,
+        places: &Places,
+        owned: Tile,
+        visited: Tile,
+    ) -> Option<Self> {
         if owned.table {
             return None;
         }
         let (pattern, sequences) = (problem.pattern(), problem.sequences());
-        let mut of_schedules: HashMap<Vec<usize>, Arc<Vec<Vec<u64>>>> = HashMap::new();
-        let of_sequences: Vec<Arc<Vec<Vec<u64>>>> = (0..pattern.num_kv_heads())
-            .map(|kv_head| {
-                let of_head = of_schedules.entry(group_schedules(pattern, kv_head));
-                let count = || {
-                    let classes = ColumnClasses::new(pattern, kv_head);
-                    let of = |sequence| classes.visits(sequence, owned, visited);
-                    Arc::new(sequences.iter().map(of).collect())
+        let mut of_schedules: HashMap<Vec<usize>, Arc<Vec<u64>>> = HashMap::new();
+        let of_head = |kv_head| {
+            let count = || {
+                let classes = ColumnClasses::new(pattern, kv_head);
+                let of = |sequence| classes.visits(sequence, owned, visited);
+                let visits: Vec<Vec<u64>> = sequences.iter().map(of).collect();
+                let at = |[sequence, number]: [usize; 2]| {
+                    // A head of more classes may have more tiles.
+                    visits[sequence].get(number).copied().unwrap_or(0)
                 };
-                of_head.or_insert_with(count).clone()
-            })
-            .collect();
-        // As the index has them.
-        let tiles = |sequence: usize| {
-            let of_head = of_sequences.iter().map(|of| of[sequence].len());
-            of_head.max().unwrap_or(0)
-        };
-        let places = Places::new(&(0..sequences.len()).map(tiles).collect::<Vec<_>>());
-        let mut in_order: HashMap<*const Vec<Vec<u64>>, Arc<Vec<u64>>> = HashMap::new();
-        let of_heads = of_sequences.iter().map(|of_head| {
-            let visits = |[sequence, number]: [usize; 2]| {
-                of_head[sequence].get(number).copied().unwrap_or(0)
+                Arc::new(places.iter(sequences.len()).map(at).collect())
             };
-            let in_order = in_order.entry(Arc::as_ptr(of_head));
-            let ordered = || Arc::new(places.iter(sequences.len()).map(visits).collect());
-            in_order.or_insert_with(ordered).clone()
-        });
-        Some(Self(of_heads.collect()))
+            let schedules = group_schedules(pattern, kv_head);
+            of_schedules.entry(schedules).or_insert_with(count).clone()
+        };
+        Some(Self((0..pattern.num_kv_heads()).map(of_head).collect()))
     }
 
     /// How a launch of some key/value heads is split for so many processors, each of which has one cube at a time; `None` where that

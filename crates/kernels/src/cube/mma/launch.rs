@@ -7,7 +7,7 @@ use super::size::{Pass, dq_pass, forward_pass, key_pass, sums_both, units};
 use super::{LANES, dkdv, dq, forward};
 use crate::AttentionShape;
 use crate::cube::attention::CubeAttention;
-use crate::cube::checks::max_buffer;
+use crate::cube::checks::processors;
 use crate::cube::config::Config;
 use crate::cube::error::CubeError;
 use crate::cube::indexed::Indexed;
@@ -16,6 +16,7 @@ use crate::cube::select::Engine;
 use crate::cube::tensors::{DeviceTensor, ForwardOutputs, KeyGradients};
 use crate::cube::tile::Tile;
 use crate::cube::wgmma;
+use crate::cube::wgmma::partial_sums::PartialSums;
 use crate::cube::wgmma::size::{forward_slots, gradient_slots, kept_slots};
 
 /// What a pass is compiled for: `pass` for products of one plane, a ring with `slots` for those of four.
@@ -58,12 +59,10 @@ fn cube_dim(config: Config) -> CubeDim {
 
 /// As many cubes as there are processors, which take tile after tile: at most one for each of `tiles`.
 fn staying(call: &CubeAttention, tiles: usize) -> CubeCount {
-    let processors = call
-        .client
-        .properties()
-        .hardware
-        .num_streaming_multiprocessors;
-    let cubes = processors.map_or(tiles, |processors| tiles.min(processors as usize));
+    let cubes = match processors(call.client.properties()) {
+        0 => tiles,
+        processors => tiles.min(processors),
+    };
     CubeCount::Static(cubes.max(1) as u32, 1, 1)
 }
 
@@ -324,18 +323,9 @@ fn dkdv_pass(
         splits: split.is_some(),
         ..config
     };
-    let (split_tiles, cubes) =
-        split.map_or((0, 1), |split| (split.tiles * kv_heads.len(), split.cubes));
-    let sums = split_tiles * cubes * config.owned.rows * wgmma::split::sums_of_row(&config);
-    let accepted = max_buffer(call.client.properties()) / size_of::<f32>();
-    if sums > accepted {
-        return Err(CubeError::Count {
-            what: "sums of tiles that cubes share (fewer by a smaller S2_SPLIT)",
-            seen: sums,
-            accepted,
-        });
-    }
-    let partial = split.map(|_| call.client.empty(sums * size_of::<f32>()));
+    let partial = split
+        .map(|split| PartialSums::new(call, split, kv_heads.len(), config))
+        .transpose()?;
     let scores = part.map_or(&target.handle, |part| part.scores);
     let handles = [
         &q.handle,
@@ -344,7 +334,7 @@ fn dkdv_pass(
         &d_out.handle,
         &target.handle,
         scores,
-        partial.as_ref().unwrap_or(&target.handle),
+        partial.as_ref().map_or(&target.handle, |of| &of.handle),
     ];
     macro_rules! launch {
         ($kernel:path, $count:expr $(, $kept:expr)*) => {
@@ -386,6 +376,7 @@ fn dkdv_pass(
         );
         return call.launched("dkdv", config, &target.handle);
     }
+    let (split_tiles, cubes) = partial.as_ref().map_or((0, 1), |of| (of.tiles, of.cubes));
     let tiles_of_grid = call.training.tiles.columns * kv_heads.len();
     let count = call.grid(tiles_of_grid + split_tiles * (cubes - 1))?;
     let group = shape.num_heads / shape.num_kv_heads;
@@ -399,10 +390,6 @@ fn dkdv_pass(
         ),
         None => (unused(1), unused(1), 0, 0),
     };
-    let partial_arg = |lanes| match &partial {
-        Some(partial) => unsafe { BufferArg::from_raw_parts(partial.clone(), sums / lanes) },
-        None => unused(1),
-    };
     launch!(
         wgmma::dkdv::dkdv::launch_unchecked,
         count,
@@ -412,39 +399,13 @@ fn dkdv_pass(
         first,
         kv_heads.start as u32,
         kv_heads.len() as u32,
-        partial_arg(2),
+        partial.as_ref().map_or(unused(1), |of| of.arg(2)),
         split_tiles as u32,
         cubes as u32
     );
     call.launched("dkdv", config, &target.handle)?;
-    let Some(partial) = &partial else {
-        return Ok(());
-    };
-    let lanes = wgmma::split::LANES;
-    let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors((lanes, call.dtype));
-    unsafe {
-        wgmma::split::add_sums::launch_unchecked(
-            &call.client,
-            call.grid(split_tiles * wgmma::split::cubes_of_tile(&config))?,
-            CubeDim::new_1d(wgmma::split::UNITS as u32),
-            call.address_type(&[&target.handle, partial]),
-            lanes,
-            partial_arg(lanes),
-            call.arg(&target.dk_tensor(), lanes),
-            call.training.arg(),
-            call.problem.scale() as f32,
-            dv_at,
-            dv_sequence,
-            dv_head,
-            dv_token,
-            shape.num_heads as u32,
-            kv_heads.start as u32,
-            kv_heads.len() as u32,
-            split_tiles as u32,
-            cubes as u32,
-            config,
-            call.dtype,
-        );
+    match &partial {
+        Some(partial) => partial.add(call, target, &kv_heads, config),
+        None => Ok(()),
     }
-    call.launched("add_sums", config, &target.handle)
 }

@@ -123,7 +123,12 @@ pub(in crate::cube) fn dkdv(
         &target.handle,
     ];
     let (dv_at, [dv_sequence, dv_head, dv_token]) = target.dv_vectors((LANES, call.dtype));
-    let count = call.key_grid(call.problem().shape().num_kv_heads)?;
+    let count = call.key_grid(shape.num_kv_heads)?;
+    let config = Config {
+        keys: target.dk.is_some(),
+        values: target.dv.is_some(),
+        ..call.config(&call.training)
+    };
     // Tensors are checked, and rows without a token are not read.
     unsafe {
         dkdv::dkdv::launch_unchecked(
@@ -148,13 +153,9 @@ pub(in crate::cube) fn dkdv(
             shape.num_heads as u32,
             shape.num_kv_heads as u32,
             shape.seq_q as u32,
-            Config {
-                keys: target.dk.is_some(),
-                values: target.dv.is_some(),
-                ..call.config(&call.training)
-            },
+            config,
             call.dtype,
         )
     };
-    Ok(())
+    call.launched("dkdv", config, &target.handle)
 }

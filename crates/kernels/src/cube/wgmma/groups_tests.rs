@@ -7,16 +7,15 @@ use cubecl::prelude::*;
 use s2_attention_pattern::{BlockMask, Pattern, PatternConfig, Rule};
 
 use super::groups::{ALL, NOTHING, keys_attending, keys_of_groups, queries_attending};
+use super::own_keys_for_tests::own_keys;
 use super::ring::are_ranges;
 use super::size::{ROWS, VISITED};
 use crate::cube::device_for_tests;
-use crate::cube::index::KEY_TILES;
 use crate::cube::indexed::Indexed;
-use crate::cube::mma::keys::{Group, query_cursor};
+use crate::cube::mma::keys::query_cursor;
 use crate::cube::mma::queries::key_cursor;
-use crate::cube::place::place;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{NONE, heads_at, key_reach, key_tile, query_reach, query_tile, span};
+use crate::cube::walk::{NONE, key_reach, query_reach, query_tile};
 use crate::{AttentionProblem, AttentionShape, PackedSequences, SequenceSpan};
 
 /// Words of a visit before the tokens of its rows: its bits, its head, the distances in blocks that it covers, whether its masks look
@@ -78,31 +77,14 @@ fn visits_of_keys(
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) {
-    let kv_head = CUBE_POS % kv_heads as usize;
-    let place = place(index, CUBE_POS as u32 / kv_heads, KEY_TILES);
-    let span = span(index, place.sequence);
-    let heads_at = heads_at(index);
-    let own = key_tile(
-        index,
-        heads_at + heads as usize,
-        kv_head,
-        place.number,
-        &span,
-        tile,
-    );
-    let first_head = kv_head * (heads / kv_heads) as usize;
-    let group = Group {
-        heads: (heads / kv_heads) as i32,
-        records: heads_at + first_head,
-        stats: 0usize.runtime(),
-        head_rows: 0usize.runtime(),
-        all_rows: 0usize.runtime(),
-    };
+    let keys = own_keys(index, CUBE_POS as u32, heads, kv_heads, tile);
+    let (own, span, group) = (keys.own, keys.span, keys.group);
+    let first_head = keys.first_head;
     let reach_of_all = key_reach(&own, index, tile);
     let keys_of = keys_of_groups(&own, index, tile);
     let mut cursor = query_cursor();
     let mut at = CUBE_POS * (comptime!(1 + tile.rows) + most as usize * WORDS);
-    out[at] = kv_head as i32;
+    out[at] = keys.kv_head as i32;
     at += 1;
     #[unroll]
     for part in 0..comptime!(tile.rows / VISITED) {

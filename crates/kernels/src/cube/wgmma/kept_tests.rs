@@ -7,16 +7,15 @@ use cubecl::prelude::*;
 use s2_attention_pattern::{Pattern, PatternConfig, Rule};
 
 use super::kept::{NOWHERE, chunks_of_visit, first_visit, keeping};
+use super::own_keys_for_tests::own_keys;
 use super::size::{FILLERS, ROWS, VISITED};
 use crate::cube::device_for_tests;
-use crate::cube::index::KEY_TILES;
 use crate::cube::indexed::Indexed;
 use crate::cube::kept::{CHUNK, Kept};
-use crate::cube::mma::keys::{Group, query_cursor};
+use crate::cube::mma::keys::query_cursor;
 use crate::cube::mma::queries::key_cursor;
-use crate::cube::place::place;
 use crate::cube::tile::Tile;
-use crate::cube::walk::{heads_at, key_tile, query_tile, span};
+use crate::cube::walk::query_tile;
 use crate::{AttentionProblem, AttentionShape, PackedSequences, SequenceSpan};
 
 /// Units of a cube.
@@ -40,25 +39,14 @@ fn chunks_kept(
     #[comptime] tile: Tile,
     #[comptime] visited: Tile,
 ) {
-    let kv_head = CUBE_POS % kv_heads as usize;
-    let place = place(index, CUBE_POS as u32 / kv_heads, KEY_TILES);
-    let span = span(index, place.sequence);
-    let heads_at = heads_at(index);
-    let groups_at = heads_at + heads as usize;
-    let own = key_tile(index, groups_at, kv_head, place.number, &span, tile);
-    let first_head = kv_head * (heads / kv_heads) as usize;
-    let group = Group {
-        heads: (heads / kv_heads) as i32,
-        records: heads_at + first_head,
-        stats: 0usize.runtime(),
-        head_rows: 0usize.runtime(),
-        all_rows: 0usize.runtime(),
-    };
+    let keys = own_keys(index, CUBE_POS as u32, heads, kv_heads, tile);
+    let (own, span, group) = (keys.own, keys.span, keys.group);
+    let first_head = keys.first_head;
     let mut keeping = keeping(
         &own,
         index,
         starts,
-        place.sequence,
+        keys.sequence,
         &span,
         tiles,
         0u32.runtime(),

@@ -20,6 +20,9 @@ mod kept;
 mod kept_tests;
 mod keys;
 mod own;
+#[cfg(all(test, feature = "wgpu"))]
+mod own_keys_for_tests;
+pub(super) mod partial_sums;
 mod products;
 mod queries;
 mod ring;

@@ -7,24 +7,23 @@ use cubecl::ir::{AddressType, ElemType, FloatKind};
 use cubecl::prelude::*;
 use s2_attention_pattern::{BlockMask, Pattern, PatternConfig, Rule};
 
+use super::own_keys_for_tests::own_keys;
 use super::queries::{begin_turns, end_turn};
 use super::size::{ROWS, VISITED};
 use super::split::{LANES, UNITS, add_sums, cube_work, cubes_of_tile, sums_of_row};
 use crate::cube::columns::ColumnClasses;
 use crate::cube::config::Config;
 use crate::cube::device_for_tests;
-use crate::cube::index::KEY_TILES;
 use crate::cube::indexed::Indexed;
-use crate::cube::mma::keys::{Group, query_cursor};
+use crate::cube::mma::keys::query_cursor;
 use crate::cube::mma::products::Products;
-use crate::cube::place::{Places, place};
+use crate::cube::place::Places;
 use crate::cube::round::Rounding;
 use crate::cube::split::TileVisits;
 use crate::cube::tensors::DeviceTensor;
 use crate::cube::tile::Tile;
 use crate::cube::unit::size::SLICES;
 use crate::cube::vector_tensor::tensor_arg;
-use crate::cube::walk::{heads_at, key_tile, span};
 use crate::{AttentionProblem, AttentionShape, PackedSequences, SequenceSpan};
 
 /// Words of a visit: 1, or -1 where a set says that none is partial; the head, the block and the token of the first row.
@@ -45,20 +44,8 @@ fn visits_of_cubes(
     #[comptime] visited: Tile,
 ) {
     let work = cube_work(CUBE_POS as u32, split_tiles, cubes, splits);
-    let kv_head = (work.tile % kv_heads) as usize;
-    let place = place(index, work.tile / kv_heads, KEY_TILES);
-    let span = span(index, place.sequence);
-    let heads_at = heads_at(index);
-    let groups_at = heads_at + heads as usize;
-    let own = key_tile(index, groups_at, kv_head, place.number, &span, tile);
-    let first_head = kv_head * (heads / kv_heads) as usize;
-    let group = Group {
-        heads: (heads / kv_heads) as i32,
-        records: heads_at + first_head,
-        stats: 0usize.runtime(),
-        head_rows: 0usize.runtime(),
-        all_rows: 0usize.runtime(),
-    };
+    let keys = own_keys(index, work.tile, heads, kv_heads, tile);
+    let (own, span, group) = (keys.own, keys.span, keys.group);
     let set = UNIT_POS;
     let of_set = CUBE_POS * 2usize + set as usize;
     let mut at = of_set * (3 + most as usize * WORDS);
@@ -247,7 +234,7 @@ fn visits_are_counted_as_cubes_take_them() {
                 rows: VISITED,
                 ..indexed.owned
             };
-            let counted = TileVisits::new(&problem, indexed.owned, visited);
+            let counted = TileVisits::new(&problem, &indexed.key_places, indexed.owned, visited);
             assert_eq!(counted.is_none(), indexed.owned.table);
             let kv_heads = problem.shape().num_kv_heads;
             for ([tile, ..], of_cube) in visits(&client, &problem, &indexed, [0, 1]) {
